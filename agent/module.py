@@ -1,0 +1,125 @@
+"""What a module is: the contract between `agent/modules/*.py` and whatever runs them.
+
+A module is one file in `agent/modules/` that defines, at its top level:
+
+* its docstring: what question it answers, what `found` means, what it cannot see; shown as help;
+* `Params`: a frozen, keyword-only `ModuleParams` whose every field has a description;
+* `Record`: a frozen, keyword-only `ModuleRecord` whose every field has a description (and unit);
+* `run(params, context)`: yields records. It never prints, never reads configuration, and calls
+  `context.check()` in every loop;
+* optional `PLATFORMS`: the `sys.platform` prefixes it works on (default: all);
+* optional `EXAMPLES`: command lines for its help, each with a word on what it asks;
+* optional `FLAGS`: a tuple of `Flag`, where the parameters nest and flags cannot be derived from the fields,
+  together with `from_flags(values) -> dict`, which makes the parameters of the given flag values;
+* optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
+  client before signing and by local runs, never by the gate;
+* optional `ALIASES`: other names of the module that the client accepts.
+
+The file must import on every system: whatever is tied to one lives in `agent/platform/`.
+"""
+
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+
+import msgspec
+
+from protocol.errors import InvalidInput
+
+Statistic = Union[int, float, str, Dict[str, int]]
+MAX_NOTES = 200
+
+
+class ModuleParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of every module's parameters: unknown members are refused."""
+
+
+class ModuleRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of every module's records."""
+
+
+class Flag(NamedTuple):
+    """One command-line flag of a module: `--name`; `repeat` collects values into a tuple."""
+
+    name: str
+    help: str
+    repeat: bool = False
+    is_bool: bool = False
+    type: type = str
+    default: Any = None
+    metavar: Optional[str] = None
+
+
+class Cancelled(Exception):
+    """The run was told to stop; what was found so far stands."""
+
+
+class DeadlineReached(Exception):
+    """The run's time is over; what was found so far stands."""
+
+
+class Limits(NamedTuple):
+    """What one operation may use. Times in seconds of the monotonic clock, sizes in bytes."""
+
+    wall_s: float = 300.0
+    max_records: int = 100_000
+    output_bytes: int = 900_000
+
+
+class Context:
+    """What a running module is given: notes, statistics, limits, cancellation; nothing else of the agent."""
+
+    def __init__(
+        self,
+        *,
+        limits: Optional[Limits] = None,
+        facts: Optional[Dict[str, Any]] = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.facts: Dict[str, Any] = facts or {}
+        self.statistics: Dict[str, Statistic] = {}
+        self.notes: List[str] = []
+        self.truncated = False
+        self._is_cancelled = is_cancelled
+        self._monotonic = monotonic
+        self._deadline = monotonic() + self.limits.wall_s
+        self._withheld_notes = 0
+
+    def check(self) -> None:
+        """Raise when the run was cancelled or its time is over; call it in every loop."""
+        if self._is_cancelled():
+            raise Cancelled
+        if self._monotonic() > self._deadline:
+            raise DeadlineReached
+
+    def note(self, text: str) -> None:
+        """Say something about the coverage: what was skipped, unreadable or cut, and why."""
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(text)
+        else:
+            self._withheld_notes += 1
+
+    def truncate(self, text: str) -> None:
+        """Say that the answer is cut by a limit, and which."""
+        self.truncated = True
+        self.note(text)
+
+    def all_notes(self) -> Tuple[str, ...]:
+        """Return the notes, with a last line that counts those withheld."""
+        if self._withheld_notes:
+            return (*self.notes, f"{self._withheld_notes} further notes withheld")
+        return tuple(self.notes)
+
+
+def decode_params(declared: type, parameters: Any) -> Any:
+    """Decode an operation's parameters by a module's declaration; no module code runs.
+
+    Raises:
+        InvalidInput: `bad-parameters`, with the member that is wrong.
+
+    """
+    try:
+        return msgspec.convert(parameters, declared)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-parameters", str(error)) from None

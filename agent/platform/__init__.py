@@ -1,0 +1,1 @@
+"""Facts of one operating system: no policy, no protocol."""

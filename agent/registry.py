@@ -1,0 +1,79 @@
+"""Which modules are built in, found by their file names; loading one imports it and nothing else."""
+
+import importlib
+import pkgutil
+import sys
+from functools import lru_cache
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+
+import agent.modules
+from agent.module import Context, Flag
+from protocol.errors import InvalidInput
+
+
+class Module(NamedTuple):
+    """A loaded module: what `agent.module` says a file declares."""
+
+    name: str
+    help: str
+    params: type
+    record: type
+    run: Callable[[Any, Context], Iterator[Any]]
+    platforms: Tuple[str, ...]
+    examples: Tuple[str, ...]
+    flags: Tuple[Flag, ...]
+    from_flags: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]]
+    upgrade: Callable[[Any], Any]
+    aliases: Tuple[str, ...]
+
+    def is_supported(self, platform: str = sys.platform) -> bool:
+        """Tell whether the module works on a platform, by `sys.platform`."""
+        return not self.platforms or platform.startswith(self.platforms)
+
+
+@lru_cache(maxsize=1)
+def module_names() -> Tuple[str, ...]:
+    """Return the canonical names of the modules built in, sorted."""
+    return tuple(sorted(entry.name for entry in pkgutil.iter_modules(agent.modules.__path__)))
+
+
+def load_module(name: str) -> Module:
+    """Load one module by its canonical name.
+
+    Raises:
+        InvalidInput: `unknown-module`.
+
+    """
+    if name not in module_names():
+        raise InvalidInput("unknown-module", f"{name!r}; built in are {', '.join(module_names())}")
+    loaded = importlib.import_module(f"agent.modules.{name}")
+    return Module(
+        name=name,
+        help=(loaded.__doc__ or "").strip(),
+        params=loaded.Params,
+        record=loaded.Record,
+        run=loaded.run,
+        platforms=getattr(loaded, "PLATFORMS", ()),
+        examples=getattr(loaded, "EXAMPLES", ()),
+        flags=getattr(loaded, "FLAGS", ()),
+        from_flags=getattr(loaded, "from_flags", None),
+        upgrade=getattr(loaded, "upgrade", lambda parameters: parameters),
+        aliases=getattr(loaded, "ALIASES", ()),
+    )
+
+
+def canonical_name(name: str) -> str:
+    """Return the canonical name of a module, given that name or an alias.
+
+    For the client and local runs only: the gate knows canonical names alone.
+
+    Raises:
+        InvalidInput: `unknown-module`.
+
+    """
+    if name in module_names():
+        return name
+    for candidate in module_names():
+        if name in load_module(candidate).aliases:
+            return candidate
+    raise InvalidInput("unknown-module", f"{name!r}; built in are {', '.join(module_names())}")

@@ -1,0 +1,1 @@
+"""The resident agent: relay link, gate, journal, supervisor, heartbeat, identity."""

@@ -1,0 +1,94 @@
+"""Actions: what investigators sign.
+
+An action that reaches a server or an agent is complete: it has an id, a validity window and canonical
+names only. The shorter form that people write by hand is completed by the client before signing.
+Unknown members are refused, so that nothing is ever signed that a receiver would ignore.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Optional, Tuple
+
+import msgspec
+from msgspec import Meta
+
+from protocol.errors import InvalidInput
+from protocol.strictjson import decode_json
+
+MAX_OPERATIONS = 64
+MAX_TARGET = 32768  # 500 ids of 32 digits with quotes and commas are 18,000 characters
+
+UtcTime = Annotated[datetime, Meta(tz=True)]
+ActionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
+ModuleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+ShortText = Annotated[str, Meta(max_length=1024)]
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who wrote the action and which revision it is; shown to people, never interpreted."""
+
+    author: Optional[ShortText] = None
+    email: Optional[ShortText] = None
+    url: Optional[ShortText] = None
+    revision: Optional[int] = None
+
+
+class Threat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the action looks for; shown to people, never interpreted."""
+
+    level: Optional[ShortText] = None
+    type: Optional[ShortText] = None
+    family: Optional[ShortText] = None
+    ref: Optional[ShortText] = None
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One module to run with its parameters, whose shape the module declares."""
+
+    module: ModuleName
+    # The module's own declaration decodes this tree of JSON values (gate step 8).
+    parameters: Any
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A complete action: everything in it is signed. Times are UTC; `expireafter` ends the validity."""
+
+    id: ActionId
+    name: Annotated[str, Meta(min_length=1, max_length=2048)]
+    target: Annotated[str, Meta(min_length=1, max_length=MAX_TARGET)]
+    validfrom: UtcTime
+    expireafter: UtcTime
+    operations: Annotated[Tuple[Operation, ...], Meta(min_length=1, max_length=MAX_OPERATIONS)]
+    syntaxversion: Literal[2]
+    description: Description = Description()
+    threat: Threat = Threat()
+
+
+def decode_action(payload: bytes) -> Action:
+    """Decode a signed payload; the caller has verified its signatures.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json` or `bad-action`.
+
+    """
+    return convert_action(decode_json(payload))
+
+
+def convert_action(value: Any) -> Action:
+    """Turn decoded JSON into an action.
+
+    Raises:
+        InvalidInput: `bad-action`, with the member that is wrong.
+
+    """
+    try:
+        action = msgspec.convert(value, Action)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-action", str(error)) from None
+    if action.validfrom >= action.expireafter:
+        raise InvalidInput("bad-action", "validfrom is not before expireafter")
+    return action
+
+
+def encode_action(action: Action) -> bytes:
+    """Encode to the payload bytes that are signed."""
+    return msgspec.json.encode(action)

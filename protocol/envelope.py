@@ -1,0 +1,139 @@
+"""Signed envelopes: Dead Simple Signing Envelope v1 (DSSE), the only container that is ever signed.
+
+Rules:
+1. A receiver names the one payload type that it expects; any other is refused before anything is parsed.
+2. The signature covers the pre-authentication encoding of type and exact payload bytes (`pae`).
+3. The payload is parsed only after a signature over those same bytes was verified, by the caller.
+4. A document's identity is the SHA-256 of its payload, never of the envelope.
+
+Source: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. Standard library only: the
+resident agent imports this module.
+"""
+
+import base64
+import binascii
+import hashlib
+from typing import Any, Dict, NamedTuple, Tuple
+
+from protocol.errors import InvalidInput
+from protocol.strictjson import MAX_DOCUMENT_BYTES, decode_json, encode_json
+
+MAX_SIGNATURES = 8
+MAX_SIGNATURE_BYTES = 4096
+_MAX_KEYID = 128
+# Base64 adds a third; the rest is room for type and signatures.
+MAX_ENVELOPE_BYTES = (
+    1024 + 4 * MAX_DOCUMENT_BYTES // 3 + MAX_SIGNATURES * (256 + 4 * MAX_SIGNATURE_BYTES // 3)
+)
+
+
+def payload_type(kind: str) -> str:
+    """Return the media type of one kind of document, e.g. `application/vnd.mig.action+json`."""
+    return f"application/vnd.mig.{kind}+json"
+
+
+ACTION = payload_type("action")
+LOGIN = payload_type("login")
+HEARTBEAT = payload_type("heartbeat")
+RESULT = payload_type("result")
+BROKER_LOGIN = payload_type("broker-login")
+
+
+class Signature(NamedTuple):
+    """One signature: `keyid` is a hint for finding the key, never proof; `sig` is raw bytes."""
+
+    keyid: str
+    sig: bytes
+
+
+class Envelope(NamedTuple):
+    """A decoded envelope whose signatures nobody has checked yet."""
+
+    payload_type: str
+    payload: bytes
+    signatures: Tuple[Signature, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the payload, 64 hex digits: the document's identity."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+    @property
+    def signed_bytes(self) -> bytes:
+        """The bytes that every signature covers."""
+        return pae(self.payload_type, self.payload)
+
+
+def pae(kind: str, payload: bytes) -> bytes:
+    """DSSE v1 pre-authentication encoding: `DSSEv1 LEN(type) type LEN(payload) payload`."""
+    name = kind.encode("utf-8")
+    return b"DSSEv1 %d %b %d %b" % (len(name), name, len(payload), payload)
+
+
+def _decode_base64(text: Any, where: str) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidInput("bad-envelope", f"{where} is not a string")
+    try:
+        # DSSE allows either alphabet; validate=True refuses characters outside of the standard one.
+        data = base64.b64decode(text.replace("-", "+").replace("_", "/").encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise InvalidInput("bad-envelope", f"{where} is not base64") from None
+    return data
+
+
+def _require_members(value: Any, names: Tuple[str, ...], where: str) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInput("bad-envelope", f"{where} is not an object")
+    if set(value) != set(names):
+        raise InvalidInput("bad-envelope", f"{where} must have exactly the members {', '.join(names)}")
+    return value
+
+
+def decode_envelope(data: bytes, expect: str, *, max_payload_bytes: int = MAX_DOCUMENT_BYTES) -> Envelope:
+    """Decode an envelope that must hold a document of type `expect`.
+
+    Signatures are decoded, not verified.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json`, `bad-envelope` or `wrong-type`.
+
+    """
+    members = _require_members(
+        decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), ("payloadType", "payload", "signatures"), "envelope"
+    )
+    if members["payloadType"] != expect:
+        raise InvalidInput("wrong-type", f"expected {expect}")
+    payload = _decode_base64(members["payload"], "payload")
+    if len(payload) > max_payload_bytes:
+        raise InvalidInput("too-large", f"payload of {len(payload)} bytes, at most {max_payload_bytes}")
+    listed = members["signatures"]
+    if not isinstance(listed, list):
+        raise InvalidInput("bad-envelope", "signatures is not a list")
+    if len(listed) > MAX_SIGNATURES:
+        raise InvalidInput("bad-envelope", f"{len(listed)} signatures, at most {MAX_SIGNATURES} allowed")
+    return Envelope(expect, payload, tuple(_decode_signature(entry) for entry in listed))
+
+
+def _decode_signature(entry: Any) -> Signature:
+    members = _require_members(entry, ("keyid", "sig"), "signature")
+    keyid = members["keyid"]
+    if not isinstance(keyid, str) or len(keyid) > _MAX_KEYID:
+        raise InvalidInput("bad-envelope", "keyid is not a short string")
+    sig = _decode_base64(members["sig"], "signature")
+    if not 0 < len(sig) <= MAX_SIGNATURE_BYTES:
+        raise InvalidInput("bad-envelope", f"signature of {len(sig)} bytes, at most {MAX_SIGNATURE_BYTES}")
+    return Signature(keyid, sig)
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """Encode to the JSON that `decode_envelope` reads."""
+    return encode_json(
+        {
+            "payloadType": envelope.payload_type,
+            "payload": base64.b64encode(envelope.payload).decode("ascii"),
+            "signatures": [
+                {"keyid": signature.keyid, "sig": base64.b64encode(signature.sig).decode("ascii")}
+                for signature in envelope.signatures
+            ],
+        }
+    )

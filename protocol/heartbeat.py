@@ -1,0 +1,52 @@
+"""Heartbeats: what an agent says of itself, signed, once a minute.
+
+The encoder lives with the agent (`agent.runtime.heartbeat`) and does without msgspec; this is the decoder.
+"""
+
+from typing import Annotated, Dict, Tuple
+
+import msgspec
+from msgspec import Meta
+
+from protocol.action import UtcTime
+from protocol.errors import InvalidInput
+from protocol.result import AgentId
+from protocol.strictjson import decode_json
+
+MAX_HEARTBEAT_BYTES = 65536
+FactText = Annotated[str, Meta(max_length=1024)]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One heartbeat.
+
+    `environment` holds `init`, `kernel`, `addresses` and the like; `tags` come from the agent's
+    configuration; `modules` are the names built in; `time` is the agent's own clock, UTC; `commands` are the
+    ids of the commands that stand in the agent's journal unanswered, so the server need not send them again.
+    """
+
+    agent: AgentId
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
+    os: Annotated[str, Meta(max_length=64)]
+    arch: Annotated[str, Meta(max_length=64)]
+    ident: Annotated[str, Meta(max_length=255)]
+    version: Annotated[str, Meta(max_length=128)]
+    time: UtcTime
+    started: UtcTime
+    tags: Annotated[Dict[Annotated[str, Meta(max_length=128)], FactText], Meta(max_length=128)]
+    environment: Annotated[Dict[Annotated[str, Meta(max_length=128)], FactText], Meta(max_length=128)]
+    modules: Annotated[Tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=256)]
+    commands: Annotated[Tuple[AgentId, ...], Meta(max_length=256)] = ()
+
+
+def decode_heartbeat(payload: bytes) -> Heartbeat:
+    """Decode a heartbeat's payload; the caller has verified the agent's signature over it.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json` or `bad-document`.
+
+    """
+    try:
+        return msgspec.convert(decode_json(payload, max_bytes=MAX_HEARTBEAT_BYTES), Heartbeat)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-document", str(error)) from None

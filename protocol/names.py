@@ -1,0 +1,47 @@
+"""Names of exchanges, queues and routing keys, and identifiers' shapes. Standard library only."""
+
+import hashlib
+import re
+
+COMMANDS_EXCHANGE = "mig.commands"  # direct; routing key: the agent's id
+AGENTS_EXCHANGE = "mig.agents"  # topic; `heartbeat.<id>` and `result.<id>`
+RESULTS_QUEUE = "mig.results"
+HEARTBEATS_QUEUE = "mig.heartbeats"
+DEAD_EXCHANGE = "mig.dead"
+DEAD_QUEUE = "mig.dead"
+
+AGENT_ID = re.compile(r"[0-9a-f]{32}\Z")
+FINGERPRINT = re.compile(r"[0-9A-F]{40}\Z")
+
+
+def agent_queue(agent_id: str) -> str:
+    """Return the name of the queue that holds one agent's commands."""
+    return f"mig.agent.{agent_id}"
+
+
+def heartbeat_key(agent_id: str) -> str:
+    """Return the routing key of one agent's heartbeats."""
+    return f"heartbeat.{agent_id}"
+
+
+def result_key(agent_id: str) -> str:
+    """Return the routing key of one agent's answers."""
+    return f"result.{agent_id}"
+
+
+def is_agent_id(text: str) -> bool:
+    """Tell whether `text` has the shape of an agent's id: 32 lower-case hex digits."""
+    return AGENT_ID.match(text) is not None
+
+
+def is_fingerprint(text: str) -> bool:
+    """Tell whether `text` has the shape of a v4 OpenPGP fingerprint: 40 upper-case hex digits."""
+    return FINGERPRINT.match(text) is not None
+
+
+def command_id(action_id: str, agent_id: str, occurrence: str) -> str:
+    """Return a command's id: the first 32 hex digits of SHA-256 over action, agent and occurrence.
+
+    The parts are joined by a newline, which none of them can hold.
+    """
+    return hashlib.sha256(f"{action_id}\n{agent_id}\n{occurrence}".encode()).hexdigest()[:32]

@@ -1,0 +1,78 @@
+"""Results: what an agent answers, signed by the agent, never raw data.
+
+`found nothing` is an answer only together with its coverage, so every operation's result carries notes
+and statistics, and says when it is incomplete.
+"""
+
+from typing import Annotated, Any, Dict, Literal, Optional, Tuple
+
+import msgspec
+from msgspec import Meta
+
+from protocol.action import ActionId, UtcTime
+from protocol.errors import InvalidInput
+from protocol.strictjson import decode_json
+
+MAX_RESULT_BYTES = 1 << 20
+
+AgentId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+OperationStatus = Literal[
+    "ok", "refused", "unsupported", "invalid-parameters", "failed", "limit", "timed-out", "cancelled"
+]
+# How the command as a whole ended on the endpoint; these are end states of `protocol.command`.
+ResultStatus = Literal["done", "failed", "refused", "timed-out"]
+
+
+class OperationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one operation answers.
+
+    `records` have the shape that the module declares; `notes` say in words what was skipped or could not be
+    looked at; `truncated` is true where a limit cut the records; `statistics` give the coverage.
+    """
+
+    found: bool
+    status: OperationStatus
+    records: Tuple[Dict[str, Any], ...] = ()
+    notes: Tuple[str, ...] = ()
+    statistics: Dict[str, Any] = {}
+    truncated: bool = False
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a command did not run: a code of `protocol.errors`, the gate's step (0 outside of it), one line."""
+
+    code: Annotated[str, Meta(max_length=64)]
+    step: int
+    detail: Annotated[str, Meta(max_length=2048)]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An agent's answer to one command.
+
+    `action_sha256` is the digest of the signed payload that was run, so an answer cannot be moved to another
+    action; `results` stand in the order of the operations and are empty where `problem` says why.
+    """
+
+    action: ActionId
+    action_sha256: Digest
+    occurrence: Annotated[str, Meta(max_length=64)]
+    agent: AgentId
+    started: UtcTime
+    finished: UtcTime
+    status: ResultStatus
+    problem: Optional[Problem] = None
+    results: Tuple[OperationResult, ...] = ()
+
+
+def decode_result(payload: bytes) -> Result:
+    """Decode a result's payload; the caller has verified the agent's signature over it.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json` or `bad-document`.
+
+    """
+    try:
+        return msgspec.convert(decode_json(payload, max_bytes=MAX_RESULT_BYTES), Result)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-document", str(error)) from None

@@ -1,0 +1,1 @@
+"""API and scheduler in one process: thin, knows the formats, never a module."""
