@@ -15,11 +15,11 @@ from agent.module import Context, ModuleParams, ModuleRecord
 EXAMPLES = ("mig agentinfo -t \"name = 'web1'\"    what the agent on web1 is and can do",)
 
 
-class Params(ModuleParams):
+class Params(ModuleParams, frozen=True):
     """Nothing to ask for."""
 
 
-class Record(ModuleRecord):
+class Record(ModuleRecord, frozen=True):
     """One agent."""
 
     id: Annotated[str, Meta(description="the agent's id: 32 hex digits of the SHA-256 of its public key")]

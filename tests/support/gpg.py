@@ -21,7 +21,7 @@ class Investigator:
         self.home = home
         self.home.chmod(0o700)
         self.name = name
-        user_id = f"{name} <{name.split()[0].lower()}@example.net>"
+        user_id = f"{name} <{name.split(maxsplit=1)[0].lower()}@example.net>"
         self.gpg("--passphrase", "", "--quick-gen-key", user_id, algorithm, "default", "0")
         listing = self.gpg("--with-colons", "--list-keys").decode()
         self.fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr"))
