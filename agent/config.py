@@ -1,0 +1,214 @@
+"""The agent's configuration and what the builder baked into the file beside it.
+
+Rules:
+1. `decode_config` is strict: an unknown member, a wrong type or a senseless value refuses, naming the member.
+2. Everything comes from the file that is being run: no environment variable and no file of the endpoint adds
+   to it. In a source tree, where nothing is baked, the project's `config.toml` and `keys/*.asc` stand in.
+3. The entries of the ACL are only carried here; `protocol.acl` decodes and judges them, in the child.
+
+Standard library only: the resident agent imports this module.
+"""
+
+import json
+import os
+import pkgutil
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
+from urllib.parse import urlsplit
+
+from protocol.errors import InvalidInput
+
+DAY_S = 86400
+_KNOWN_NATIVE = ("memfd", "directory")
+_MAX_TAG = 1024  # what `protocol.heartbeat` lets a server accept
+
+
+class AgentLimits(NamedTuple):
+    """What one command may use: wall and processor time in seconds, memory in bytes, and counts."""
+
+    wall_s: int = 300
+    memory_bytes: int = 1 << 30
+    cpu_s: int = 600
+    open_files: int = 1024
+    max_records: int = 100_000
+    max_operations: int = 64
+
+
+class AgentConfig(NamedTuple):
+    """The table `[agent]`. `relay` holds no credentials; `broker` is the server's name, bound into logins."""
+
+    relay: str
+    broker: str
+    acl: Dict[str, Any]
+    tags: Dict[str, str]
+    limits: AgentLimits = AgentLimits()
+    heartbeat_s: int = 60
+    warm_child: bool = True
+    max_validity_s: int = 7 * DAY_S
+    native: Tuple[str, ...] = _KNOWN_NATIVE
+
+
+class Baked(NamedTuple):
+    """What the agent's file carries: configuration, trusted certificates (armoured or binary), version."""
+
+    config: AgentConfig
+    keys: Tuple[bytes, ...]
+    version: str
+    build: str
+    acl: Dict[str, Any]
+
+
+def _refuse(where: str, what: str) -> NoReturn:
+    raise InvalidInput("bad-config", f"{where}: {what}")
+
+
+def _require_table(value: Any, where: str, known: Tuple[str, ...]) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        _refuse(where, "must be a table")
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        _refuse(where, f"unknown member {str(unknown[0])[:64]!r}")
+    return value
+
+
+def _read_text(table: Dict[str, Any], name: str) -> str:
+    value = table.get(name)
+    if not isinstance(value, str) or not value:
+        _refuse(name, "must be a text that is not empty")
+    return value
+
+
+def _read_number(table: Dict[str, Any], name: str, default: int, lowest: int, highest: int) -> int:
+    value: Any = table.get(name, default)
+    # bool is an int to Python and never meant as one here.
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        _refuse(name, f"must be a whole number from {lowest} to {highest}")
+    return int(value)
+
+
+def _read_relay(table: Dict[str, Any]) -> str:
+    relay = _read_text(table, "relay")
+    try:
+        parts = urlsplit(relay)
+        port = parts.port
+    except ValueError as error:
+        _refuse("relay", str(error))
+    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or port == 0:
+        _refuse("relay", "must be amqp://HOST:PORT/VHOST or amqps://HOST:PORT/VHOST")
+    if parts.username is not None or parts.password is not None:
+        _refuse("relay", "holds credentials; agents log in with their own identity")
+    return relay
+
+
+def _read_tags(table: Dict[str, Any]) -> Dict[str, str]:
+    tags = table.get("tags", {})
+    if not isinstance(tags, dict):
+        _refuse("tags", "must be a table")
+    for name, value in tags.items():
+        if not isinstance(value, str) or len(value) > _MAX_TAG:
+            _refuse(f"tags.{name}", f"must be a text of at most {_MAX_TAG} characters")
+    return tags
+
+
+def _read_native(table: Dict[str, Any]) -> Tuple[str, ...]:
+    value = table.get("native", list(_KNOWN_NATIVE))
+    if not isinstance(value, list) or not value or any(way not in _KNOWN_NATIVE for way in value):
+        _refuse("native", f"must be a list of {', '.join(_KNOWN_NATIVE)}")
+    return tuple(value)
+
+
+def _read_limits(table: Dict[str, Any]) -> AgentLimits:
+    limits = _require_table(table.get("limits", {}), "[agent.limits]", AgentLimits._fields)
+    plain = AgentLimits()
+    return AgentLimits(
+        wall_s=_read_number(limits, "wall_s", plain.wall_s, 1, DAY_S),
+        # Below 128 MiB the interpreter with its libraries does not start reliably.
+        memory_bytes=_read_number(limits, "memory_bytes", plain.memory_bytes, 1 << 27, 1 << 46),
+        cpu_s=_read_number(limits, "cpu_s", plain.cpu_s, 1, DAY_S),
+        open_files=_read_number(limits, "open_files", plain.open_files, 64, 1 << 20),
+        max_records=_read_number(limits, "max_records", plain.max_records, 1, 10_000_000),
+        max_operations=_read_number(limits, "max_operations", plain.max_operations, 1, 64),
+    )
+
+
+def decode_config(value: Any) -> AgentConfig:
+    """Decode the table `[agent]` of `config.toml`.
+
+    Raises:
+        InvalidInput: `bad-config`, with the member that is wrong.
+
+    """
+    table = _require_table(value, "[agent]", AgentConfig._fields)
+    warm_child = table.get("warm_child", True)
+    if not isinstance(warm_child, bool):
+        _refuse("warm_child", "must be true or false")
+    acl = table.get("acl")
+    if not isinstance(acl, dict) or not acl:
+        _refuse("acl", "is missing or empty: nobody could run anything")
+    return AgentConfig(
+        relay=_read_relay(table),
+        broker=_read_text(table, "broker"),
+        acl=acl,
+        tags=_read_tags(table),
+        limits=_read_limits(table),
+        heartbeat_s=_read_number(table, "heartbeat_s", 60, 1, 3600),
+        warm_child=warm_child,
+        max_validity_s=_read_number(table, "max_validity_s", 7 * DAY_S, 60, 90 * DAY_S),
+        native=_read_native(table),
+    )
+
+
+def _read_resource(name: str) -> bytes:
+    data = pkgutil.get_data("agent", f"baked/{name}")
+    if data is None:
+        raise InvalidInput("bad-config", f"this agent carries no {name}")
+    return data
+
+
+def _load_package() -> Baked:
+    build = json.loads(_read_resource("build.json"))
+    config = decode_config(json.loads(_read_resource("config.json")))
+    keys = tuple(_read_resource(f"keys/{Path(name).name}") for name in build["keys"])
+    return Baked(config, keys, str(build["version"]), str(build["build"]), config.acl)
+
+
+def _load_source_tree(root: Path) -> Baked:
+    import tomllib  # noqa: PLC0415  (3.11 and later only, and only in a source tree)
+
+    path = root / "config.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        keys: List[bytes] = [key.read_bytes() for key in sorted((root / "keys").glob("*.asc"))]
+    except (OSError, ValueError) as error:
+        raise InvalidInput("bad-config", f"{path}: {error}") from None
+    config = decode_config(document.get("agent"))
+    return Baked(config, tuple(keys), str(project["project"]["version"]), "source", config.acl)
+
+
+def load_baked() -> Baked:
+    """Load what the builder baked into this file; in a source tree, the project's own configuration and keys.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    try:
+        return _load_package()
+    except FileNotFoundError:
+        # Nothing is baked, so this is a source tree: an archive always holds the three resources.
+        return _load_source_tree(Path(__file__).resolve().parent.parent)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInput("bad-config", f"what is baked into this file is damaged: {error}") from None
+
+
+def default_state_directory() -> Path:
+    """Return where the agent keeps its state: /var/lib/mig-agent for root, else under the user's home.
+
+    The home comes from the password database, not from the environment.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/mig-agent")
+    import pwd  # noqa: PLC0415  (not there on every system)
+
+    return Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".local" / "state" / "mig-agent"
