@@ -1,0 +1,156 @@
+"""The database: engine, durability, and the threads that may use it.
+
+Rules:
+1. The event loop never waits for the database: `run` for anything, `read` for what only reads.
+2. SQLite has one writer thread and takes its write lock at the start of a transaction, so that no transaction
+   fails half-way for want of it; readers see the last commit (WAL) and never wait.
+3. SQLite runs with synchronous=FULL: what the server acknowledged to the broker must survive a power cut too,
+   since an agent runs an action once and answers once. NORMAL would survive kill -9 only. Answers are saved
+   in batches, where the sync costs nothing measurable (3.9 instead of 3.6 ms for 1,000).
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from protocol.errors import EnvironmentFailure, InvalidInput
+
+_READERS = 4
+_WRITERS = 4  # on PostgreSQL
+_BUSY_S = 30
+_WRITE = "mig_write"
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Database:
+    """One engine and its threads.
+
+    Args:
+        url: `sqlite:////path`, or `postgresql://user@host/name` (psycopg 3).
+
+    Raises:
+        InvalidInput: `bad-config` for a URL that is neither.
+
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _make_engine(url)
+        self._writing = self._engine.execution_options(**{_WRITE: True})
+        self.dialect = self._engine.dialect.name
+        writers = 1 if self.dialect == "sqlite" else _WRITERS
+        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="database-write")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-read")
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One read transaction: everything read in it is of one moment.
+
+        Raises:
+            EnvironmentFailure: `database-away` or `disk-full`, retryable.
+
+        """
+        with _translated(), self._engine.begin() as connection:
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One write transaction, committed at the end and rolled back on any exception.
+
+        Raises:
+            EnvironmentFailure: `database-away` or `disk-full`, retryable.
+
+        """
+        with _translated(), self._writing.begin() as connection:
+            yield connection
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function that may write in a database thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writers, lambda: function(*args, **kwargs))
+
+    async def read(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function that only reads in a database thread, beside the writers."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, lambda: function(*args, **kwargs))
+
+    def is_reachable(self) -> bool:
+        """Tell whether the database answers; call it through `read`."""
+        try:
+            with self.reading() as connection:
+                connection.execute(sa.select(1))
+        except EnvironmentFailure:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Finish what runs, and close all connections."""
+        self._writers.shutdown()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+
+def _make_engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise InvalidInput("bad-config", "server.database is not a database URL") from None
+    if parsed.drivername == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise InvalidInput("bad-config", "server.database: sqlite needs a file: sqlite:////path")
+        if not Path(parsed.database).parent.is_dir():
+            raise EnvironmentFailure("database-away", f"no directory {Path(parsed.database).parent}")
+        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_S, "check_same_thread": False})
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        # pre_ping: a server that was restarted must not cost the first request after it.
+        return sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_size=_READERS + _WRITERS,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10},
+        )
+    raise InvalidInput("bad-config", f"server.database: {parsed.drivername} is neither sqlite nor postgresql")
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: _begin_sqlite does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    is_write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what the drivers raise when the database is away into our own failure."""
+    try:
+        yield
+    except DBAPIError as error:
+        code = _environment_code(error)
+        if code is None:
+            raise
+        text = str(error.orig).strip().splitlines()
+        raise EnvironmentFailure(code, text[0] if text else "", retryable=True) from error
+
+
+def _environment_code(error: DBAPIError) -> str | None:
+    if "database or disk is full" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "53100":
+        return "disk-full"
+    if isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError)) or error.connection_invalidated:
+        return "database-away"
+    return None

@@ -1,0 +1,1 @@
+"""Migration steps, named by number and subject."""

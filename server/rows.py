@@ -1,0 +1,156 @@
+"""What the store takes and gives: typed rows, never the database's own."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from protocol.command import CommandState
+from protocol.result import Problem, Result
+
+ONLINE_S = 150
+OFFLINE_S = 20 * 60
+
+Enrolment = Literal["enrolled", "pending", "revoked"]
+EnrolmentPolicy = Literal["open", "approval"]
+Right = Literal["read", "submit", "manage"]
+RIGHTS: tuple[Right, ...] = ("read", "submit", "manage")
+InvestigatorStatus = Literal["active", "disabled"]
+
+
+class AgentStatus(StrEnum):
+    """What the platform says of an agent: from enrolment, else from the age of its last heartbeat."""
+
+    ONLINE = "online"
+    IDLE = "idle"
+    OFFLINE = "offline"
+    PENDING = "pending"
+    REVOKED = "revoked"
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent; what it says of itself is empty until its first heartbeat."""
+
+    id: str
+    public_key: bytes
+    enrolment: Enrolment
+    enrolled: datetime
+    name: str
+    os: str
+    arch: str
+    ident: str
+    version: str
+    heartbeattime: datetime | None
+    clock_skew_s: float | None
+    tags: dict[str, str]
+    environment: dict[str, str]
+    modules: tuple[str, ...]
+
+    def status(self, now: datetime) -> AgentStatus:
+        """Return the status: online below 150 s since the last heartbeat, offline from 20 minutes."""
+        if self.enrolment != "enrolled":
+            return AgentStatus(self.enrolment)
+        if self.heartbeattime is None:
+            return AgentStatus.OFFLINE
+        age = now - self.heartbeattime
+        if age < timedelta(seconds=ONLINE_S):
+            return AgentStatus.ONLINE
+        return AgentStatus.IDLE if age < timedelta(seconds=OFFLINE_S) else AgentStatus.OFFLINE
+
+
+class InvestigatorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One investigator as this server knows them; `public_key` is the certificate as it was given."""
+
+    fingerprint: str
+    name: str
+    public_key: bytes
+    rights: tuple[Right, ...]
+    status: InvestigatorStatus
+    created: datetime
+
+
+class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that is valid now, with the rights that its investigator has now."""
+
+    fingerprint: str
+    expires: datetime
+    rights: tuple[Right, ...]
+
+
+class ActionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One action and how many of its commands are in each state."""
+
+    id: str
+    name: str
+    target: str
+    validfrom: datetime
+    expireafter: datetime
+    created: datetime
+    digest: str
+    signers: tuple[str, ...]
+    submitter: str
+    counts: Mapping[str, int]
+    envelope: bytes
+
+
+class CommandRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an action's roster."""
+
+    id: str
+    action_id: str
+    agent_id: str
+    agent_name: str
+    state: CommandState
+    updated: datetime
+    problem: Problem | None
+
+
+class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer as it came, and who gave it."""
+
+    seq: int
+    command_id: str
+    action_id: str
+    agent_id: str
+    agent_name: str
+    public_key: bytes
+    state: CommandState
+    envelope: bytes
+
+
+class CreatedAction(msgspec.Struct, frozen=True, kw_only=True):
+    """What `create_action` did: commands that now wait to be sent, and whether the action is new."""
+
+    commands: int
+    is_new: bool
+
+
+class PendingCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command to publish; `body` is the signed action envelope, shared between commands."""
+
+    id: str
+    agent_id: str
+    action_id: str
+    expireafter: datetime
+    body: bytes
+
+
+class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer whose signature, sender and shape the relay has checked."""
+
+    agent_id: str
+    envelope_bytes: bytes
+    result: Result
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One command that changed its state, for the followers; `seq` is set where an answer came with it."""
+
+    action_id: str
+    command_id: str
+    agent_id: str
+    agent_name: str
+    state: CommandState
+    seq: int | None = None

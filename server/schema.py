@@ -1,0 +1,141 @@
+"""The database's tables, for SQLite and PostgreSQL alike.
+
+The migrations make them; a test holds both to each other. Times are aware UTC; documents that somebody signed
+are kept as the bytes that came, beside the few columns that are searched.
+"""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """Aware UTC times; SQLite keeps them as text of fixed width, so they compare as text."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Turn an aware time into what the database keeps; a naive one is a programming error."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError("a time without a time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Turn what the database keeps into an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+JSON_VALUE = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+# SQLite counts up only in a column that is exactly INTEGER PRIMARY KEY.
+SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    sa.Column("enrolment", sa.String(16), nullable=False),  # enrolled, pending, revoked
+    sa.Column("enrolled", UtcTime, nullable=False),
+    # From the latest heartbeat; heartbeattime is the server's clock, clock_skew_s the agent's minus ours.
+    sa.Column("name", sa.Text, nullable=False, default=""),
+    sa.Column("os", sa.Text, nullable=False, default=""),
+    sa.Column("arch", sa.Text, nullable=False, default=""),
+    sa.Column("ident", sa.Text, nullable=False, default=""),
+    sa.Column("version", sa.Text, nullable=False, default=""),
+    sa.Column("heartbeattime", UtcTime),
+    sa.Column("clock_skew_s", sa.Float),
+    sa.Column("tags", JSON_VALUE, nullable=False),
+    sa.Column("environment", JSON_VALUE, nullable=False),
+    sa.Column("modules", JSON_VALUE, nullable=False),
+    sa.Index(None, "heartbeattime"),
+    sa.Index(None, "name"),
+)
+
+investigators = sa.Table(
+    "investigators",
+    metadata,
+    sa.Column("fingerprint", sa.String(40), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    sa.Column("rights", JSON_VALUE, nullable=False),  # of: read, submit, manage
+    sa.Column("status", sa.String(16), nullable=False),  # active, disabled
+    sa.Column("created", UtcTime, nullable=False),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("token_hash", sa.String(64), primary_key=True),
+    sa.Column("fingerprint", sa.ForeignKey("investigators.fingerprint"), nullable=False),
+    sa.Column("expires", UtcTime, nullable=False),
+    sa.Index(None, "expires"),
+    sa.Index(None, "fingerprint"),
+)
+
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("validfrom", UtcTime, nullable=False),
+    sa.Column("expireafter", UtcTime, nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("signers", JSON_VALUE, nullable=False),
+    sa.Column("submitter", sa.String(40), nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Index(None, "created", "id"),
+)
+
+commands = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("action_id", sa.ForeignKey("actions.id"), nullable=False),
+    sa.Column("agent_id", sa.ForeignKey("agents.id"), nullable=False),
+    sa.Column("occurrence", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # protocol.command.CommandState
+    sa.Column("updated", UtcTime, nullable=False),
+    sa.Column("expireafter", UtcTime, nullable=False),  # the action's, kept here for the index
+    sa.Column("problem", JSON_VALUE),  # code, step, detail of a command that did not run
+    sa.Index(None, "state", "expireafter"),
+    sa.Index(None, "action_id", "state"),
+    sa.Index(None, "agent_id", "state"),
+)
+
+results = sa.Table(
+    "results",
+    metadata,
+    # Rises with every commit (see StorePart.lock_commands), so a follower resumes behind the last one it saw.
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("command_id", sa.ForeignKey("commands.id"), nullable=False),
+    sa.Column("action_id", sa.ForeignKey("actions.id"), nullable=False),
+    sa.Column("agent_id", sa.ForeignKey("agents.id"), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("found", sa.Boolean, nullable=False),
+    sa.Column("started", UtcTime, nullable=False),
+    sa.Column("finished", UtcTime, nullable=False),
+    sa.Column("received", UtcTime, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("command_id"),
+    sa.Index(None, "action_id", "seq"),
+    sqlite_autoincrement=True,  # never gives a deleted row's number again
+)

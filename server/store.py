@@ -1,0 +1,17 @@
+"""The store: everything that the server remembers. One suite of tests holds it on SQLite and PostgreSQL.
+
+Promises:
+1. Each method is one transaction; when it has returned, what it did survives a crash and a power cut.
+2. Every method can be called twice with the same arguments and the second call changes nothing.
+3. Commands change only along the table of `protocol.command`.
+4. Methods block: the event loop calls them through `Database.run` and `Database.read`.
+"""
+
+from server.store_access import AccessStore
+from server.store_actions import ActionStore
+from server.store_agents import AgentStore
+from server.store_commands import CommandStore
+
+
+class Store(AgentStore, ActionStore, CommandStore, AccessStore):
+    """All subjects of the store over one database."""

@@ -1,0 +1,197 @@
+"""Actions in the store: what was asked, of whom, and how far it got."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+import sqlalchemy as sa
+
+from protocol.action import Action
+from protocol.command import CommandState
+from protocol.envelope import ACTION, MAX_SIGNATURES, Envelope, decode_envelope, encode_envelope
+from protocol.errors import InvalidInput
+from protocol.names import command_id
+from server import schema
+from server.rows import ActionRow, CommandRow, CreatedAction, ResultRow
+from server.store_base import StorePart, chunks, require_storable
+
+_actions = schema.actions
+_commands = schema.commands
+_agents = schema.agents
+_results = schema.results
+
+
+class ActionStore(StorePart):
+    """The actions' part of the store."""
+
+    def create_action(  # noqa: PLR0917  (an action, who signed it, who brought it, whom it is for)
+        self,
+        action: Action,
+        envelope_bytes: bytes,
+        digest: str,
+        signers: Sequence[str],
+        submitter: str,
+        agent_ids: Sequence[str],
+        now: datetime,
+    ) -> CreatedAction:
+        """Store an action with one pending command per agent, in one transaction.
+
+        Agents that are not enrolled get none. The same payload again changes nothing, unless it brings a
+        signature by somebody who had not signed: then commands that agents refused are pending again.
+
+        Args:
+            action: the decoded payload.
+            envelope_bytes: the envelope with that payload; the caller has verified every signature in it.
+            digest: SHA-256 of the payload.
+            signers: primary fingerprints, each once.
+            submitter: the fingerprint of the session that brought it.
+            agent_ids: who is meant.
+            now: the server's time.
+
+        Raises:
+            InvalidInput: `conflict` where the id is there with another payload, `bad-action`.
+
+        """
+        require_storable(action.name, "bad-action", "name")
+        require_storable(action.target, "bad-action", "target")
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            is_new = self._insert_if_absent(
+                connection,
+                _actions,
+                id=action.id,
+                name=action.name,
+                target=action.target,
+                validfrom=action.validfrom,
+                expireafter=action.expireafter,
+                created=now,
+                digest=digest,
+                signers=sorted(signers),
+                submitter=submitter,
+                envelope=envelope_bytes,
+            )
+            if not is_new:
+                envelope = decode_envelope(envelope_bytes, ACTION)
+                return self._add_signatures(connection, action.id, envelope, signers, now)
+            enrolled = _enrolled(connection, agent_ids)
+            if enrolled:
+                connection.execute(
+                    sa.insert(_commands),
+                    [
+                        {
+                            "id": command_id(action.id, agent_id, ""),
+                            "action_id": action.id,
+                            "agent_id": agent_id,
+                            "occurrence": "",
+                            "state": CommandState.PENDING.value,
+                            "updated": now,
+                            "expireafter": action.expireafter,
+                        }
+                        for agent_id in enrolled
+                    ],
+                )
+        return CreatedAction(commands=len(enrolled), is_new=True)
+
+    def _add_signatures(
+        self,
+        connection: sa.Connection,
+        action_id: str,
+        envelope: Envelope,
+        signers: Sequence[str],
+        now: datetime,
+    ) -> CreatedAction:
+        stored = connection.execute(sa.select(_actions).where(_actions.c.id == action_id)).one()
+        if stored.digest != envelope.digest:
+            raise InvalidInput("conflict", f"action {action_id} is there with another payload")
+        if set(signers) <= set(stored.signers):
+            return CreatedAction(commands=0, is_new=False)
+        signatures = decode_envelope(stored.envelope, ACTION).signatures + tuple(
+            signature for signature in envelope.signatures if signature.keyid not in stored.signers
+        )
+        if len(signatures) > MAX_SIGNATURES:
+            raise InvalidInput(
+                "bad-envelope", f"{len(signatures)} signatures, at most {MAX_SIGNATURES} allowed"
+            )
+        connection.execute(
+            sa.update(_actions)
+            .where(_actions.c.id == action_id)
+            .values(
+                envelope=encode_envelope(envelope._replace(signatures=signatures)),
+                signers=sorted({*stored.signers, *signers}),
+            )
+        )
+        refused = [_commands.c.action_id == action_id, _commands.c.state == CommandState.REFUSED.value]
+        changes = self._move_commands(connection, refused, CommandState.PENDING, now)
+        return CreatedAction(commands=len(changes), is_new=False)
+
+    def list_actions(self, limit: int, offset: int) -> tuple[int, list[ActionRow]]:
+        """Return how many actions there are and one page of them, the newest first."""
+        with self._database.reading() as connection:
+            total = connection.execute(sa.select(sa.func.count()).select_from(_actions)).scalar_one()
+            rows = connection.execute(
+                sa.select(_actions)
+                .order_by(_actions.c.created.desc(), _actions.c.id.desc())
+                .limit(limit)
+                .offset(offset)
+            ).all()
+            counts = _count_commands(connection, [row.id for row in rows])
+        return total, [_action_row(row, counts.get(row.id, {})) for row in rows]
+
+    def get_action(self, action_id: str) -> ActionRow | None:
+        """Return an action, or None."""
+        with self._database.reading() as connection:
+            row = connection.execute(sa.select(_actions).where(_actions.c.id == action_id)).first()
+            if row is None:
+                return None
+            return _action_row(row, _count_commands(connection, [action_id]).get(action_id, {}))
+
+    def list_commands(self, action_id: str) -> list[CommandRow]:
+        """Return the roster of an action, ordered by the agents' names."""
+        statement = (
+            sa.select(_commands, _agents.c.name.label("agent_name"))
+            .join(_agents, _agents.c.id == _commands.c.agent_id)
+            .where(_commands.c.action_id == action_id)
+            .order_by(_agents.c.name, _agents.c.id)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [msgspec.convert(row._mapping, CommandRow) for row in rows]  # noqa: SLF001  (public name)
+
+    def list_results(self, action_id: str, after: int, limit: int) -> list[ResultRow]:
+        """Return the answers to an action whose `seq` is above `after`, in the order of `seq`."""
+        statement = (
+            sa.select(_results, _agents.c.name.label("agent_name"), _agents.c.public_key)
+            .join(_agents, _agents.c.id == _results.c.agent_id)
+            .where(_results.c.action_id == action_id, _results.c.seq > after)
+            .order_by(_results.c.seq)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [msgspec.convert(row._mapping, ResultRow) for row in rows]  # noqa: SLF001  (public name)
+
+
+def _enrolled(connection: sa.Connection, agent_ids: Sequence[str]) -> list[str]:
+    distinct = list(dict.fromkeys(agent_ids))
+    return [
+        row.id
+        for ids in chunks(distinct)
+        for row in connection.execute(
+            sa.select(_agents.c.id).where(_agents.c.id.in_(ids), _agents.c.enrolment == "enrolled")
+        )
+    ]
+
+
+def _count_commands(connection: sa.Connection, action_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for row in connection.execute(
+        sa.select(_commands.c.action_id, _commands.c.state, sa.func.count().label("number"))
+        .where(_commands.c.action_id.in_(action_ids))
+        .group_by(_commands.c.action_id, _commands.c.state)
+    ):
+        counts.setdefault(row.action_id, {})[row.state] = row.number
+    return counts
+
+
+def _action_row(row: sa.Row[tuple[object, ...]], counts: dict[str, int]) -> ActionRow:
+    return msgspec.convert({**row._mapping, "counts": counts}, ActionRow)  # noqa: SLF001  (public name)

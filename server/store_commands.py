@@ -1,0 +1,208 @@
+"""Commands and answers in the store: the outbox that the scheduler empties, and what comes back.
+
+Every change of state goes through the table of `protocol.command`; whoever comes late changes nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from protocol.command import CommandState, is_transition
+from protocol.names import command_id
+from protocol.result import Result
+from server import schema
+from server.rows import Change, PendingCommand, ReceivedResult
+from server.store_base import StorePart, chunks, storable
+
+_log = logging.getLogger(__name__)
+
+_actions = schema.actions
+_commands = schema.commands
+_agents = schema.agents
+_results = schema.results
+
+# `expireafter` ends the time in which an agent may start; one that said it started gets this long to answer.
+ANSWER_GRACE = timedelta(minutes=10)
+_WAITING = (CommandState.PENDING.value, CommandState.SENT.value)
+
+
+class CommandStore(StorePart):
+    """The commands' part of the store."""
+
+    def pending_commands(self, now: datetime, limit: int) -> list[PendingCommand]:
+        """Return commands to publish, those that expire first in front; each body stands in memory once."""
+        statement = (
+            sa.select(_commands.c.id, _commands.c.agent_id, _commands.c.action_id, _commands.c.expireafter)
+            .join(_agents, _agents.c.id == _commands.c.agent_id)
+            .where(
+                _commands.c.state == CommandState.PENDING.value,
+                _commands.c.expireafter > now,
+                _agents.c.enrolment == "enrolled",
+            )
+            .order_by(_commands.c.expireafter, _commands.c.id)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+            bodies = {
+                row.id: row.envelope
+                for ids in chunks(list({row.action_id for row in rows}))
+                for row in connection.execute(
+                    sa.select(_actions.c.id, _actions.c.envelope).where(_actions.c.id.in_(ids))
+                )
+            }
+        return [
+            PendingCommand(
+                id=row.id,
+                agent_id=row.agent_id,
+                action_id=row.action_id,
+                expireafter=row.expireafter,
+                body=bodies[row.action_id],
+            )
+            for row in rows
+        ]
+
+    def mark_sent(self, command_ids: Sequence[str], now: datetime) -> list[Change]:
+        """Pending commands that the broker confirmed are sent; what an agent already answered stays."""
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            return [
+                change
+                for ids in chunks(command_ids)
+                for change in self._move_commands(
+                    connection, [_commands.c.id.in_(ids)], CommandState.SENT, now
+                )
+            ]
+
+    def mark_pending(self, command_ids: Sequence[str], now: datetime) -> list[Change]:
+        """Sent commands that the broker returned or lost are pending again."""
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            return [
+                change
+                for ids in chunks(command_ids)
+                for change in self._move_commands(
+                    connection,
+                    [_commands.c.id.in_(ids), _commands.c.state == CommandState.SENT.value],
+                    CommandState.PENDING,
+                    now,
+                )
+            ]
+
+    def requeue_agent(self, agent_id: str, now: datetime, sent_before: datetime) -> int:
+        """Make an agent's commands pending again that were sent before a time and never acknowledged.
+
+        Returns how many; what has expired stays.
+        """
+        unanswered = [
+            _commands.c.agent_id == agent_id,
+            _commands.c.state == CommandState.SENT.value,
+            _commands.c.updated < sent_before,
+            _commands.c.expireafter > now,
+        ]
+        # At each login and heartbeat, nearly always in vain: look before taking the write lock.
+        with self._database.reading() as connection:
+            if connection.execute(sa.select(_commands.c.id).where(*unanswered).limit(1)).first() is None:
+                return 0
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            return len(self._move_commands(connection, unanswered, CommandState.PENDING, now))
+
+    def save_results(self, received: Sequence[ReceivedResult], now: datetime) -> list[Change]:
+        """Store answers and end their commands; one that is stored already, or fits no command, changes nothing.
+
+        An answer fits where its action, agent and occurrence name a command and its digest is the action's.
+        The answer to a command replaces an earlier refusal of it, under a new `seq`.
+        """
+        changes: list[Change] = []
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            for item in received:
+                change = self._save_result(connection, item, now)
+                if change is not None:
+                    changes.append(change)
+        return changes
+
+    def _save_result(self, connection: sa.Connection, item: ReceivedResult, now: datetime) -> Change | None:
+        result = item.result
+        ident = command_id(result.action, item.agent_id, result.occurrence)
+        after = CommandState(result.status)
+        row = connection.execute(_command_of_answer(ident)).first()
+        if row is None or row.digest != result.action_sha256:
+            _log.warning("an answer fits no command: agent %s, action %s", item.agent_id, result.action)
+            return None
+        if not is_transition(CommandState(row.state), after):
+            return None
+        connection.execute(sa.delete(_results).where(_results.c.command_id == ident))
+        inserted = connection.execute(
+            sa.insert(_results)
+            .values(
+                command_id=ident,
+                action_id=result.action,
+                agent_id=item.agent_id,
+                state=after.value,
+                found=any(operation.found for operation in result.results),
+                started=result.started,
+                finished=result.finished,
+                received=now,
+                envelope=item.envelope_bytes,
+            )
+            .returning(_results.c.seq)
+        )
+        connection.execute(
+            sa.update(_commands)
+            .where(_commands.c.id == ident)
+            .values(state=after.value, updated=now, problem=_problem(result))
+        )
+        return Change(
+            action_id=result.action,
+            command_id=ident,
+            agent_id=item.agent_id,
+            agent_name=row.name,
+            state=after,
+            seq=inserted.scalar_one(),
+        )
+
+    def expire_commands(self, now: datetime) -> list[Change]:
+        """End commands whose time is over: unstarted ones at once, acknowledged ones after `ANSWER_GRACE`."""
+        overdue = sa.or_(
+            sa.and_(_commands.c.state.in_(_WAITING), _commands.c.expireafter <= now),
+            sa.and_(
+                _commands.c.state == CommandState.ACKNOWLEDGED.value,
+                _commands.c.expireafter <= now - ANSWER_GRACE,
+            ),
+        )
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            return self._move_commands(connection, [overdue], CommandState.EXPIRED, now)
+
+    def next_expiry(self) -> datetime | None:
+        """Return when `expire_commands` will next have something to do, or None."""
+        soonest = sa.select(sa.func.min(_commands.c.expireafter))
+        with self._database.reading() as connection:
+            waiting = connection.execute(soonest.where(_commands.c.state.in_(_WAITING))).scalar_one()
+            acknowledged = connection.execute(
+                soonest.where(_commands.c.state == CommandState.ACKNOWLEDGED.value)
+            ).scalar_one()
+        times = [] if waiting is None else [waiting]
+        if acknowledged is not None:
+            times.append(acknowledged + ANSWER_GRACE)
+        return min(times, default=None)
+
+
+def _command_of_answer(ident: str) -> sa.Select[tuple[str, str, str]]:
+    return (
+        sa.select(_commands.c.state, _actions.c.digest, _agents.c.name)
+        .join(_actions, _actions.c.id == _commands.c.action_id)
+        .join(_agents, _agents.c.id == _commands.c.agent_id)
+        .where(_commands.c.id == ident)
+    )
+
+
+def _problem(result: Result) -> dict[str, object] | None:
+    problem = result.problem
+    if problem is None:
+        return None
+    return {"code": storable(problem.code), "step": problem.step, "detail": storable(problem.detail)}
