@@ -1,0 +1,248 @@
+"""The journal: an action runs at most once and is answered at least once.
+
+Rules:
+1. `insert` if absent is the permission to run: whoever got True may run this (digest, occurrence), nobody
+   else ever. It is on the disk before it is given.
+2. States go `accepted -> started -> answered` and never back. After a crash, `accepted` did not run and may
+   be judged again; `started` may have run, and never runs again.
+3. It is bounded. Of answered entries those that expire first are dropped first, and the latest expiry dropped
+   is kept as the horizon: whatever expires at or before it is refused, since nobody can tell any more whether
+   it ran. A full journal, or a clock set back, closes the door and can never open it.
+4. What cannot be written does not run: a full disk refuses, and the command stays with the broker.
+
+In memory stand the commands without an answer and, of the others, key and expiry. Standard library only: the
+resident agent imports this module.
+"""
+
+import base64
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from agent.runtime.records import Members, RecordFile, read_records
+from protocol.errors import EnvironmentFailure, InvalidInput
+
+ACCEPTED, STARTED, ANSWERED = "accepted", "started", "answered"
+MAX_ENTRIES = 10_000
+_FORMAT = 1
+_MAX_NAME = 200
+_COMPACT_BYTES = 4 << 20
+
+Key = Tuple[str, str]
+
+
+class JournalEntry(NamedTuple):
+    """What the journal knows of one command.
+
+    `expireafter` is in Unix seconds, rounded up; `accepted` and `changed` are RFC 3339; `envelope` is kept
+    while the state is `accepted`; `status` is that of the answer.
+    """
+
+    digest: str
+    occurrence: str
+    command_id: str
+    action_id: str
+    name: str
+    signers: Tuple[str, ...]
+    modules: Tuple[str, ...]
+    expireafter: int
+    envelope: bytes = b""
+    accepted: str = ""
+    changed: str = ""
+    state: str = ACCEPTED
+    status: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What makes it one command: the payload's digest and the occurrence of its schedule."""
+        return self.digest, self.occurrence
+
+
+def format_time(time: datetime) -> str:
+    """Return an aware UTC time as RFC 3339, with microseconds."""
+    return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def expiry_seconds(time: datetime) -> int:
+    """Return an expiry in Unix seconds, rounded up, as the journal compares it."""
+    return math.ceil(time.timestamp())
+
+
+def _write_entry(entry: JournalEntry) -> Members:
+    return {
+        **entry._asdict(),
+        "envelope": base64.b64encode(entry.envelope).decode("ascii"),
+        "name": entry.name[:_MAX_NAME],
+    }
+
+
+def _read_entry(members: Members) -> JournalEntry:
+    tuples = {name: tuple(members[name]) for name in ("signers", "modules")}
+    return JournalEntry(**{**members, **tuples, "envelope": base64.b64decode(members["envelope"])})
+
+
+def _apply(entries: Dict[Key, JournalEntry], members: Members) -> Optional[JournalEntry]:
+    """Bring one record into `entries` and return the entry that it made or changed; the header has none."""
+    if "journal" in members:
+        return None
+    if "action_id" in members:
+        entry = _read_entry(members)
+    else:
+        before = entries[(members["digest"], members["occurrence"])]
+        entry = before._replace(
+            state=members["state"], status=members["status"], changed=members["changed"], envelope=b""
+        )
+    entries[entry.key] = entry
+    return entry
+
+
+def read_journal(path: Path) -> List[JournalEntry]:
+    """Read all entries, oldest first, beside an agent that may be writing; for `mig-agent log` and `verify`.
+
+    Raises:
+        EnvironmentFailure: `state-failed`.
+
+    """
+    entries: Dict[Key, JournalEntry] = {}
+    try:
+        for members in read_records(path):
+            _apply(entries, members)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EnvironmentFailure("state-failed", f"{path} is damaged: {error!r}") from None
+    return list(entries.values())
+
+
+class Journal:
+    """The journal of one agent, open for writing.
+
+    Args:
+        path: the file; made where it is not there.
+        clock: now, aware UTC.
+        max_entries: how many entries are kept, at least 4.
+
+    Raises:
+        EnvironmentFailure: `state-in-use`, `state-failed` or `disk-full`, by the constructor and by every
+            change; after a failed change the journal is as it was before.
+        InvalidInput: `unsafe-file`, by the constructor.
+
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime], max_entries: int = MAX_ENTRIES) -> None:
+        self._clock = clock
+        self._max_entries = max_entries
+        self._open: Dict[Key, JournalEntry] = {}
+        self._answered: Dict[Key, int] = {}
+        self._statuses: Dict[Key, str] = {}
+        self._horizon = 0
+        self._file = RecordFile(path)
+        try:
+            self._replay()
+        except (KeyError, TypeError, ValueError) as error:
+            self._file.close()
+            raise EnvironmentFailure("state-failed", f"{path} is damaged: {error!r}") from None
+        except EnvironmentFailure:
+            self._file.close()
+            raise
+        self._compacted_bytes = self._file.size_bytes
+
+    def _replay(self) -> None:
+        for members in self._file.replay():
+            self._horizon = max(self._horizon, members.get("horizon", 0))
+            entry = _apply(self._open, members)
+            if entry is not None and entry.state == ANSWERED:
+                self._answered[entry.key] = self._open.pop(entry.key).expireafter
+        if not self._file.size_bytes:
+            self._file.append({"journal": _FORMAT, "horizon": 0})
+
+    def state_of(self, digest: str, occurrence: str) -> Optional[str]:
+        """Return `accepted`, `started`, `answered`, or None where the journal holds no such command."""
+        key = (digest, occurrence)
+        if key in self._answered:
+            return ANSWERED
+        entry = self._open.get(key)
+        return entry.state if entry else None
+
+    def unanswered(self) -> List[JournalEntry]:
+        """Return what was accepted or started and has no answer in the spool yet, oldest first."""
+        return list(self._open.values())
+
+    def insert(self, entry: JournalEntry) -> bool:
+        """Insert if absent: True is the permission to run it; False says that it is there already.
+
+        Raises:
+            InvalidInput: `journal-closed`, it expires no later than something that was dropped.
+
+        """
+        if entry.key in self._open or entry.key in self._answered:
+            return False
+        if entry.expireafter <= self._horizon:
+            raise InvalidInput("journal-closed")
+        self._make_room()
+        now = format_time(self._clock())
+        entry = entry._replace(state=ACCEPTED, accepted=now, changed=now)
+        self._file.append(_write_entry(entry))
+        self._open[entry.key] = entry
+        return True
+
+    def mark_started(self, digest: str, occurrence: str) -> None:
+        """Record that from here on it may have run."""
+        entry = self._open[(digest, occurrence)]
+        if entry.state != ACCEPTED:
+            raise ValueError(f"command {entry.command_id} is {entry.state}, not accepted")
+        self._change(entry, STARTED, "")
+
+    def note_status(self, digest: str, occurrence: str, status: str) -> None:
+        """Remember how it ended, for the record that `mark_answered` will write."""
+        self._statuses[(digest, occurrence)] = status
+
+    def mark_answered(self, digest: str, occurrence: str) -> None:
+        """Record that its answer is safely in the spool; a command that is not open is left alone."""
+        key = (digest, occurrence)
+        entry = self._open.get(key)
+        if entry is None:
+            return
+        self._change(entry, ANSWERED, self._statuses.get(key, ""))
+        self._statuses.pop(key, None)
+        self._answered[key] = self._open.pop(key).expireafter
+
+    def _change(self, entry: JournalEntry, state: str, status: str) -> None:
+        changed = format_time(self._clock())
+        members = {"digest": entry.digest, "occurrence": entry.occurrence, "state": state, "status": status}
+        self._file.append({**members, "changed": changed})
+        self._open[entry.key] = entry._replace(state=state, status=status, changed=changed, envelope=b"")
+
+    def _make_room(self) -> None:
+        """Drop entries when there are too many, and write the file anew when most of it is out of date."""
+        count = len(self._open) + len(self._answered)
+        dropped: List[Key] = []
+        if count >= self._max_entries:
+            by_expiry = sorted(self._answered, key=lambda key: self._answered[key])
+            dropped = by_expiry[: max(1, count - self._max_entries * 3 // 4)]
+            if not dropped:
+                raise EnvironmentFailure("state-failed", f"{self._file.path} is full of unanswered commands")
+        if dropped or self._file.size_bytes > max(_COMPACT_BYTES, 2 * self._compacted_bytes):
+            self._compact(set(dropped))
+
+    def _compact(self, dropped: Set[Key]) -> None:
+        horizon = max([self._horizon, *(self._answered[key] for key in dropped)])
+
+        def keep(members: Members) -> Optional[Members]:
+            if "journal" in members:
+                return None
+            key = (members["digest"], members["occurrence"])
+            if key in dropped:
+                return None
+            if "envelope" in members and self.state_of(*key) != ACCEPTED:
+                return {**members, "envelope": ""}
+            return members
+
+        self._file.rewrite({"journal": _FORMAT, "horizon": horizon}, keep)
+        self._compacted_bytes = self._file.size_bytes
+        self._horizon = horizon
+        for key in dropped:
+            del self._answered[key]
+
+    def close(self) -> None:
+        """Give up the file and its lock."""
+        self._file.close()
