@@ -1,0 +1,244 @@
+"""The agent's one connection to the broker: outbound, and kept up for ever.
+
+Rules:
+1. Each login attempt makes its own password; a refused login is retried like any other failure.
+2. The server declares the queue; the agent only consumes it and publishes with its own two routing keys.
+3. A delivery is acknowledged when whoever took it says so; if the connection is gone by then, the broker
+   delivers again, and the journal knows it.
+4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the
+   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
+5. Reconnecting waits 1 s, doubling up to 60 s, each wait drawn at random from its upper half, so that a
+   thousand agents that lost their broker together do not return together.
+"""
+
+import logging
+import secrets
+import ssl
+from datetime import datetime
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set
+from urllib.parse import unquote, urlsplit
+
+import pika
+from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.channel import Channel
+
+from agent.runtime.identity import Identity
+from protocol.identity import make_broker_password
+from protocol.names import AGENTS_EXCHANGE, agent_queue
+
+_LOG = logging.getLogger("mig.agent.link")
+_FIRST_DELAY_S = 1.0
+_LONGEST_DELAY_S = 60.0
+_PREFETCH = 4
+_SOCKET_TIMEOUT_S = 15
+_AMQP_HEARTBEAT_S = 60
+_PERSISTENT = 2
+_UNCONFIRMED = False
+
+
+class Relay(NamedTuple):
+    """Where the broker is, from the baked configuration; `broker` is the server's name."""
+
+    url: str
+    broker: str
+
+
+class _Publish(NamedTuple):
+    message_id: str
+    done: Callable[[bool], None]
+
+
+class Link:
+    """Keeps a connection, hands deliveries to `on_delivery(body, acknowledge)`, and publishes."""
+
+    def __init__(
+        self,
+        *,
+        ioloop: IOLoop,
+        relay: Relay,
+        identity: Identity,
+        clock: Callable[[], datetime],
+        on_delivery: Callable[[bytes, Callable[[], None]], None],
+        on_ready: Callable[[], None],
+        random: Callable[[], float],
+    ) -> None:
+        self._ioloop = ioloop
+        self._relay = relay
+        self._identity = identity
+        self._clock = clock
+        self._on_delivery = on_delivery
+        self._on_ready = on_ready
+        self._random = random
+        self._connection: Optional[SelectConnection] = None
+        self._channel: Optional[Channel] = None
+        self._delay_s = _FIRST_DELAY_S
+        self._timer: Any = None
+        self._closing = False
+        self._sequence = 0
+        self._unconfirmed: Dict[int, _Publish] = {}
+        self._returned: Set[str] = set()
+        self.is_ready = False
+        self.last_problem = ""
+
+    def connect(self) -> None:
+        """Start connecting; returns at once."""
+        self._timer = None
+        if self._closing:
+            return
+        try:
+            parameters = self._parameters()
+        except ValueError as error:  # the builder checked the URL; TLS files may still be wrong here
+            self._retry(str(error))
+            return
+        self._connection = SelectConnection(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_open_error,
+            on_close_callback=self._on_close,
+            custom_ioloop=self._ioloop,
+        )
+
+    def close(self) -> None:
+        """Close for good; unacknowledged deliveries come again at the next start."""
+        self._closing = True
+        if self._timer is not None:
+            self._ioloop.remove_timeout(self._timer)
+        if self._connection is not None and not (self._connection.is_closing or self._connection.is_closed):
+            self._connection.close()
+
+    def publish(self, routing_key: str, body: bytes, done: Callable[[bool], None]) -> None:
+        """Publish once; `done(confirmed)` is called when the broker has answered or is gone."""
+        if self._channel is None or not self.is_ready:
+            done(_UNCONFIRMED)
+            return
+        self._sequence += 1
+        message_id = str(self._sequence)
+        self._unconfirmed[self._sequence] = _Publish(message_id, done)
+        self._channel.basic_publish(
+            AGENTS_EXCHANGE,
+            routing_key,
+            body,
+            pika.BasicProperties(
+                delivery_mode=_PERSISTENT,
+                user_id=self._identity.agent_id,
+                message_id=message_id,
+                content_type="application/json",
+            ),
+            mandatory=True,
+        )
+
+    def _parameters(self) -> pika.ConnectionParameters:
+        parts = urlsplit(self._relay.url)
+        vhost = unquote(parts.path[1:]) or "/"
+        password = make_broker_password(
+            self._identity.private_key,
+            broker=self._relay.broker,
+            vhost=vhost,
+            time=int(self._clock().timestamp()),
+            nonce=secrets.token_bytes(16),
+        )
+        options: Dict[str, Any] = {}
+        is_tls = parts.scheme == "amqps"
+        if is_tls:
+            options["ssl_options"] = pika.SSLOptions(ssl.create_default_context(), parts.hostname)
+        return pika.ConnectionParameters(
+            host=parts.hostname,
+            port=parts.port or (5671 if is_tls else 5672),
+            virtual_host=vhost,
+            credentials=pika.PlainCredentials(self._identity.agent_id, password),
+            heartbeat=_AMQP_HEARTBEAT_S,
+            socket_timeout=_SOCKET_TIMEOUT_S,
+            stack_timeout=2 * _SOCKET_TIMEOUT_S,
+            blocked_connection_timeout=300,
+            connection_attempts=1,
+            **options,
+        )
+
+    def _on_open(self, connection: SelectConnection) -> None:
+        connection.channel(on_open_callback=self._on_channel_open)
+
+    def _on_channel_open(self, channel: Channel) -> None:
+        self._channel = channel
+        self._sequence = 0
+        channel.add_on_close_callback(self._on_channel_close)
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=lambda _frame: self._consume(channel))
+
+    def _consume(self, channel: Channel) -> None:
+        channel.add_on_cancel_callback(lambda _frame: self._drop("the broker ended the subscription"))
+        channel.basic_qos(prefetch_count=_PREFETCH)
+        channel.basic_consume(
+            agent_queue(self._identity.agent_id),
+            self._on_message,
+            callback=lambda _frame: self._become_ready(),
+        )
+
+    def _become_ready(self) -> None:
+        self.is_ready = True
+        self.last_problem = ""
+        self._delay_s = _FIRST_DELAY_S
+        _LOG.info("connected to the broker")
+        self._on_ready()
+
+    def _on_message(self, channel: Channel, method: Any, _properties: Any, body: bytes) -> None:
+        def acknowledge() -> None:
+            if channel is self._channel and channel.is_open:
+                channel.basic_ack(method.delivery_tag)
+
+        self._on_delivery(body, acknowledge)
+
+    def _on_return(self, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
+        # The return comes before the confirm of the same message (AMQP 0-9-1, RabbitMQ's publisher confirms).
+        self._returned.add(properties.message_id)
+
+    def _on_confirm(self, frame: Any) -> None:
+        confirmed = isinstance(frame.method, pika.spec.Basic.Ack)
+        last = frame.method.delivery_tag
+        tags = [tag for tag in self._unconfirmed if tag <= last] if frame.method.multiple else [last]
+        for tag in tags:
+            publish = self._unconfirmed.pop(tag, None)
+            if publish is not None:
+                was_returned = publish.message_id in self._returned
+                self._returned.discard(publish.message_id)
+                publish.done(confirmed and not was_returned)
+
+    def _on_channel_close(self, _channel: Channel, reason: BaseException) -> None:
+        self._drop(str(reason))
+
+    def _drop(self, problem: str) -> None:
+        """Give up a connection that is of no use; `_on_close` then starts over."""
+        self.last_problem = problem
+        self.is_ready = False
+        connection = self._connection
+        if connection is not None and not (connection.is_closing or connection.is_closed):
+            connection.close()
+
+    def _on_open_error(self, _connection: SelectConnection, error: BaseException) -> None:
+        self._retry(_describe(error))
+
+    def _on_close(self, _connection: SelectConnection, reason: BaseException) -> None:
+        self._retry(self.last_problem or _describe(reason))
+
+    def _retry(self, problem: str) -> None:
+        self.is_ready = False
+        self.last_problem = problem
+        self._channel = None
+        pending, self._unconfirmed = self._unconfirmed, {}
+        self._returned.clear()
+        for publish in pending.values():
+            publish.done(_UNCONFIRMED)
+        if self._closing:
+            return
+        delay_s = self._delay_s * (0.5 + self._random() / 2)
+        self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
+        _LOG.warning("no broker (%s); trying again in %.1f s", problem, delay_s)
+        self._timer = self._ioloop.call_later(delay_s, self.connect)
+
+
+def _describe(error: BaseException) -> str:
+    """Return one line for an exception of pika's, whose own text may be empty or nested."""
+    while getattr(error, "exceptions", None):  # AMQPConnectionWorkflowFailed: the last attempt says why
+        error = error.exceptions[-1]  # type: ignore[attr-defined]
+    cause = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
+    text = " ".join(str(cause or error).split())
+    return f"{type(cause or error).__name__}: {text}" if text else type(error).__name__

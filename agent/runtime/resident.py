@@ -1,0 +1,272 @@
+"""The resident agent: one small process that waits for commands, and holds no module.
+
+It owns identity, journal, spool and the link to the broker; each command is verified and run by a child that
+the supervisor keeps. It treats a child's answer as bounded bytes, signs it, keeps it in the spool until the
+broker has confirmed it, and only then forgets it.
+"""
+
+import json
+import logging
+import random
+import signal
+import time
+from collections import deque
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable, Deque, Dict, Optional
+
+from pika.adapters.select_connection import IOLoop
+
+from agent.config import Baked, load_baked
+from agent.facts import collect_facts, machine_id
+from agent.registry import module_names
+from agent.runtime.heartbeat import encode_heartbeat, format_time
+from agent.runtime.identity import Identity, load_identity
+from agent.runtime.journal import Journal
+from agent.runtime.link import Link, Relay
+from agent.runtime.spool import Spool
+from agent.runtime.state import lock_state_directory, open_state_directory, write_atomically
+from agent.runtime.supervisor import Answer, Supervisor
+from protocol.envelope import HEARTBEAT, RESULT, encode_envelope
+from protocol.errors import EnvironmentFailure
+from protocol.identity import sign_envelope
+from protocol.names import heartbeat_key, result_key
+
+_LOG = logging.getLogger("mig.agent")
+_SPOOL_RETRY_S = 15.0
+_ANNOUNCE_AFTER_S = 2.0  # a command that runs longer is told to the server at once
+_CHECK_IN_QUIET_S = 5.0
+_CHECK_IN_LONGEST_S = 600.0
+
+
+def utc_now() -> datetime:
+    """Return the agent's clock."""
+    return datetime.now(timezone.utc)
+
+
+class PikaLoop:
+    """Adapts pika's loop to `agent.runtime.loop.Loop`, so that one loop serves broker and children."""
+
+    def __init__(self, ioloop: IOLoop) -> None:
+        self._ioloop = ioloop
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever `fd` can be read or is at its end."""
+        self._ioloop.add_handler(fd, lambda _fd, _events: callback(), IOLoop.READ)
+
+    def remove_reader(self, fd: int) -> None:
+        """Stop watching `fd`."""
+        self._ioloop.remove_handler(fd)
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        """Call back once after `delay_s` and return a handle for `cancel`."""
+        return self._ioloop.call_later(delay_s, callback)
+
+    def cancel(self, handle: object) -> None:
+        """Forget a timer."""
+        self._ioloop.remove_timeout(handle)
+
+
+class Resident:
+    """Everything that the resident process does, on one loop."""
+
+    def __init__(self, *, baked: Baked, directory: Path, identity: Identity, check_in: bool) -> None:
+        self._baked = baked
+        self._directory = directory
+        self._identity = identity
+        self._check_in = check_in
+        self._started = utc_now()
+        self._ioloop = IOLoop()
+        self._spool = Spool(directory / "spool")
+        self._journal = Journal(directory / "journal", clock=utc_now)
+        self._publishing: Optional[str] = None
+        self._unspooled: Deque[Answer] = deque()
+        self._heartbeat_timer: Any = None
+        self._quiet_since = time.monotonic()
+        self._facts: Dict[str, Any] = {}
+        self._link = Link(
+            ioloop=self._ioloop,
+            relay=Relay(baked.config.relay, baked.config.broker),
+            identity=identity,
+            clock=utc_now,
+            on_delivery=self._take_delivery,
+            on_ready=self._on_ready,
+            random=random.random,
+        )
+        self._supervisor = Supervisor(
+            loop=PikaLoop(self._ioloop),
+            journal=self._journal,
+            baked=baked,
+            agent_id=identity.agent_id,
+            facts=self._current_facts,
+            clock=utc_now,
+            on_answer=self._keep_answer,
+        )
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or, when checking in, until there is nothing left to do."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._ioloop.add_callback_threadsafe(self._stop))
+        self._write_status()
+        self._reconcile()
+        # The link first: the child may start while the broker answers.
+        self._link.connect()
+        self._supervisor.start()
+        if self._check_in:
+            self._ioloop.call_later(1.0, self._end_check_in)
+        self._ioloop.start()
+
+    def _reconcile(self) -> None:
+        """Mark what is answered in the spool but not yet in the journal: a crash came between the two."""
+        spooled = self._spool.answered_commands()
+        for entry in self._journal.unanswered():
+            if entry.command_id in spooled:
+                self._journal.mark_answered(entry.digest, entry.occurrence)
+
+    def _stop(self) -> None:
+        _LOG.info("stopping")
+        self._supervisor.close()
+        self._link.close()
+        self._write_status()
+        # Leave the loop one turn to send the connection's close.
+        self._ioloop.call_later(0.2, self._ioloop.stop)
+
+    def _current_facts(self) -> Dict[str, Any]:
+        if not self._facts:
+            self._refresh_facts()
+        return self._facts
+
+    def _refresh_facts(self) -> None:
+        self._facts = collect_facts(
+            agent_id=self._identity.agent_id,
+            version=self._baked.version,
+            tags=self._baked.config.tags,
+            modules=module_names(),
+        )
+
+    # -- commands and answers
+
+    def _take_delivery(self, body: bytes, acknowledge: Callable[[], None]) -> None:
+        self._quiet_since = time.monotonic()
+        self._supervisor.submit(body, acknowledge)
+        self._ioloop.call_later(_ANNOUNCE_AFTER_S, self._announce_running)
+
+    def _announce_running(self) -> None:
+        if self._journal.unanswered():
+            self._send_heartbeat()
+
+    def _keep_answer(self, answer: Answer) -> None:
+        """Sign an answer and spool it; where there is no room, keep it in memory and try again."""
+        self._unspooled.append(answer)
+        self._spool_answers()
+
+    def _spool_answers(self) -> None:
+        while self._unspooled:
+            answer = self._unspooled[0]
+            envelope = sign_envelope(self._identity.private_key, RESULT, answer.payload)
+            try:
+                self._spool.put(answer.command_id, encode_envelope(envelope), is_refusal=answer.is_refusal)
+                if not answer.is_refusal:
+                    self._journal.mark_answered(answer.digest, answer.occurrence)
+            except EnvironmentFailure as error:
+                _LOG.error("an answer cannot be kept (%s); trying again", error)
+                self._ioloop.call_later(_SPOOL_RETRY_S, self._spool_answers)
+                return
+            self._unspooled.popleft()
+        self._publish_next()
+
+    def _publish_next(self) -> None:
+        """Publish the oldest answer in the spool; the next follows when this one is confirmed."""
+        if self._publishing is not None or not self._link.is_ready:
+            return
+        names = self._spool.names()
+        if not names:
+            return
+        self._publishing = names[0]
+        body = self._spool.get(names[0]).body
+        self._link.publish(result_key(self._identity.agent_id), body, self._on_published)
+
+    def _on_published(self, confirmed: bool) -> None:  # noqa: FBT001  (the link's callback)
+        name, self._publishing = self._publishing, None
+        self._quiet_since = time.monotonic()
+        if confirmed and name is not None:
+            self._spool.remove(name)
+            self._publish_next()
+        elif self._link.is_ready:  # returned or refused: the broker has no room now
+            self._ioloop.call_later(_SPOOL_RETRY_S, self._publish_next)
+
+    # -- heartbeats and status
+
+    def _on_ready(self) -> None:
+        self._send_heartbeat()
+        self._publish_next()
+
+    def _schedule_heartbeat(self) -> None:
+        if self._heartbeat_timer is not None:
+            self._ioloop.remove_timeout(self._heartbeat_timer)
+        # A tenth of jitter spreads a fleet that was started together.
+        delay_s = self._baked.config.heartbeat_s * (0.95 + random.random() / 10)  # noqa: S311
+        self._heartbeat_timer = self._ioloop.call_later(delay_s, self._send_heartbeat)
+
+    def _send_heartbeat(self) -> None:
+        self._schedule_heartbeat()
+        self._write_status()
+        if not self._link.is_ready:
+            return
+        self._refresh_facts()
+        payload = encode_heartbeat(
+            self._facts,
+            now=utc_now(),
+            started=self._started,
+            commands=[entry.command_id for entry in self._journal.unanswered()],
+        )
+        envelope = sign_envelope(self._identity.private_key, HEARTBEAT, payload)
+        self._link.publish(
+            heartbeat_key(self._identity.agent_id), encode_envelope(envelope), lambda _confirmed: None
+        )
+
+    def _write_status(self) -> None:
+        status = {
+            "agent": self._identity.agent_id,
+            "version": self._baked.version,
+            "build": self._baked.build,
+            "started": format_time(self._started),
+            "written": format_time(utc_now()),
+            "broker": "connected" if self._link.is_ready else self._link.last_problem or "connecting",
+            "spooled_answers": len(self._spool.names()) + len(self._unspooled),
+        }
+        try:
+            write_atomically(self._directory / "status.json", json.dumps(status).encode())
+        except EnvironmentFailure as error:
+            _LOG.warning("the status cannot be written: %s", error)
+
+    def _end_check_in(self) -> None:
+        now = time.monotonic()
+        is_quiet = now - self._quiet_since > _CHECK_IN_QUIET_S
+        is_done = not (self._spool.names() or self._unspooled or self._journal.unanswered())
+        if (self._link.is_ready and is_quiet and is_done) or now - self._quiet_since > _CHECK_IN_LONGEST_S:
+            self._stop()
+        else:
+            self._ioloop.call_later(0.5, self._end_check_in)
+
+
+def run_resident(directory: Path, *, check_in: bool = False) -> None:
+    """Run the resident agent on a state directory until it is told to end.
+
+    Args:
+        directory: the state directory; made where it is missing.
+        check_in: connect, take what waits, answer, and end; for endpoints that run the agent from cron.
+
+    Raises:
+        EnvironmentFailure: `state-in-use`, `state-failed`, `disk-full`.
+        InvalidInput: `bad-config`, `unsafe-file`.
+
+    """
+    baked = load_baked()
+    open_state_directory(directory)
+    with lock_state_directory(directory):
+        identity = load_identity(directory, machine_id())
+        _LOG.info(
+            "agent %s, version %s%s", identity.agent_id, baked.version, ", new" if identity.is_new else ""
+        )
+        Resident(baked=baked, directory=directory, identity=identity, check_in=check_in).run()
