@@ -1,0 +1,243 @@
+"""A whole platform of real parts in one directory: broker, server, agents, and an investigator's `mig`.
+
+Every part is a process of its own, as in production; all listen on loopback, and all end with `stop`.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from server.broker import PrivateBroker
+from tests.support.gpg import Investigator
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_S = 60
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until(is_there: Callable[[], Any], what: str, *, seconds: float = START_S) -> Any:
+    """Wait until something is there, and return it; fails with its name when it does not come."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = is_there()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} is not there after {seconds:g} s")
+
+
+def bake(tree: Path, agent_table: dict[str, Any], keys: dict[str, bytes]) -> None:
+    """Make a source tree that carries configuration and keys as a built agent does."""
+    ignore = shutil.ignore_patterns("__pycache__", "baked")
+    for package in ("agent", "protocol"):
+        shutil.copytree(ROOT / package, tree / package, ignore=ignore)
+    baked = tree / "agent" / "baked"
+    (baked / "keys").mkdir(parents=True)
+    (baked / "config.json").write_text(json.dumps(agent_table))
+    names = [f"{fingerprint}.asc" for fingerprint in keys]
+    build = {"version": "0.0-test", "platform": "test", "build": "test", "keys": names}
+    (baked / "build.json").write_text(json.dumps(build))
+    for fingerprint, key in keys.items():
+        (baked / "keys" / f"{fingerprint}.asc").write_bytes(key)
+
+
+class Platform:
+    """One platform. `start` brings up what is asked for; single parts may be ended and started again."""
+
+    def __init__(
+        self, directory: Path, investigator: Investigator, *, database: str = "", agent_table: Any = None
+    ) -> None:
+        self.directory = directory
+        self.investigator = investigator
+        self.api_port = free_port()
+        self.auth_port = free_port()
+        self.url = f"http://127.0.0.1:{self.api_port}"
+        self.config = directory / "config.toml"
+        self._database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
+        self._agent_table = agent_table or {}
+        self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"127.0.0.1:{self.auth_port}")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    # -- parts
+
+    def start(self, *agents: str) -> None:
+        """Start broker and server, and one agent of each name; returns when all agents are online."""
+        (self.directory / "server").mkdir(parents=True, exist_ok=True)
+        self.broker.start()
+        self.write_config()
+        self.mig_server("migrate", "--config", str(self.config))
+        key = self.directory / f"{self.investigator.fingerprint}.asc"
+        key.write_bytes(self.investigator.public_key)
+        self.mig_server("investigator", "add", "--config", str(self.config), "--name", "Ada", str(key))
+        self.start_server()
+        for name in agents:
+            self.start_agent(name)
+        for name in agents:
+            wait_until(partial(self.is_online, name), f"agent {name}")
+
+    def write_config(self) -> None:
+        """Write config.toml for server and client."""
+        self.config.write_text(
+            f"""
+[server]
+name = "mig"
+url = "{self.url}"
+listen = "127.0.0.1:{self.api_port}"
+broker_auth_listen = "127.0.0.1:{self.auth_port}"
+database = "{self._database}"
+relay = "{self.broker.url}"
+enrolment = "open"
+state_dir = "{self.directory / "server"}"
+agents_dir = "{self.directory / "dist"}"
+
+[client]
+server = "{self.url}"
+fingerprint = "{self.investigator.fingerprint}"
+gpg_home = "{self.investigator.home}"
+"""
+        )
+        self.config.chmod(0o600)
+        (self.directory / "dist").mkdir(exist_ok=True)
+
+    def start_server(self) -> None:
+        """Start mig-server, and wait until its API answers."""
+        self._spawn(
+            "server", [sys.executable, "-B", "-m", "server.main", "serve", "--config", str(self.config)]
+        )
+        wait_until(self.is_listening, "the API")
+
+    def agent_tree(self, name: str) -> Path:
+        """Return the directory of one agent's baked source tree, made on first use."""
+        tree = self.directory / f"agent-{name}"
+        if not tree.exists():
+            acl = {"default": {"minimum_weight": 1, "investigators": {self.investigator.fingerprint: 1}}}
+            table = {
+                "relay": self.broker.agent_url,
+                "broker": "mig",
+                "acl": acl,
+                "tags": {"name": name},
+                **self._agent_table,
+            }
+            bake(tree, table, {self.investigator.fingerprint: self.investigator.public_key})
+        return tree
+
+    def agent_command(self, name: str, *words: str) -> list[str]:
+        """Return the command line of `mig-agent` for one agent."""
+        tree = str(self.agent_tree(name))
+        code = f"import sys; sys.path.insert(0, {tree!r}); from agent.main import main; main()"
+        return [sys.executable, "-I", "-B", "-c", code, *words]
+
+    def start_agent(self, name: str) -> None:
+        """Start one agent in the foreground; `tags->>'name'` is its name."""
+        state = str(self.directory / f"state-{name}")
+        self._spawn(name, self.agent_command(name, "run", "--foreground", "--state-dir", state))
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=self.environment()
+            )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of every program."""
+        path = os.environ.get("PATH", "/usr/bin:/bin")
+        return {
+            "PATH": path,
+            "HOME": str(self.directory),
+            "MIG_CONFIG": str(self.config),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End one part, by a signal, and wait for it."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        process.wait(30)
+
+    def stop(self) -> None:
+        """End everything."""
+        for name in reversed(list(self.processes)):
+            with contextlib.suppress(ProcessLookupError):
+                self.kill(name, signal.SIGTERM)
+        self.broker.stop()
+
+    def log(self, name: str) -> str:
+        """Return what one part has logged."""
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    # -- questions
+
+    def is_listening(self) -> bool:
+        """Tell whether the API's port accepts connections."""
+        process = self.processes.get("server")
+        assert process is None or process.poll() is None, self.log("server")
+        try:
+            socket.create_connection(("127.0.0.1", self.api_port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def is_online(self, name: str) -> bool:
+        """Tell whether the platform shows an agent of this name as online."""
+        process = self.processes.get(name)
+        assert process is None or process.poll() is None, self.log(name)
+        done = self.mig(
+            "agents", "-t", f"tags->>'name' = '{name}' AND status = 'online'", "--json", check=False
+        )
+        return '"online"' in done.stdout
+
+    def mig(self, *words: str, check: bool = True, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+        """Run the investigator's `mig`; with `check`, exit codes other than 0 and 1 fail."""
+        done = subprocess.run(
+            [sys.executable, "-B", "-m", "client.main", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env=self.environment(),
+            timeout=timeout,
+        )
+        assert not check or done.returncode in {0, 1}, (done.returncode, done.stdout, done.stderr)
+        return done
+
+    def mig_json(self, *words: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Run `mig … --json --yes` and return its answers and its summary."""
+        lines = [json.loads(line) for line in self.mig(*words, "--json", "--yes").stdout.splitlines()]
+        return lines[:-1], lines[-1]["summary"]
+
+    def mig_server(self, *words: str) -> str:
+        """Run a command of mig-server to its end."""
+        command = [sys.executable, "-B", "-m", "server.main", *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=ROOT, env=self.environment(), timeout=60
+        )
+        assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+
+@contextlib.contextmanager
+def running_platform(
+    directory: Path, investigator: Investigator, *agents: str, **options: Any
+) -> Iterator[Platform]:
+    """Run a platform with agents for as long as the block lasts."""
+    platform = Platform(directory, investigator, **options)
+    try:
+        platform.start(*agents)
+        yield platform
+    finally:
+        platform.stop()
