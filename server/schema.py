@@ -139,3 +139,12 @@ results = sa.Table(
     sa.Index(None, "action_id", "seq"),
     sqlite_autoincrement=True,  # never gives a deleted row's number again
 )
+
+# Logins to the broker that could still be repeated: each is accepted once.
+logins = sa.Table(
+    "logins",
+    metadata,
+    sa.Column("login", sa.String(64), primary_key=True),  # the agent's id and the nonce, 32 hex digits each
+    sa.Column("time", UtcTime, nullable=False),  # by the agent's clock; too old a login is refused by it
+    sa.Index(None, "time"),
+)

@@ -11,7 +11,8 @@ from server.store_access import AccessStore
 from server.store_actions import ActionStore
 from server.store_agents import AgentStore
 from server.store_commands import CommandStore
+from server.store_logins import LoginStore
 
 
-class Store(AgentStore, ActionStore, CommandStore, AccessStore):
+class Store(AgentStore, ActionStore, CommandStore, AccessStore, LoginStore):
     """All subjects of the store over one database."""

@@ -91,24 +91,21 @@ class CommandStore(StorePart):
                 )
             ]
 
-    def requeue_agent(self, agent_id: str, now: datetime, sent_before: datetime) -> int:
-        """Make an agent's commands pending again that were sent before a time and never acknowledged.
-
-        Returns how many; what has expired stays.
-        """
-        unanswered = [
-            _commands.c.agent_id == agent_id,
-            _commands.c.state == CommandState.SENT.value,
-            _commands.c.updated < sent_before,
-            _commands.c.expireafter > now,
-        ]
-        # At each login and heartbeat, nearly always in vain: look before taking the write lock.
+    def count_unacknowledged(self, agent_id: str, now: datetime, sent_before: datetime) -> int:
+        """Count an agent's unexpired commands that were sent before a time and never acknowledged."""
         with self._database.reading() as connection:
-            if connection.execute(sa.select(_commands.c.id).where(*unanswered).limit(1)).first() is None:
-                return 0
+            return connection.execute(
+                sa.select(sa.func.count())
+                .select_from(_commands)
+                .where(*_is_unacknowledged(agent_id, now, sent_before))
+            ).scalar_one()
+
+    def requeue_agent(self, agent_id: str, now: datetime, sent_before: datetime) -> int:
+        """Make pending again what `count_unacknowledged` counts; return how many."""
         with self._database.writing() as connection:
             self._lock_commands(connection)
-            return len(self._move_commands(connection, unanswered, CommandState.PENDING, now))
+            where = _is_unacknowledged(agent_id, now, sent_before)
+            return len(self._move_commands(connection, where, CommandState.PENDING, now))
 
     def save_results(self, received: Sequence[ReceivedResult], now: datetime) -> list[Change]:
         """Store answers and end their commands; one that is stored already, or fits no command, changes nothing.
@@ -190,6 +187,17 @@ class CommandStore(StorePart):
         if acknowledged is not None:
             times.append(acknowledged + ANSWER_GRACE)
         return min(times, default=None)
+
+
+def _is_unacknowledged(
+    agent_id: str, now: datetime, sent_before: datetime
+) -> Sequence[sa.ColumnElement[bool]]:
+    return [
+        _commands.c.agent_id == agent_id,
+        _commands.c.state == CommandState.SENT.value,
+        _commands.c.updated < sent_before,
+        _commands.c.expireafter > now,
+    ]
 
 
 def _command_of_answer(ident: str) -> sa.Select[tuple[str, str, str]]:

@@ -1,0 +1,263 @@
+"""The server's side of the relay: topology, commands out, agents' messages in, for ever.
+
+Rules:
+1. A command counts as sent only when the broker took it into a queue and said so.
+2. A delivery is acknowledged after its handler has committed, never before; one that the handler refuses goes
+   to `mig.dead`, is counted, and holds up nobody.
+3. Whatever fails, the relay connects again, with growing and jittered pauses, until it is cancelled.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from protocol import names
+from protocol.errors import EnvironmentFailure, InvalidInput
+from server.amqp import Channel, ChannelRefused, Delivery, Link, Message, Publisher
+from server.rows import PendingCommand
+from server.topology import Administrator
+
+_log = logging.getLogger(__name__)
+_R = TypeVar("_R")
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+_PREFETCH = 500
+_BATCH = 250
+
+# Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
+# Raises EnvironmentFailure where the batch cannot be dealt with now: it is given again.
+Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[str | None]]]
+
+
+class Random(Protocol):
+    """The part of `random.Random` that is used."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return a number between two."""
+
+
+class Relay:
+    """The relay of one server.
+
+    `handlers` by queue name; `on_connected` is called whenever the topology stands and publishing works.
+    `dead` counts refused messages by code.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        handlers: Mapping[str, Handler],
+        on_connected: Callable[[], None],
+        clock: Callable[[], datetime],
+        random: Random,
+    ) -> None:
+        self._url = url
+        self._handlers = handlers
+        self._on_connected = on_connected
+        self._clock = clock
+        self._random = random
+        self._publisher: Publisher | None = None
+        self._administrator: Administrator | None = None
+        self._administering = asyncio.Lock()
+        self._connected = asyncio.Event()
+        self.dead: Counter[str] = Counter()
+
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether commands can be published now."""
+        return self._connected.is_set()
+
+    async def wait_connected(self, wait_s: float) -> bool:
+        """Wait until commands can be published, at most `wait_s`; tell whether they can."""
+        try:
+            await asyncio.wait_for(self._connected.wait(), wait_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Connect, work, and connect again, until cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        last_problem = ""
+        while True:
+            try:
+                link = await Link.open(self._url, name="mig-server")
+                try:
+                    reason = await self._work(link)
+                    pause_s, last_problem = _FIRST_PAUSE_S, ""
+                finally:
+                    await self._tear_down(link)
+            except (EnvironmentFailure, ChannelRefused) as error:
+                reason = error
+            if str(reason) != last_problem:  # once, not at each of a night's attempts
+                _log.warning("the broker is away: %s", reason)
+                last_problem = str(reason)
+            await asyncio.sleep(self._random.uniform(pause_s / 2, pause_s))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def publish(self, commands: Sequence[PendingCommand]) -> frozenset[str]:
+        """Publish commands; return the ids of those that the broker took into the agents' queues.
+
+        What has expired meanwhile is not published. An agent whose queue is gone (unread for long, or deleted
+        by hand) gets a new one, so its commands wait there like everybody's.
+        """
+        taken = await self._publish(commands)
+        left = [command for command in commands if command.id not in taken]
+        declared = set()
+        for agent_id in sorted({command.agent_id for command in left}):
+            try:
+                if await self.declare_agent_queue(agent_id) == 0:
+                    declared.add(agent_id)
+            except EnvironmentFailure:
+                return taken
+        again = [command for command in left if command.agent_id in declared]
+        return taken | await self._publish(again) if again else taken
+
+    async def _publish(self, commands: Sequence[PendingCommand]) -> frozenset[str]:
+        if self._publisher is None:
+            return frozenset()
+        now = self._clock()
+        messages = []
+        for command in commands:
+            ttl_ms = int((command.expireafter - now).total_seconds() * 1000)
+            if ttl_ms > 0:
+                messages.append(
+                    Message(command.id, names.COMMANDS_EXCHANGE, command.agent_id, command.body, ttl_ms)
+                )
+        return await self._publisher.publish(messages)
+
+    async def declare_agent_queue(self, agent_id: str) -> int:
+        """Declare and bind an agent's queue; return how many commands are ready in it.
+
+        Raises:
+            EnvironmentFailure: `broker-away`.
+
+        """
+        return await self._administer(lambda administrator: administrator.declare_agent_queue(agent_id))
+
+    async def delete_agent_queue(self, agent_id: str) -> None:
+        """Delete an agent's queue, which ends its consumer too.
+
+        Raises:
+            EnvironmentFailure: `broker-away`.
+
+        """
+        await self._administer(lambda administrator: administrator.delete_agent_queue(agent_id))
+
+    async def _administer(self, operation: Callable[[Administrator], Awaitable[_R]]) -> _R:
+        async with self._administering:
+            if self._administrator is None:
+                raise EnvironmentFailure("broker-away", retryable=True)
+            try:
+                return await operation(self._administrator)
+            except ChannelRefused as error:
+                raise EnvironmentFailure("broker-away", str(error), retryable=True) from None
+
+    async def _work(self, link: Link) -> Exception:
+        """Set up, consume, and return the reason why that ended."""
+        administrator = Administrator(link)
+        await administrator.declare_topology()
+        publishing = await link.channel()
+        self._publisher = await Publisher.on(publishing)
+        self._administrator = administrator
+        intakes = [_Intake(queue, handler, self.dead) for queue, handler in self._handlers.items()]
+        channels = [publishing]
+        async with asyncio.TaskGroup() as tasks:
+            workers = []
+            for intake in intakes:
+                channel = await link.channel()
+                await intake.start(channel)
+                channels.append(channel)
+                workers.append(tasks.create_task(intake.work()))
+            _log.info("connected to the broker")
+            self._connected.set()
+            self._on_connected()
+            ends: list[asyncio.Future[Exception]] = [link.closed]
+            ends += [channel.closed for channel in channels] + [intake.cancelled for intake in intakes]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            self._connected.clear()
+            for worker in workers:
+                worker.cancel()
+        return next(end.result() for end in ends if end.done())
+
+    async def _tear_down(self, link: Link) -> None:
+        self._connected.clear()
+        self._publisher = self._administrator = None
+        await link.close()
+
+
+class _Intake:
+    """One queue's way in: deliveries are gathered while the last batch is committed."""
+
+    def __init__(self, queue: str, handler: Handler, dead: Counter[str]) -> None:
+        self._queue = queue
+        self._handler = handler
+        self._dead = dead
+        self._channel: Channel | None = None
+        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()  # bounded by the prefetch
+        self.cancelled: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def start(self, channel: Channel) -> None:
+        """Begin to consume."""
+        self._channel = channel
+        await channel.consume(self._queue, _PREFETCH, self._arrived.put_nowait, self._on_cancel)
+
+    def _on_cancel(self) -> None:
+        if not self.cancelled.done():
+            self.cancelled.set_result(
+                EnvironmentFailure("broker-away", f"{self._queue} was deleted", retryable=True)
+            )
+
+    async def work(self) -> None:
+        """Handle batch after batch, until cancelled or until the channel is gone."""
+        while True:
+            batch = [await self._arrived.get()]
+            while len(batch) < _BATCH and not self._arrived.empty():
+                batch.append(self._arrived.get_nowait())
+            try:
+                await self._settle(batch)
+            except (EnvironmentFailure, ChannelRefused):
+                return  # the channel is gone: the relay connects again and gets the batch again
+
+    async def _settle(self, batch: Sequence[Delivery]) -> None:
+        verdicts = await self._handle(batch)
+        for delivery, code in zip(batch, verdicts, strict=True):
+            if code is not None:
+                self._dead[code] += 1
+                _log.warning(
+                    "refused a message: queue %s sender %s code %s", self._queue, delivery.user_id, code
+                )
+                self._require_channel().reject(delivery.tag)
+        accepted = [d.tag for d, code in zip(batch, verdicts, strict=True) if code is None]
+        if accepted:
+            self._require_channel().ack(accepted[-1], multiple=True)
+
+    async def _handle(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
+        """Ask the handler until it has an answer; what makes it fail is found out and refused."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._handler(batch)
+            except EnvironmentFailure as error:
+                _log.error("messages wait: %s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except InvalidInput as error:
+                if len(batch) == 1:
+                    return [error.code]
+                return [code for delivery in batch for code in await self._handle([delivery])]
+            except Exception:  # noqa: BLE001  (a process loop: one message must not hold up all agents)
+                if len(batch) == 1:
+                    _log.exception("a message could not be handled: queue %s", self._queue)
+                    return ["bad-document"]
+                return [code for delivery in batch for code in await self._handle([delivery])]
+
+    def _require_channel(self) -> Channel:
+        if self._channel is None:
+            raise RuntimeError("not started")
+        return self._channel
