@@ -139,7 +139,7 @@ class AgentStore(StorePart):
                 total = connection.execute(sa.select(sa.func.count()).select_from(_agents)).scalar_one()
                 page = connection.execute(sa.select(_agents).order_by(*order).limit(limit).offset(offset))
                 return total, [_agent_row(row) for row in page]
-            condition = prefilter(target, _agents, self._database.dialect)
+            condition = prefilter(target, _agents, self._database.dialect, now)
             rows = connection.execute(sa.select(_agents).where(condition).order_by(*order)).all()
         matching = [row for row in map(_agent_row, rows) if target.matches(_endpoint(row, now))]
         return len(matching), matching[offset : offset + limit]

@@ -1,4 +1,4 @@
-"""What the parts of the store share: the lock on commands, moving them, and text that every database holds."""
+"""What the parts of the store share: the lock on commands, moving them, and text that can be stored."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime

@@ -108,7 +108,7 @@ class CommandStore(StorePart):
             return len(self._move_commands(connection, where, CommandState.PENDING, now))
 
     def save_results(self, received: Sequence[ReceivedResult], now: datetime) -> list[Change]:
-        """Store answers and end their commands; one that is stored already, or fits no command, changes nothing.
+        """Store answers and end their commands; what is stored already, or fits no command, changes nothing.
 
         An answer fits where its action, agent and occurrence name a command and its digest is the action's.
         The answer to a command replaces an earlier refusal of it, under a new `seq`.
@@ -179,8 +179,10 @@ class CommandStore(StorePart):
         """Return when `expire_commands` will next have something to do, or None."""
         soonest = sa.select(sa.func.min(_commands.c.expireafter))
         with self._database.reading() as connection:
-            waiting = connection.execute(soonest.where(_commands.c.state.in_(_WAITING))).scalar_one()
-            acknowledged = connection.execute(
+            waiting: datetime | None = connection.execute(
+                soonest.where(_commands.c.state.in_(_WAITING))
+            ).scalar_one()
+            acknowledged: datetime | None = connection.execute(
                 soonest.where(_commands.c.state == CommandState.ACKNOWLEDGED.value)
             ).scalar_one()
         times = [] if waiting is None else [waiting]

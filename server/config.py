@@ -1,0 +1,136 @@
+"""The server's configuration: the table `[server]` of config.toml.
+
+The file is shared with the agent's builder and the client, whose tables are not looked at here. In our own
+table a name that is not known is refused: a misspelt setting must not silently mean its default.
+"""
+
+import ipaddress
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from protocol.errors import InvalidInput
+
+DEFAULT_PATH = Path("/etc/mig/config.toml")
+_TABLES = frozenset({"agent", "server", "client"})
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
+_MAX_PORT = 65535
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to listen: a host name or address, and a TCP port."""
+
+    host: str
+    port: int
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[server]`.
+
+    `name` is what agents sign into their broker logins, `url` what investigators sign into theirs;
+    `enrolment` says whether a new agent takes part at once (`open`) or waits for `mig-server agent approve`.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+    url: str
+    listen: str
+    broker_auth_listen: str
+    database: Annotated[str, Meta(min_length=1)]
+    relay: Annotated[str, Meta(min_length=1)]
+    enrolment: Literal["open", "approval"]
+    state_dir: str
+    agents_dir: str
+
+    @property
+    def api_address(self) -> Listen:
+        """Where the API listens."""
+        return parse_listen(self.listen)
+
+    @property
+    def broker_auth_address(self) -> Listen:
+        """Where the broker asks whether an agent may log in."""
+        return parse_listen(self.broker_auth_listen)
+
+
+def load_config(path: Path) -> ServerConfig:
+    """Read config.toml.
+
+    Raises:
+        InvalidInput: `bad-config`, with what is wrong and where.
+
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise InvalidInput("bad-config", f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput("bad-config", f"{path}: not UTF-8 at byte {error.start}") from None
+    try:
+        return decode_config(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput("bad-config", f"{path}: {error}") from None
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"{path}: {error.detail}") from None
+
+
+def decode_config(document: dict[str, Any]) -> ServerConfig:
+    """Turn a decoded config.toml into the server's configuration.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    unknown = sorted(set(document) - _TABLES)
+    if unknown:
+        raise InvalidInput("bad-config", f"unknown table [{unknown[0]}]")
+    if "server" not in document:
+        raise InvalidInput("bad-config", "no table [server]")
+    try:
+        config = msgspec.convert(document["server"], ServerConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-config", f"[server]: {error}") from None
+    _require_url(config.url)
+    for path in (config.state_dir, config.agents_dir):
+        if not Path(path).is_absolute():
+            raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")
+    if config.api_address == config.broker_auth_address:
+        raise InvalidInput("bad-config", "[server]: listen and broker_auth_listen are the same")
+    return config
+
+
+def parse_listen(text: str) -> Listen:
+    """Parse `host:port`, with an IPv6 address in brackets.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isascii() or not port.isdigit() or not 0 < int(port) <= _MAX_PORT:
+        raise InvalidInput("bad-config", f"[server]: {text!r} is not host:port")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if not _is_address(host):
+            raise InvalidInput("bad-config", f"[server]: {text!r} holds no IPv6 address")
+    elif not _HOST_NAME.match(host):
+        raise InvalidInput("bad-config", f"[server]: {text!r} is not host:port")
+    return Listen(host=host, port=int(port))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _require_url(text: str) -> None:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise InvalidInput("bad-config", f"[server]: url {text!r} is not an http or https URL")
