@@ -1,0 +1,86 @@
+"""What goes into a zip beside the wheels: our own sources, and what is baked into the agent.
+
+An agent trusts the keys and obeys the ACL that it was built with, and nothing else. So what could not be used
+safely is refused here: no key, a key that the OpenPGP policy refuses, an ACL that nobody can satisfy, a
+fingerprint in the ACL without its key.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from startup.archive import BuildFailure
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or stop the build with one line."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BuildFailure(f"{path}: {error}") from None
+
+
+def load_baked(config: Path, keys_directory: Path, now: datetime) -> dict[str, bytes]:
+    """Check configuration and keys and return what is baked into the agent, by path in the zip.
+
+    Raises:
+        BuildFailure: nothing that an agent could use safely.
+
+    """
+    # Imported here: a build of the server or the client needs neither configuration nor keys.
+    from agent.config import decode_config  # noqa: PLC0415
+    from protocol.acl import convert_acl  # noqa: PLC0415
+    from protocol.errors import InvalidInput  # noqa: PLC0415
+
+    table = read_toml(config).get("agent", {})
+    try:
+        decode_config(table)
+        acl = convert_acl(table["acl"])
+        acl.require_satisfiable()
+    except InvalidInput as error:
+        raise BuildFailure(f"{config}: {error}") from None
+    keys = _read_keys(keys_directory, now)
+    wanted = {fingerprint for entry in acl.entries.values() for fingerprint in entry.investigators}
+    missing = sorted(wanted - set(keys))
+    if missing:
+        raise BuildFailure(f"{config}: the ACL names {missing[0]}, whose key is not in {keys_directory}")
+    baked = {f"agent/baked/keys/{fingerprint}.asc": content for fingerprint, content in keys.items()}
+    baked["agent/baked/config.json"] = json.dumps(table, sort_keys=True, indent=1).encode()
+    return baked
+
+
+def _read_keys(directory: Path, now: datetime) -> dict[str, bytes]:
+    from protocol.errors import InvalidInput  # noqa: PLC0415  (see load_baked)
+    from protocol.openpgp import parse_certificate, require_usable_certificate  # noqa: PLC0415
+
+    keys: dict[str, bytes] = {}
+    for path in sorted(directory.glob("*.asc")):
+        content = path.read_bytes()
+        try:
+            certificate = parse_certificate(content)
+            require_usable_certificate(certificate, now)
+        except InvalidInput as error:
+            raise BuildFailure(f"{path}: {error}") from None
+        if certificate.fingerprint in keys:
+            raise BuildFailure(f"{path}: the key {certificate.fingerprint} is there twice")
+        keys[certificate.fingerprint] = content
+    if not keys:
+        raise BuildFailure(f"no key (*.asc) in {directory}: an agent without keys would obey nobody")
+    return keys
+
+
+def read_sources(root: Path, packages: Iterable[str]) -> dict[str, bytes]:
+    """Return the files of our own packages, by path in the zip: Python and what lies beside it as data."""
+    files: dict[str, bytes] = {}
+    for package in packages:
+        for path in sorted((root / package).rglob("*")):
+            name = path.relative_to(root).as_posix()
+            is_wanted = not path.name.startswith(".") and not name.endswith((".pyc", ".md"))
+            if path.is_file() and is_wanted and not name.startswith("agent/baked/"):
+                files[name] = path.read_bytes()
+        if f"{package}/__init__.py" not in files:
+            raise BuildFailure(f"there is no package {package} in {root}")
+    return files
