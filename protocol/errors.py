@@ -51,12 +51,20 @@ CODES: Dict[str, CodeInfo] = {
     # ACL and limits (gate steps 9 and 10)
     "acl-refused": CodeInfo(403, EXIT_REFUSED, "the signers may not run this"),
     "over-limit": CodeInfo(403, EXIT_REFUSED, "the action asks for more than this agent allows"),
+    # How a run on the endpoint can end without its answer
+    "interrupted": CodeInfo(
+        500, EXIT_MISSING_ANSWERS, "the agent was stopped while it ran; it is not run again"
+    ),
+    "timed-out": CodeInfo(504, EXIT_MISSING_ANSWERS, "it ran longer than allowed and was killed"),
+    "child-failed": CodeInfo(500, EXIT_MISSING_ANSWERS, "the process that ran it ended without an answer"),
     # Configuration and usage
     "bad-config": CodeInfo(500, EXIT_USAGE, "the configuration cannot be used"),
     "bad-key": CodeInfo(400, EXIT_USAGE, "the key cannot be used"),
     "usage": CodeInfo(400, EXIT_USAGE, "the command was not understood"),
     "unsafe-file": CodeInfo(500, EXIT_REFUSED, "a file or directory can be changed by others"),
     # API
+    "bad-method": CodeInfo(405, EXIT_USAGE, "this cannot be asked in this way"),
+    "internal": CodeInfo(500, EXIT_OUT_OF_REACH, "the server failed; its log says why"),
     "unauthenticated": CodeInfo(401, EXIT_REFUSED, "log in first"),
     "forbidden": CodeInfo(403, EXIT_REFUSED, "this investigator may not do this"),
     "not-found": CodeInfo(404, EXIT_USAGE, "there is no such thing"),

@@ -79,6 +79,15 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     rights: tuple[Right, ...]
 
 
+class NewSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that was just opened; its token exists here and nowhere else."""
+
+    token: str
+    expires: datetime
+    fingerprint: str
+    rights: tuple[Right, ...]
+
+
 class ActionRow(msgspec.Struct, frozen=True, kw_only=True):
     """One action and how many of its commands are in each state."""
 

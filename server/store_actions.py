@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from protocol.action import Action
-from protocol.command import CommandState
+from protocol.command import FINAL_STATES, CommandState
 from protocol.envelope import ACTION, MAX_SIGNATURES, Envelope, decode_envelope, encode_envelope
 from protocol.errors import InvalidInput
 from protocol.names import command_id
@@ -19,6 +19,9 @@ _actions = schema.actions
 _commands = schema.commands
 _agents = schema.agents
 _results = schema.results
+
+MAX_PAGE_BYTES = 8 << 20
+_FETCH = 16  # rows; one answer may have more than a megabyte
 
 
 class ActionStore(StorePart):
@@ -157,8 +160,28 @@ class ActionStore(StorePart):
             rows = connection.execute(statement).all()
         return [msgspec.convert(row._mapping, CommandRow) for row in rows]  # noqa: SLF001  (public name)
 
+    def open_commands(self, action_id: str) -> set[str]:
+        """Return the ids of the commands of an action that have not ended."""
+        open_states = [state.value for state in CommandState if state not in FINAL_STATES]
+        with self._database.reading() as connection:
+            return set(
+                connection.execute(
+                    sa.select(_commands.c.id).where(
+                        _commands.c.action_id == action_id, _commands.c.state.in_(open_states)
+                    )
+                ).scalars()
+            )
+
+    def count_commands(self, action_id: str) -> dict[str, int]:
+        """Return how many commands of an action are in each state."""
+        with self._database.reading() as connection:
+            return _count_commands(connection, [action_id]).get(action_id, {})
+
     def list_results(self, action_id: str, after: int, limit: int) -> list[ResultRow]:
-        """Return the answers to an action whose `seq` is above `after`, in the order of `seq`."""
+        """Return the answers to an action whose `seq` is above `after`, in the order of `seq`.
+
+        At most `limit`, and no more once they have `MAX_PAGE_BYTES`; one at least, where there is one.
+        """
         statement = (
             sa.select(_results, _agents.c.name.label("agent_name"), _agents.c.public_key)
             .join(_agents, _agents.c.id == _results.c.agent_id)
@@ -166,9 +189,15 @@ class ActionStore(StorePart):
             .order_by(_results.c.seq)
             .limit(limit)
         )
+        page: list[ResultRow] = []
+        size = 0
         with self._database.reading() as connection:
-            rows = connection.execute(statement).all()
-        return [msgspec.convert(row._mapping, ResultRow) for row in rows]  # noqa: SLF001  (public name)
+            for row in connection.execution_options(yield_per=_FETCH).execute(statement):
+                page.append(msgspec.convert(row._mapping, ResultRow))  # noqa: SLF001  (public name)
+                size += len(page[-1].envelope)
+                if size >= MAX_PAGE_BYTES:
+                    break
+        return page
 
 
 def _enrolled(connection: sa.Connection, agent_ids: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Agents in the store: enrolment, heartbeats, and who is meant by a target."""
 
+import sys
 from datetime import datetime
 
 import msgspec
@@ -9,6 +10,7 @@ from protocol.command import CommandState
 from protocol.errors import InvalidInput
 from protocol.heartbeat import Heartbeat
 from protocol.target import Endpoint, Target
+from protocol.target_tree import And, Field
 from server import schema
 from server.rows import AgentRow, Change, Enrolment, EnrolmentPolicy
 from server.store_base import StorePart, chunks, require_storable
@@ -131,7 +133,8 @@ class AgentStore(StorePart):
     ) -> tuple[int, list[AgentRow]]:
         """Return how many agents match and one page of them, ordered by name and id; None matches all.
 
-        The database returns at least those that match; `Target.matches` decides.
+        The database returns at least those that match; `Target.matches` decides. Agents that are not enrolled
+        get no commands, so only a target that names a status finds them.
         """
         order = (_agents.c.name, _agents.c.id)
         with self._database.reading() as connection:
@@ -141,12 +144,29 @@ class AgentStore(StorePart):
                 return total, [_agent_row(row) for row in page]
             condition = prefilter(target, _agents, self._database.dialect, now)
             rows = connection.execute(sa.select(_agents).where(condition).order_by(*order)).all()
-        matching = [row for row in map(_agent_row, rows) if target.matches(_endpoint(row, now))]
+        matching = [row for row in map(_agent_row, rows) if _is_meant(row, target, now)]
         return len(matching), matching[offset : offset + limit]
+
+    def find_commanded(self, target: Target, now: datetime) -> list[str]:
+        """Return the ids of all agents that an action with this target is sent to."""
+        _, found = self.find_agents(target, now, sys.maxsize, 0)
+        return [agent.id for agent in found if agent.enrolment == "enrolled"]
 
 
 def _agent_row(row: sa.Row[tuple[object, ...]]) -> AgentRow:
     return msgspec.convert(row._mapping, AgentRow)  # noqa: SLF001  (SQLAlchemy's public name for it)
+
+
+def _is_meant(agent: AgentRow, target: Target, now: datetime) -> bool:
+    if agent.enrolment != "enrolled" and not _names_status(target):
+        return False
+    return target.matches(_endpoint(agent, now))
+
+
+def _names_status(target: Target) -> bool:
+    # The parser lets such a term stand at the top only.
+    terms = target.tree.terms if isinstance(target.tree, And) else (target.tree,)
+    return any(getattr(term, "field", None) == Field(column="status") for term in terms)
 
 
 def _endpoint(agent: AgentRow, now: datetime) -> Endpoint:

@@ -1,0 +1,178 @@
+"""Actions: submit, list, show; their roster and answers."""
+
+from typing import Annotated, Any
+
+from litestar import Request, Response, get, post
+from litestar.datastructures import State
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from protocol.envelope import MAX_ENVELOPE_BYTES
+from protocol.errors import InvalidInput
+from server.api.access import bearer_token, needs, require_right, session_of
+from server.api.agents import Limit, Offset
+from server.api.described import SECURED, EnvelopeOperation, refusals
+from server.api.documents import (
+    ActionPage,
+    ResultItem,
+    ResultPage,
+    Roster,
+    StoredAction,
+    Submitted,
+    action_document,
+    command_document,
+    result_document,
+    stored_action_document,
+)
+from server.api.stream import event_stream
+from server.rows import ActionRow
+from server.services import Services
+from server.sessions import Sessions
+from server.store import Store
+from server.submission import submit_action
+
+_ACTION_ID_LENGTH = 36
+_MAX_SEQ = (1 << 63) - 1
+_CREATED = 202
+_THERE_ALREADY = 200
+
+Seq = Annotated[int, Parameter(ge=0, le=_MAX_SEQ, description="answers behind this `seq`")]
+
+
+@post(
+    "/actions",
+    summary="Submit a signed action",
+    tags=["actions"],
+    status_code=_CREATED,
+    guards=[needs("submit")],
+    security=SECURED,
+    operation_class=EnvelopeOperation,
+    request_max_body_size=MAX_ENVELOPE_BYTES,
+    responses=refusals(400, 401, 403, 404, 409, 413, 503),
+)
+async def submit(body: bytes, services: Services, request: Request[Any, Any, State]) -> Response[Submitted]:
+    """Send an envelope of type `application/vnd.mig.action+json` to the agents that its target means.
+
+    Every signature must be by an active investigator, and one of them by somebody who may submit. 202 for a
+    new action; the same action again answers 200 and makes no commands, unless it brings another signature:
+    then agents that refused it are asked again.
+    """
+    action_id, created = await submit_action(services, body, session_of(request).fingerprint)
+    return Response(
+        Submitted(id=action_id, commands=created.commands, new=created.is_new),
+        status_code=_CREATED if created.is_new else _THERE_ALREADY,
+    )
+
+
+@get(
+    "/actions",
+    summary="List actions",
+    tags=["actions"],
+    guards=[needs("read")],
+    security=SECURED,
+    responses=refusals(400, 401, 403, 503),
+)
+async def list_actions(services: Services, limit: Limit = 100, offset: Offset = 0) -> ActionPage:
+    """Return one page of all actions, the newest first."""
+    total, rows = await services.database.read(services.store.list_actions, limit, offset)
+    return ActionPage(total=total, actions=tuple(map(action_document, rows)))
+
+
+@get(
+    "/actions/{action_id:str}",
+    summary="Show an action",
+    tags=["actions"],
+    guards=[needs("read")],
+    security=SECURED,
+    responses=refusals(401, 403, 404, 503),
+)
+async def show_action(services: Services, action_id: str) -> StoredAction:
+    """Return one action with the envelope that agents get."""
+    return stored_action_document(await _require_action(services, action_id))
+
+
+@get(
+    "/actions/{action_id:str}/commands",
+    summary="Show an action's roster",
+    tags=["actions"],
+    guards=[needs("read")],
+    security=SECURED,
+    responses=refusals(401, 403, 404, 503),
+)
+async def list_commands(services: Services, action_id: str) -> Roster:
+    """Return everyone who was asked, and how far each is."""
+    await _require_action(services, action_id)
+    rows = await services.database.read(services.store.list_commands, action_id)
+    return Roster(commands=tuple(map(command_document, rows)))
+
+
+@get(
+    "/actions/{action_id:str}/results",
+    summary="Show an action's answers",
+    tags=["actions"],
+    guards=[needs("read")],
+    security=SECURED,
+    responses=refusals(400, 401, 403, 404, 503),
+)
+async def list_results(services: Services, action_id: str, after: Seq = 0, limit: Limit = 100) -> ResultPage:
+    """Return one page of answers in the order of their arrival; a page may hold fewer than `limit`."""
+    await _require_action(services, action_id)
+    return await services.database.read(_result_page, services.store, action_id, after, limit)
+
+
+@get(
+    "/actions/{action_id:str}/events",
+    summary="Follow an action",
+    tags=["actions"],
+    guards=[needs("read")],
+    security=SECURED,
+    media_type="text/event-stream",
+    responses=refusals(400, 401, 403, 404, 503),
+)
+async def follow(
+    services: Services,
+    sessions: Sessions,
+    request: Request[Any, Any, State],
+    action_id: str,
+    last_event_id: Annotated[
+        str | None,
+        Parameter(header="Last-Event-ID", pattern=r"^[0-9]{0,18}$", description="resume behind it"),
+    ] = None,
+) -> Stream:
+    """Return the action's changes as server-sent events.
+
+    `result` for each answer, stored ones first; `command` for other changes of state; `done` with the counts
+    when no command is open, which ends the stream.
+    """
+    await _require_action(services, action_id)
+    token = bearer_token(request)
+
+    async def still_allowed() -> bool:
+        try:
+            await require_right(sessions, token, "read")
+        except InvalidInput:
+            return False
+        return True
+
+    stream = event_stream(services, action_id, int(last_event_id or 0), still_allowed)
+    return Stream(
+        stream,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _require_action(services: Services, action_id: str) -> ActionRow:
+    row = None
+    if len(action_id) == _ACTION_ID_LENGTH and action_id.isascii() and action_id.isprintable():
+        row = await services.database.read(services.store.get_action, action_id)
+    if row is None:
+        raise InvalidInput("not-found", "no such action")
+    return row
+
+
+def _result_page(store: Store, action_id: str, after: int, limit: int) -> ResultPage:
+    rows = store.list_results(action_id, after, limit)
+    results: tuple[ResultItem, ...] = tuple(map(result_document, rows))
+    has_more = bool(rows) and bool(store.list_results(action_id, rows[-1].seq, 1))
+    return ResultPage(results=results, next=rows[-1].seq if has_more else None)

@@ -1,0 +1,68 @@
+"""Puts the API together."""
+
+from litestar import Litestar, Router, get
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from protocol.envelope import MAX_ENVELOPE_BYTES
+from server.api import access, actions, agents, downloads, pages
+from server.api.described import refusals
+from server.api.documents import Health
+from server.api.errors import HANDLERS
+from server.services import Services
+from server.sessions import Sessions
+
+
+@get("/health", summary="Show the server's health", tags=["server"], responses=refusals())
+async def show_health(services: Services) -> Health:
+    """Return whether database and broker are there; for monitoring, without a login."""
+    has_database = await services.database.read(services.database.is_reachable)
+    has_broker = services.is_broker_connected()
+    return Health(
+        status="ok" if has_database and has_broker else "degraded",
+        database="ok" if has_database else "away",
+        broker="ok" if has_broker else "away",
+        version=services.version,
+    )
+
+
+def make_app(services: Services) -> Litestar:
+    """Return the API over these services; it holds no state but challenges."""
+    sessions = Sessions(
+        database=services.database, store=services.store, url=services.config.url, clock=services.clock
+    )
+    api = Router(
+        "/api/v1",
+        route_handlers=[
+            show_health,
+            access.make_challenge,
+            access.open_session,
+            access.list_investigators,
+            agents.find_agents,
+            agents.show_agent,
+            actions.submit,
+            actions.list_actions,
+            actions.show_action,
+            actions.list_commands,
+            actions.list_results,
+            actions.follow,
+        ],
+    )
+    dependencies = {
+        "services": Provide(lambda: services, sync_to_thread=False),
+        "sessions": Provide(lambda: sessions, sync_to_thread=False),
+    }
+    documentation = pages.Pages([api, downloads.download_agent], dependencies, services.version)
+    return Litestar(
+        route_handlers=[
+            api,
+            downloads.download_agent,
+            Router("/api/v1", route_handlers=[pages.show_description, pages.show_page, pages.show_asset]),
+        ],
+        dependencies={**dependencies, "pages": Provide(lambda: documentation, sync_to_thread=False)},
+        state=State({"sessions": sessions}),
+        exception_handlers=HANDLERS,
+        request_max_body_size=MAX_ENVELOPE_BYTES,
+        openapi_config=None,
+        logging_config=None,
+    )

@@ -1,0 +1,283 @@
+"""What the API answers. These declarations make the OpenAPI description too."""
+
+import base64
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from protocol.command import FINAL_STATES, CommandState
+from protocol.result import Problem
+from server.rows import (
+    ActionRow,
+    AgentRow,
+    AgentStatus,
+    Change,
+    CommandRow,
+    InvestigatorRow,
+    InvestigatorStatus,
+    ResultRow,
+    Right,
+)
+
+
+class EnvelopeSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """One signature of an envelope; `sig` is base64."""
+
+    keyid: str
+    sig: str
+
+
+class SignedEnvelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A DSSE envelope; `payload` is base64."""
+
+    payloadType: str  # noqa: N815  (DSSE's own spelling)
+    payload: str
+    signatures: tuple[EnvelopeSignature, ...]
+
+
+class Challenge(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's part of a login: 32 random bytes in hex, good for one login within two minutes."""
+
+    nonce: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A session; send the token as `Authorization: Bearer TOKEN` until it expires."""
+
+    token: str
+    expires: datetime
+    fingerprint: str
+    rights: tuple[Right, ...]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether this server can do its work."""
+
+    status: Literal["ok", "degraded"]
+    database: Literal["ok", "away"]
+    broker: Literal["ok", "away"]
+    version: str
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent. What it says of itself is hostile text; `heartbeattime` is the server's clock."""
+
+    id: str
+    name: str
+    public_key: Annotated[str, Meta(description="raw Ed25519 key, base64; its hash is the id")]
+    os: str
+    arch: str
+    ident: str
+    version: str
+    status: AgentStatus
+    heartbeattime: datetime | None
+    clock_skew_s: Annotated[float | None, Meta(description="the agent's clock minus the server's")]
+    enrolled: datetime
+    tags: dict[str, str]
+    environment: dict[str, str]
+    modules: tuple[str, ...]
+
+
+class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
+    """How many agents match a target, the target as endpoints enforce it, and one page of them."""
+
+    total: int
+    enforced: str
+    agents: tuple[Agent, ...]
+
+
+class Investigator(msgspec.Struct, frozen=True, kw_only=True):
+    """One investigator as this server knows them; what agents trust is baked into them."""
+
+    fingerprint: str
+    name: str
+    status: InvestigatorStatus
+    rights: tuple[Right, ...]
+    created: datetime
+
+
+class InvestigatorList(msgspec.Struct, frozen=True, kw_only=True):
+    """All investigators."""
+
+    investigators: tuple[Investigator, ...]
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an action that was submitted: how many commands now wait, and whether it is new."""
+
+    id: str
+    commands: int
+    new: bool
+
+
+class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One action. `active` while a command is open, `done` when all were answered, `expired` otherwise."""
+
+    id: str
+    name: str
+    target: str
+    status: Literal["active", "done", "expired"]
+    created: datetime
+    validfrom: datetime
+    expireafter: datetime
+    signers: tuple[str, ...]
+    submitter: str
+    counts: Annotated[dict[str, int], Meta(description="commands by state")]
+    digest: Annotated[str, Meta(description="SHA-256 of the signed payload")]
+
+
+class StoredAction(ActionSummary, frozen=True, kw_only=True):
+    """One action with the envelope that agents get."""
+
+    envelope: SignedEnvelope
+
+
+class ActionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """How many actions there are, and one page of them, the newest first."""
+
+    total: int
+    actions: tuple[ActionSummary, ...]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an action's roster; `problem` says why a command did not run."""
+
+    id: str
+    agent: str
+    agent_name: str
+    state: CommandState
+    updated: datetime
+    problem: Problem | None
+
+
+class Roster(msgspec.Struct, frozen=True, kw_only=True):
+    """Everyone who was asked, and how far each is."""
+
+    commands: tuple[Command, ...]
+
+
+class CommandEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that changed its state without an answer."""
+
+    id: str
+    agent: str
+    agent_name: str
+    state: CommandState
+
+
+class DoneEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a stream of events: no command is open."""
+
+    counts: dict[str, int]
+
+
+class ResultItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer; the envelope is as the agent signed it, all else is the server's word."""
+
+    seq: int
+    command: str
+    agent: str
+    agent_name: str
+    public_key: str
+    state: CommandState
+    envelope: SignedEnvelope
+
+
+class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of answers; `next` is the value of `after` for the next page, null at the end."""
+
+    results: tuple[ResultItem, ...]
+    next: int | None
+
+
+class ErrorText(msgspec.Struct, frozen=True, kw_only=True):
+    """A stable code, and one line that says what and where."""
+
+    code: str
+    detail: str
+
+
+class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """How every refusal looks."""
+
+    error: ErrorText
+
+
+def agent_document(row: AgentRow, now: datetime) -> Agent:
+    """Show an agent."""
+    return Agent(
+        id=row.id,
+        name=row.name,
+        public_key=base64.b64encode(row.public_key).decode("ascii"),
+        os=row.os,
+        arch=row.arch,
+        ident=row.ident,
+        version=row.version,
+        status=row.status(now),
+        heartbeattime=row.heartbeattime,
+        clock_skew_s=row.clock_skew_s,
+        enrolled=row.enrolled,
+        tags=row.tags,
+        environment=row.environment,
+        modules=row.modules,
+    )
+
+
+def investigator_document(row: InvestigatorRow) -> Investigator:
+    """Show an investigator."""
+    return Investigator(
+        fingerprint=row.fingerprint, name=row.name, status=row.status, rights=row.rights, created=row.created
+    )
+
+
+def action_document(row: ActionRow) -> ActionSummary:
+    """Show an action without its envelope."""
+    return msgspec.convert({**msgspec.structs.asdict(row), "status": _action_status(row)}, ActionSummary)
+
+
+def stored_action_document(row: ActionRow) -> StoredAction:
+    """Show an action with its envelope."""
+    envelope = msgspec.json.decode(row.envelope, type=SignedEnvelope)
+    members = {**msgspec.structs.asdict(row), "status": _action_status(row), "envelope": envelope}
+    return msgspec.convert(members, StoredAction)
+
+
+def command_document(row: CommandRow) -> Command:
+    """Show one line of a roster."""
+    return Command(
+        id=row.id,
+        agent=row.agent_id,
+        agent_name=row.agent_name,
+        state=row.state,
+        updated=row.updated,
+        problem=row.problem,
+    )
+
+
+def command_event(change: Change) -> CommandEvent:
+    """Show a change of state."""
+    return CommandEvent(
+        id=change.command_id, agent=change.agent_id, agent_name=change.agent_name, state=change.state
+    )
+
+
+def result_document(row: ResultRow) -> ResultItem:
+    """Show an answer."""
+    return ResultItem(
+        seq=row.seq,
+        command=row.command_id,
+        agent=row.agent_id,
+        agent_name=row.agent_name,
+        public_key=base64.b64encode(row.public_key).decode("ascii"),
+        state=row.state,
+        envelope=msgspec.json.decode(row.envelope, type=SignedEnvelope),
+    )
+
+
+def _action_status(row: ActionRow) -> Literal["active", "done", "expired"]:
+    if any(CommandState(state) not in FINAL_STATES for state in row.counts):
+        return "active"
+    unanswered = {CommandState.EXPIRED.value, CommandState.CANCELLED.value}
+    return "expired" if unanswered & set(row.counts) else "done"

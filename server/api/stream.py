@@ -1,0 +1,97 @@
+"""The stream of an action's events (server-sent events, WHATWG HTML section 9.2).
+
+Free of races by order: subscribe, then note which commands are open, then read the stored answers. What comes
+later is news; answers are then read behind the last one sent, so none is missed, repeated or out of order.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+
+from protocol.command import FINAL_STATES
+from protocol.errors import MigError
+from server.api.documents import DoneEvent, ResultItem, command_event, result_document
+from server.events import FollowerDropped
+from server.rows import Change
+from server.services import Services
+from server.store import Store
+
+PING_S = 15
+_PAGE = 64
+
+
+async def event_stream(
+    services: Services, action_id: str, after: int, still_allowed: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Yield the events of an action until no command is open.
+
+    It ends without `done` where the reader is too slow, its session ends, the database goes away or the
+    server stops: the reader comes back with the last id that it saw.
+
+    Args:
+        services: the server's parts.
+        action_id: of a stored action.
+        after: `seq` of the last answer that the reader has; 0 for none.
+        still_allowed: asked again at every ping.
+
+    """
+    with services.events.follow(action_id) as follower:
+        yield b": following\n\n"
+        try:
+            async for event in _events(services, action_id, after, follower.changes, still_allowed):
+                yield event
+        except (FollowerDropped, MigError):
+            return
+
+
+async def _events(
+    services: Services,
+    action_id: str,
+    after: int,
+    changes: Callable[[float], Awaitable[list[Change]]],
+    still_allowed: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[bytes]:
+    database, store = services.database, services.store
+    loop = asyncio.get_running_loop()
+    open_commands = await database.read(store.open_commands, action_id)
+    next_check = loop.time() + PING_S
+    has_answers = True
+    while True:
+        while has_answers:
+            items = await database.read(_result_items, store, action_id, after)
+            for item in items:
+                yield _event("result", item, seq=item.seq)
+                after = item.seq
+            has_answers = bool(items)
+        if not open_commands:
+            counts = await database.read(store.count_commands, action_id)
+            yield _event("done", DoneEvent(counts=counts))
+            return
+        news = await changes(max(0.0, next_check - loop.time()))
+        if loop.time() >= next_check:
+            if not await still_allowed():
+                return
+            yield b": ping\n\n"
+            next_check = loop.time() + PING_S
+        for change in news:
+            if change.state in FINAL_STATES:
+                open_commands.discard(change.command_id)
+            else:
+                open_commands.add(change.command_id)
+            if change.seq is None:
+                yield _event("command", command_event(change))
+            else:
+                has_answers = True
+
+
+def _result_items(store: Store, action_id: str, after: int) -> list[ResultItem]:
+    return [result_document(row) for row in store.list_results(action_id, after, _PAGE)]
+
+
+def _event(kind: str, document: msgspec.Struct, *, seq: int | None = None) -> bytes:
+    # Encoded JSON holds no line end, so nothing that an agent wrote can end the event.
+    lines = [b"event: " + kind.encode("ascii")]
+    if seq is not None:
+        lines.append(b"id: %d" % seq)
+    return b"\n".join([*lines, b"data: " + msgspec.json.encode(document), b"", b""])

@@ -1,0 +1,24 @@
+"""What one server process is made of, handed to the API."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from server.config import ServerConfig
+from server.database import Database
+from server.events import Events, Wake
+from server.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The parts that the API uses; `is_broker_connected` answers at once, from memory."""
+
+    config: ServerConfig
+    database: Database
+    store: Store
+    events: Events
+    wake: Wake
+    is_broker_connected: Callable[[], bool]
+    clock: Callable[[], datetime]
+    version: str

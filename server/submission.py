@@ -1,0 +1,90 @@
+"""Takes a signed action in: everything that the server can refuse before an agent would.
+
+Nothing here protects an endpoint; its own gate does. What is refused here would be refused there, later and
+by everyone, or could help nobody.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from protocol.action import Action, decode_action
+from protocol.envelope import ACTION, decode_envelope
+from protocol.errors import InvalidInput
+from protocol.target import Target, parse_target
+from server.rows import CreatedAction, InvestigatorRow
+from server.services import Services
+from server.signers import require_signers
+
+
+class Checked(NamedTuple):
+    """An action whose signatures, shape and target were found good."""
+
+    action: Action
+    target: Target
+    digest: str
+    signers: frozenset[str]
+
+
+async def submit_action(services: Services, body: bytes, submitter: str) -> tuple[str, CreatedAction]:
+    """Check and store an action, and wake the scheduler; return its id and what became of it.
+
+    Args:
+        services: the server's parts.
+        body: the envelope as it came.
+        submitter: fingerprint of the session, which has the right `submit`.
+
+    Raises:
+        InvalidInput: what is wrong with envelope, signatures, action, validity or target; `conflict` where
+            the id is taken; `no-agents` where the target means nobody.
+
+    """
+    database, store = services.database, services.store
+    now = services.clock()
+    investigators = await database.read(store.list_investigators)
+    checked = await asyncio.to_thread(check_action, body, investigators, now)
+    agent_ids: Sequence[str] = ()
+    # The same action again needs no agents, and may have expired: it tells what became of it.
+    if await database.read(store.get_action, checked.action.id) is None:
+        _require_valid_now(checked.action, now)
+        agent_ids = await database.read(store.find_commanded, checked.target, now)
+        if not agent_ids:
+            raise InvalidInput("no-agents", f"no agent matches {checked.target}")
+    created = await database.run(
+        store.create_action,
+        checked.action,
+        body,
+        checked.digest,
+        sorted(checked.signers),
+        submitter,
+        agent_ids,
+        now,
+    )
+    if created.commands:
+        services.wake.set()
+    return checked.action.id, created
+
+
+def check_action(body: bytes, investigators: Sequence[InvestigatorRow], now: datetime) -> Checked:
+    """Verify, then decode the same bytes. Takes milliseconds of computing: not for the event loop.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json`, `bad-envelope`, `wrong-type`, `unsigned`, `bad-signature`,
+            `forbidden`, `bad-action` or `bad-target`.
+
+    """
+    envelope = decode_envelope(body, ACTION)
+    signers = require_signers(envelope, investigators, now)
+    if not any(row.fingerprint in signers and "submit" in row.rights for row in investigators):
+        raise InvalidInput("forbidden", "no signer of the action has the right 'submit'")
+    action = decode_action(envelope.payload)
+    return Checked(action, parse_target(action.target), envelope.digest, signers)
+
+
+def _require_valid_now(action: Action, now: datetime) -> None:
+    if now >= action.expireafter:
+        raise InvalidInput("expired", f"the action expired at {action.expireafter.isoformat()}")
+    if now < action.validfrom:
+        late = int((action.validfrom - now).total_seconds()) + 1
+        raise InvalidInput("not-yet-valid", f"by the server's clock the action becomes valid in {late} s")
