@@ -1,0 +1,58 @@
+"""One scan from beginning to end: roots, walk, inspection, limits, coverage.
+
+The seam for what makes it fast is between the walker's batches and the inspector's matches: a batch names its
+directory by descriptor and path, and a match stands by itself.
+"""
+
+from contextlib import closing
+from typing import Callable, Dict, Iterator, List, Set
+
+from agent.scan.coverage import Coverage
+from agent.scan.inspector import Inspector, Match
+from agent.scan.mounts import Mounts
+from agent.scan.plan import Plan
+from agent.scan.roots import GlobUse, RootFinder
+from agent.scan.texts import path_text
+from agent.scan.walk import Walker
+
+
+def scan(
+    plan: Plan, *, coverage: Coverage, check: Callable[[], None], truncate: Callable[[str], None]
+) -> Iterator[Match]:
+    """Yield the matches of all searches of a plan.
+
+    `check` is called in every loop and may raise to end the scan; `truncate` is told of a match limit that
+    cut a search's matches.
+    """
+    closed: Set[int] = set()
+    counts: Dict[int, int] = dict.fromkeys(range(len(plan.searches)), 0)
+    mounts = Mounts()
+    finder = RootFinder(plan, coverage, check)
+    walker = Walker(plan, finder.roots, coverage=coverage, mounts=mounts, closed=closed, check=check)
+    inspector = Inspector(plan, coverage=coverage, mounts=mounts, closed=closed, check=check)
+    with closing(walker.batches()) as batches:
+        for batch in batches:
+            for match in inspector.inspect(batch):
+                limit = plan.searches[match.search].matchlimit
+                # A search is cut only when there is a match beyond its limit; exactly as many is complete.
+                if limit and counts[match.search] >= limit:
+                    closed.add(match.search)
+                    truncate(
+                        f"search {plan.searches[match.search].label}: stopped at its matchlimit of {limit};"
+                        " there are more matches"
+                    )
+                    continue
+                counts[match.search] += 1
+                yield match
+            if len(closed) == len(plan.searches):
+                break
+    _note_unused(plan, finder.globs, coverage, closed)
+    if coverage.skipped["directory-link"]:
+        coverage.note(f"links to directories, not followed: {coverage.skipped['directory-link']}")
+    coverage.finish()
+
+
+def _note_unused(plan: Plan, globs: List[GlobUse], coverage: Coverage, closed: Set[int]) -> None:
+    for use in globs:
+        if not use.is_used() and use.search not in closed:
+            coverage.note(f"search {plan.searches[use.search].label}: {path_text(use.path)} matched nothing")

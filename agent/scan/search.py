@@ -1,0 +1,150 @@
+"""What a file search is: the one declaration of its filters and options.
+
+It stands in the scan core because every module that selects files by it shares the declaration. What can be
+known to be wrong without touching a file is refused while decoding: by the investigator's client before
+signing, and by the endpoint's gate again.
+"""
+
+from typing import Annotated, Dict, Literal, Optional, Tuple
+
+import msgspec
+from msgspec import Meta
+
+from agent.scan.patterns import require_pattern, split_inverse
+
+# The hash filters, by the names that hashlib and the search's fields share.
+HASH_KINDS = ("md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512")
+# Filter names as `mismatch` and `checks` say them -> the field that holds the values.
+FILTER_FIELDS: Dict[str, str] = {
+    "name": "names",
+    "size": "sizes",
+    "mode": "modes",
+    "mtime": "mtimes",
+    "content": "contents",
+    **{kind: kind for kind in HASH_KINDS},
+}
+
+FilterName = Literal[
+    "name", "size", "mode", "mtime", "content",
+    "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512",
+]  # fmt: skip
+# Narrower than the ancestor's, which let any character through: a label becomes a column, a member name and a
+# part of file names wherever results go, so it is kept to characters that need no quoting anywhere.
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+RootPath = Annotated[
+    str,
+    Meta(
+        # Absolute on POSIX, or a drive or share on Windows; NUL cannot stand in a path.
+        pattern=r"^(/|[A-Za-z]:[\\/]|\\\\)[^\x00]*\Z",
+        max_length=4096,
+    ),
+]
+ShortText = Annotated[str, Meta(max_length=1024)]
+Regex = Annotated[str, Meta(min_length=1, max_length=16_384)]
+Size = Annotated[str, Meta(pattern=r"^[<>]?[0-9]{1,20}[kmgt]?\Z")]
+Age = Annotated[str, Meta(pattern=r"^[<>][0-9]{1,9}[dhm]\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Hex40 = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}\Z")]
+Hex56 = Annotated[str, Meta(pattern=r"^[0-9a-f]{56}\Z")]
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Hex96 = Annotated[str, Meta(pattern=r"^[0-9a-f]{96}\Z")]
+Hex128 = Annotated[str, Meta(pattern=r"^[0-9a-f]{128}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How one search walks and judges."""
+
+    maxdepth: Annotated[
+        Count,
+        Meta(description="how deep to search: 1 is the files directly in the root, 0 is without limit"),
+    ] = 0
+    matchall: Annotated[
+        bool,
+        Meta(description="a file must satisfy every check; otherwise any one check is enough"),
+    ] = False
+    matchlimit: Annotated[
+        Count,
+        Meta(description="report at most so many files of this search, and say so; 0 is without limit"),
+    ] = 0
+    mismatch: Annotated[
+        Tuple[FilterName, ...],
+        Meta(description="filters to turn round: what does not satisfy their checks matches"),
+    ] = ()
+    macroal: Annotated[
+        bool,
+        Meta(description="content expressions must match all lines of a file, not only one"),
+    ] = False
+    returnsha256: Annotated[bool, Meta(description="give the SHA-256 of each file that matched")] = False
+    maxerrors: Annotated[
+        Count,
+        Meta(description="name at most so many things that could not be read; 0 is all; all are counted"),
+    ] = 0
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One search: where to look and which files to find.
+
+    Values of one hash are alternatives; several values of another filter are several checks.
+    """
+
+    paths: Annotated[
+        Tuple[RootPath, ...],
+        Meta(
+            description="where to look: absolute paths of files or directories; may hold * ? [...] and **",
+            min_length=1,
+            max_length=4096,
+        ),
+    ]
+    description: Annotated[
+        Optional[ShortText],
+        Meta(description="what is looked for; shown to people, never interpreted"),
+    ] = None
+    names: Annotated[
+        Tuple[Regex, ...],
+        Meta(description="regular expressions (RE2) on the file's name, without directories; ! inverts"),
+    ] = ()
+    sizes: Annotated[
+        Tuple[Size, ...],
+        Meta(description="sizes in bytes or k m g t (1024 based): <n at most, >n at least, n exactly"),
+    ] = ()
+    modes: Annotated[
+        Tuple[Regex, ...],
+        Meta(description="regular expressions on the mode text, such as -rw-r--r-- or urwxr-xr-x; ! inverts"),
+    ] = ()
+    mtimes: Annotated[
+        Tuple[Age, ...],
+        Meta(description="age of the last change in d h m: <90d within the last 90 days, >5h before that"),
+    ] = ()
+    contents: Annotated[
+        Tuple[Regex, ...],
+        Meta(description="regular expressions (RE2) on each line of the file; a leading !: no line matches"),
+    ] = ()
+    md5: Annotated[Tuple[Hex32, ...], Meta(description="MD5 digests in hexadecimal, any of them")] = ()
+    sha1: Annotated[Tuple[Hex40, ...], Meta(description="SHA-1 digests, any of them")] = ()
+    sha256: Annotated[Tuple[Hex64, ...], Meta(description="SHA-256 digests, any of them")] = ()
+    sha384: Annotated[Tuple[Hex96, ...], Meta(description="SHA-384 digests, any of them")] = ()
+    sha512: Annotated[Tuple[Hex128, ...], Meta(description="SHA-512 digests, any of them")] = ()
+    sha3_224: Annotated[Tuple[Hex56, ...], Meta(description="SHA3-224 digests, any of them")] = ()
+    sha3_256: Annotated[Tuple[Hex64, ...], Meta(description="SHA3-256 digests, any of them")] = ()
+    sha3_384: Annotated[Tuple[Hex96, ...], Meta(description="SHA3-384 digests, any of them")] = ()
+    sha3_512: Annotated[Tuple[Hex128, ...], Meta(description="SHA3-512 digests, any of them")] = ()
+    options: Annotated[Options, Meta(description="how to walk and judge")] = Options()
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself; msgspec turns the ValueError into its own error with the place."""
+        if not any(getattr(self, field) for field in FILTER_FIELDS.values()):
+            raise ValueError("the search has no check (names, sizes, a hash, ...), so it could match nothing")
+        for filter_name in self.options.mismatch:
+            if not getattr(self, FILTER_FIELDS[filter_name]):
+                raise ValueError(f"mismatch names {filter_name!r}, but the search has no such check")
+        if self.options.macroal and not self.contents:
+            raise ValueError("macroal is about contents, and the search has none")
+        for path in self.paths:
+            try:
+                path.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise ValueError(f"the path {path!r} is not text") from None
+        for field in ("names", "modes", "contents"):
+            for value in getattr(self, field):
+                require_pattern(split_inverse(value)[0], field)
