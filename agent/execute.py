@@ -14,6 +14,11 @@ from agent.registry import Module, load_module
 from protocol.errors import InvalidInput, MigError
 from protocol.result import OperationResult, OperationStatus
 
+_STATUS_BY_CODE: Dict[str, OperationStatus] = {
+    "bad-parameters": "invalid-parameters",
+    "unsupported": "unsupported",
+}
+
 
 def _collect(records: Iterator[Any], context: Context) -> Tuple[Dict[str, Any], ...]:
     """Turn records into plain JSON members until a limit ends them; the limit is noted."""
@@ -50,7 +55,7 @@ class _Kept:
             self.status = "cancelled"
             self._context.truncate("cancelled")
         except MigError as error:
-            self.status = "invalid-parameters" if error.code == "bad-parameters" else "failed"
+            self.status = _STATUS_BY_CODE.get(error.code, "failed")
             self._context.truncate(str(error))
         # A module meets whatever is on the disk: its failure must be an answer, never the loss of others'.
         except Exception as error:  # noqa: BLE001
@@ -86,6 +91,6 @@ def run_operation(name: str, parameters: Any, context: Context) -> OperationResu
             raise InvalidInput("unsupported", f"module {name} does not work on this platform")
         decoded = decode_params(module.params, parameters)
     except InvalidInput as error:
-        status: OperationStatus = "invalid-parameters" if error.code == "bad-parameters" else "unsupported"
+        status = _STATUS_BY_CODE.get(error.code, "unsupported")
         return OperationResult(found=False, status=status, notes=(str(error),), truncated=True)
     return run_module(module, decoded, context)
