@@ -193,11 +193,10 @@ def start() -> None:
         if os.path.exists(path):
             sys.argv[0] = path
         module, _, function = manifest["entry"].partition(":")
-        main = getattr(importlib.import_module(module), function)
+        getattr(importlib.import_module(module), function)()
     except StartupFailure as failure:
         sys.stderr.write(f"{manifest['program']}: {failure}\n")
         sys.exit(failure.exit_code)
-    main()
 
 
 if __name__ == "__main__":

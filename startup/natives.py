@@ -170,7 +170,10 @@ def copy_library(archive_fd: int, path: str, entry: Dict[str, Any], target: int)
         if not piece:
             break
         offset += len(piece)
-        rest = memoryview(inflate.decompress(piece))
+        try:
+            rest = memoryview(inflate.decompress(piece))
+        except zlib.error:
+            break
         total.update(rest)
         while rest:
             rest = rest[os.write(target, rest) :]

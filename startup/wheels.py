@@ -40,6 +40,8 @@ PLATFORMS = {
 # Imported by nothing at run time, though their metadata ask for them.
 NOT_NEEDED = {
     "pycparser": "cffi parses C with it; only cffi's compiled backend is used",
+    "polyfactory": "Litestar makes examples for its OpenAPI page with it, where asked to",
+    "faker": "polyfactory's",
 }
 _DROPPED_SUFFIXES = (
     ".pyi",
@@ -58,7 +60,7 @@ _DROPPED_SUFFIXES = (
 _DROPPED = re.compile(
     r"(^|/)(tests?|__pycache__)/"
     r"|^cffi/|(^|/)_testcapi\.|^sqlalchemy/testing/|^alembic/(testing|templates)/"
-    r"|\.data/"
+    r"|\.data/|\.dist-info/sboms/"
 )
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[([a-z,]+)\])?==([^\s;\\]+)(?:\s*;\s*(.*?))?\s*\\?$")
 _MARKER = re.compile(r'^python_version\s*(<|>=)\s*"(\d+\.\d+)"$')
