@@ -62,15 +62,14 @@ def parse_url(url: str) -> pika.URLParameters:
         raise InvalidInput("bad-config", f"relay: {type(error).__name__} in the URL") from None
 
 
-def _away(reason: BaseException | str) -> EnvironmentFailure:
-    # pika nests the reason in its workflow's exceptions; the innermost says it in the fewest words.
-    while isinstance(reason, BaseException) and reason.args:
-        inner = reason.args[-1]
-        if isinstance(inner, (list, tuple)) and inner:
-            inner = inner[-1]
-        if not isinstance(inner, BaseException):
+def _away(reason: BaseException) -> EnvironmentFailure:
+    # pika nests the reason in the exceptions of its workflow; the innermost says it in the fewest words.
+    while True:
+        nested = [*getattr(reason, "exceptions", ()), *reason.args]
+        inner = [item for item in nested if isinstance(item, BaseException)]
+        if not inner:
             break
-        reason = inner
+        reason = inner[-1]
     text = " ".join(str(reason).split()) or type(reason).__name__
     return EnvironmentFailure("broker-away", text, retryable=True)
 

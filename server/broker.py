@@ -10,7 +10,8 @@ Rules:
    connection of somebody else takes one meanwhile.
 5. Nothing is left running when a start fails, and nothing outlives the starter unless that was asked for.
 
-Layout: `state.json` (ports, password; 0600), `rabbitmq.conf` (0600), `enabled_plugins`, `log/`, `data/`.
+Layout: `state.json` (ports, password; 0600), `rabbitmq.conf` (0600), `enabled_plugins`, `log/`, `data/`, and
+`url` (0600), the server's own URL, which is there for as long as the node is up.
 Environment: https://www.rabbitmq.com/docs/configure#supported-environment-variables, and epmd(1).
 """
 
@@ -91,17 +92,24 @@ class PrivateBroker:
     """One private node in `directory`.
 
     `auth_listen` is where the server answers for agents ("host:port", the configuration's
-    `broker_auth_listen`). `outlives_parent` leaves the node running when the starter ends.
+    `broker_auth_listen`). `outlives_parent` leaves the node running when the starter ends. `installed` is
+    where the packages of Debian and Ubuntu put RabbitMQ.
     """
 
     def __init__(
-        self, directory: Path, *, auth_listen: str = "127.0.0.1:1665", outlives_parent: bool = False
+        self,
+        directory: Path,
+        *,
+        auth_listen: str = "127.0.0.1:1665",
+        outlives_parent: bool = False,
+        installed: Path = _INSTALLED,
     ) -> None:
         self._directory = directory.absolute()
         self._auth_listen = auth_listen
         self._outlives_parent = outlives_parent
+        self._installed = installed
         self._epmd = Daemon(self._directory, "epmd")
-        self._node = Daemon(self._directory, "node")
+        self._node = Daemon(self._directory, "rabbitmq")
 
     @property
     def url(self) -> str:
@@ -144,17 +152,19 @@ class PrivateBroker:
                 `broker-away` with the last lines of its log.
 
         """
-        script, epmd = _find_programs()
+        script, epmd = _find_programs(self._installed)
         self.prepare()
         self._node.acquire()
         try:
             progress(f"starting {script.parents[1].name.replace('_server-', ' ')}")
+            self._url_file.unlink(missing_ok=True)
             self._write_files()
             self._epmd.stop(patience_s=_STOP_S)  # left over from a node that was killed
             self._require_free_ports()
             self._epmd.acquire()
             self._spawn(script, epmd)
             self._wait_until_ready()
+            _write_private(self._url_file, self.url + "\n")
         except OSError as error:
             self.stop()
             raise _state_failure(error) from None
@@ -171,8 +181,17 @@ class PrivateBroker:
             EnvironmentFailure: `state-failed` where a process cannot be ended.
 
         """
+        self._url_file.unlink(missing_ok=True)
         self._node.stop(patience_s=_STOP_S)
         self._epmd.stop(patience_s=_STOP_S)
+
+    def ended_within(self, wait_s: float) -> bool:
+        """Wait at most `wait_s` for a node that was started here to end by itself; tell whether it did."""
+        return self._node.ended_within(wait_s) is not None
+
+    @property
+    def _url_file(self) -> Path:
+        return self._directory / "url"
 
     @property
     def _state_file(self) -> Path:
@@ -266,10 +285,10 @@ class PrivateBroker:
         return "\n".join(line for line in lines if line.strip())
 
 
-def _find_programs() -> tuple[Path, Path]:
+def _find_programs(installed: Path) -> tuple[Path, Path]:
     """Find the newest installed node's start script, and epmd."""
     scripts = sorted(
-        _INSTALLED.glob("rabbitmq_server-*/sbin/rabbitmq-server"),
+        installed.glob("rabbitmq_server-*/sbin/rabbitmq-server"),
         key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.parents[1].name)],
     )
     epmd = shutil.which("epmd")

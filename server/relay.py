@@ -41,24 +41,16 @@ class Random(Protocol):
 
 
 class Relay:
-    """The relay of one server.
-
-    `handlers` by queue name; `on_connected` is called whenever the topology stands and publishing works.
-    `dead` counts refused messages by code.
-    """
+    """The relay of one server; `dead` counts refused messages by code."""
 
     def __init__(
         self,
         url: str,
         *,
-        handlers: Mapping[str, Handler],
-        on_connected: Callable[[], None],
         clock: Callable[[], datetime],
         random: Random,
     ) -> None:
         self._url = url
-        self._handlers = handlers
-        self._on_connected = on_connected
         self._clock = clock
         self._random = random
         self._publisher: Publisher | None = None
@@ -80,22 +72,25 @@ class Relay:
             return False
         return True
 
-    async def run(self) -> None:
-        """Connect, work, and connect again, until cancelled."""
+    async def run(self, handlers: Mapping[str, Handler], on_connected: Callable[[], None]) -> None:
+        """Connect, work, and connect again, until cancelled.
+
+        `handlers` by queue name; `on_connected` is called whenever the topology stands and publishing works.
+        """
         pause_s = _FIRST_PAUSE_S
         last_problem = ""
         while True:
             try:
                 link = await Link.open(self._url, name="mig-server")
                 try:
-                    reason = await self._work(link)
+                    reason = await self._work(link, handlers, on_connected)
                     pause_s, last_problem = _FIRST_PAUSE_S, ""
                 finally:
                     await self._tear_down(link)
             except (EnvironmentFailure, ChannelRefused) as error:
                 reason = error
             if str(reason) != last_problem:  # once, not at each of a night's attempts
-                _log.warning("the broker is away: %s", reason)
+                _log.warning("the broker is away", extra={"reason": reason})
                 last_problem = str(reason)
             await asyncio.sleep(self._random.uniform(pause_s / 2, pause_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -158,14 +153,16 @@ class Relay:
             except ChannelRefused as error:
                 raise EnvironmentFailure("broker-away", str(error), retryable=True) from None
 
-    async def _work(self, link: Link) -> Exception:
+    async def _work(
+        self, link: Link, handlers: Mapping[str, Handler], on_connected: Callable[[], None]
+    ) -> Exception:
         """Set up, consume, and return the reason why that ended."""
         administrator = Administrator(link)
         await administrator.declare_topology()
         publishing = await link.channel()
         self._publisher = await Publisher.on(publishing)
         self._administrator = administrator
-        intakes = [_Intake(queue, handler, self.dead) for queue, handler in self._handlers.items()]
+        intakes = [_Intake(queue, handler, self.dead) for queue, handler in handlers.items()]
         channels = [publishing]
         async with asyncio.TaskGroup() as tasks:
             workers = []
@@ -176,7 +173,7 @@ class Relay:
                 workers.append(tasks.create_task(intake.work()))
             _log.info("connected to the broker")
             self._connected.set()
-            self._on_connected()
+            on_connected()
             ends: list[asyncio.Future[Exception]] = [link.closed]
             ends += [channel.closed for channel in channels] + [intake.cancelled for intake in intakes]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -230,7 +227,8 @@ class _Intake:
             if code is not None:
                 self._dead[code] += 1
                 _log.warning(
-                    "refused a message: queue %s sender %s code %s", self._queue, delivery.user_id, code
+                    "refused a message",
+                    extra={"queue": self._queue, "sender": delivery.user_id, "code": code},
                 )
                 self._require_channel().reject(delivery.tag)
         accepted = [d.tag for d, code in zip(batch, verdicts, strict=True) if code is None]
@@ -244,7 +242,7 @@ class _Intake:
             try:
                 return await self._handler(batch)
             except EnvironmentFailure as error:
-                _log.error("messages wait: %s", error)
+                _log.warning("messages wait", extra={"queue": self._queue, "reason": error})
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except InvalidInput as error:
@@ -253,7 +251,7 @@ class _Intake:
                 return [code for delivery in batch for code in await self._handle([delivery])]
             except Exception:  # noqa: BLE001  (a process loop: one message must not hold up all agents)
                 if len(batch) == 1:
-                    _log.exception("a message could not be handled: queue %s", self._queue)
+                    _log.exception("a message could not be handled", extra={"queue": self._queue})
                     return ["bad-document"]
                 return [code for delivery in batch for code in await self._handle([delivery])]
 

@@ -93,7 +93,7 @@ class Administrator:
         except ChannelRefused as error:
             if error.reply_code != PRECONDITION_FAILED:
                 raise
-            _log.warning("queue %s stands with other limits, which stay: %s", queue, error)
+            _log.warning("a queue keeps its other limits", extra={"queue": queue, "reason": error})
             return await (await self._open()).queue_depth(queue)
 
     async def _open(self) -> Channel:

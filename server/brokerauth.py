@@ -1,0 +1,200 @@
+"""The broker's question "may they?", answered for agents: the HTTP side of rabbitmq_auth_backend_http.
+
+Rules:
+1. Whatever is not allowed here in words is denied, and so is what cannot be decided now: agents try again.
+2. A user is an agent: its name is its id, its password was signed for this broker and virtual host by the key
+   of that id, at most 24 hours away by our clock, and was never used before.
+3. `enrolment`: `open` enrols whoever proves an id, `approval` lets them wait for `mig-server agent approve`.
+4. Before an agent is let in its queue stands, bound, so that it has nothing to declare. It may read that
+   queue, and write `mig.agents` under its own two routing keys. An agent that could declare a queue could
+   forward through a dead-letter exchange.
+5. A revoked agent is denied every login, and every new channel of a connection that is still open.
+
+Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+from protocol.errors import EnvironmentFailure, InvalidInput
+from protocol.identity import BrokerLogin, decode_broker_password
+from protocol.names import AGENTS_EXCHANGE, agent_queue, heartbeat_key, is_agent_id, result_key
+from server.broker import VHOST
+from server.config import ServerConfig
+from server.database import Database
+from server.rows import AgentRow
+from server.store import Store
+from server.store_logins import LOGIN_TOLERANCE
+
+_log = logging.getLogger(__name__)
+
+_MAX_BODY_BYTES = 16384
+_MAX_FIELDS = 64
+# An agent may come before we are connected again, after a restart of the broker; its time-out is 15 s.
+_BROKER_WAIT_S = 5.0
+_LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
+
+Form = Mapping[str, str]
+
+
+class BrokerAuth:
+    """An ASGI application; `denied` counts denied logins by code.
+
+    `wait_connected` waits so many seconds for the relay; `welcome` makes an agent's queue.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: ServerConfig,
+        database: Database,
+        store: Store,
+        wait_connected: Callable[[float], Awaitable[bool]],
+        welcome: Callable[[str], Awaitable[None]],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._store = store
+        self._wait_connected = wait_connected
+        self._welcome = welcome
+        self._clock = clock
+        self.denied: Counter[str] = Counter()
+        self._questions: Mapping[str, Callable[[Form], Awaitable[bool]]] = {
+            "/auth/user": self.is_login_allowed,
+            "/auth/vhost": self.is_vhost_allowed,
+            "/auth/resource": self.is_resource_allowed,
+            "/auth/topic": self.is_topic_allowed,
+        }
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Answer one request."""
+        question = self._questions.get(scope["path"])
+        if scope["method"] != "POST" or question is None:
+            return await _respond(send, 404, "")
+        form = await _read_form(receive)
+        is_allowed = form is not None and await self._ask(question, form)
+        return await _respond(send, 200, "allow" if is_allowed else "deny")
+
+    async def _ask(self, question: Callable[[Form], Awaitable[bool]], form: Form) -> bool:
+        try:
+            return await question(form)
+        except EnvironmentFailure as error:
+            _log.warning("denied for now", extra={"reason": error})
+            return False
+
+    async def is_login_allowed(self, form: Form) -> bool:
+        """Decide on a login, by `username` and `password`."""
+        agent_id = form.get("username", "")
+        try:
+            login = self._require_signed(agent_id, form.get("password", ""))
+            await self._admit(agent_id, login)
+        except InvalidInput as error:
+            self.denied[error.code] += 1
+            _log.warning(
+                "login denied",
+                extra={"agent": agent_id[:32], "code": error.code, "reason": error.detail},
+            )
+            return False
+        if not await self._wait_connected(_BROKER_WAIT_S):
+            raise EnvironmentFailure("broker-away", "an agent's queue cannot be declared", retryable=True)
+        await self._welcome(agent_id)
+        _log.info("login", extra={"agent": agent_id})
+        return True
+
+    def _require_signed(self, agent_id: str, password: str) -> BrokerLogin:
+        if not is_agent_id(agent_id):
+            raise InvalidInput("unauthenticated", "the user name is no agent's id")
+        login = decode_broker_password(password)
+        login.require_valid(agent_id, self._config.name, VHOST)
+        return login
+
+    async def _admit(self, agent_id: str, login: BrokerLogin) -> None:
+        now = self._clock()
+        if abs(login.time - now.timestamp()) > LOGIN_TOLERANCE.total_seconds() or login.time > _LATEST:
+            raise InvalidInput("unauthenticated", f"the agent's clock is off by {_distance(login.time, now)}")
+        row = await self._require_agent(agent_id, login.public_key, now)
+        if row.enrolment != "enrolled":
+            raise InvalidInput("forbidden", f"the agent is {row.enrolment}")
+        time = datetime.fromtimestamp(login.time, UTC)
+        if not await self._database.run(self._store.record_login, agent_id, login.nonce, time, now):
+            raise InvalidInput("replayed", "this very login was used before")
+
+    async def _require_agent(self, agent_id: str, public_key: bytes, now: datetime) -> AgentRow:
+        row = await self._database.read(self._store.get_agent, agent_id)
+        if row is not None:
+            return row
+        policy = self._config.enrolment
+        _log.info("new agent", extra={"agent": agent_id, "enrolment": policy})
+        return await self._database.run(self._store.enrol_agent, agent_id, public_key, policy, now)
+
+    async def is_vhost_allowed(self, form: Form) -> bool:
+        """Decide whether an agent may use a virtual host."""
+        return form.get("vhost") == VHOST and await self._is_enrolled(form)
+
+    async def is_resource_allowed(self, form: Form) -> bool:
+        """Decide on a queue or an exchange: configure nothing, read the own queue, write `mig.agents`."""
+        asked = (form.get("vhost"), form.get("resource"), form.get("name"), form.get("permission"))
+        allowed = {
+            (VHOST, "queue", agent_queue(form.get("username", "")), "read"),
+            (VHOST, "exchange", AGENTS_EXCHANGE, "write"),
+        }
+        return asked in allowed and await self._is_enrolled(form)
+
+    async def is_topic_allowed(self, form: Form) -> bool:
+        """Decide on a routing key of `mig.agents`: an agent's own two."""
+        agent_id = form.get("username", "")
+        asked = (form.get("vhost"), form.get("resource"), form.get("name"), form.get("permission"))
+        return (
+            asked == (VHOST, "topic", AGENTS_EXCHANGE, "write")
+            and form.get("routing_key") in {heartbeat_key(agent_id), result_key(agent_id)}
+            and await self._is_enrolled(form)
+        )
+
+    async def _is_enrolled(self, form: Form) -> bool:
+        agent_id = form.get("username", "")
+        if not is_agent_id(agent_id):
+            return False
+        row = await self._database.read(self._store.get_agent, agent_id)
+        return row is not None and row.enrolment == "enrolled"
+
+
+def _distance(time: int, now: datetime) -> str:
+    return str(timedelta(seconds=min(abs(time - int(now.timestamp())), 86400 * 36500)))
+
+
+async def _read_form(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> Form | None:
+    """Read a form; None where it is none, too large, or names a field twice."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] != "http.request" or len(body) > _MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body"):
+            break
+    try:
+        fields = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
+        )
+    except ValueError:
+        return None
+    form = dict(fields)
+    return form if len(form) == len(fields) else None
+
+
+async def _respond(
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]], status: int, text: str
+) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode("ascii")})

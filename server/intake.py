@@ -1,0 +1,159 @@
+"""What agents send: believed only where broker, routing key, signature and document name the same agent.
+
+Rules:
+1. The sender is who the broker says (`user_id`, which it checks against the login) and the delivered routing
+   key must be that agent's. The queue proves nothing: a CC header brings a message into any queue bound.
+2. The agent is enrolled. The signature is verified with its key before the payload is parsed.
+3. Answers go to the database in batches, one transaction each; followers hear of them after the commit.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from protocol.envelope import HEARTBEAT, RESULT, Envelope, decode_envelope
+from protocol.errors import InvalidInput
+from protocol.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
+from protocol.identity import require_agent_signature
+from protocol.names import heartbeat_key, is_agent_id, result_key
+from protocol.result import MAX_RESULT_BYTES, decode_result
+from server.amqp import Delivery
+from server.database import Database
+from server.events import Events
+from server.rows import Change, ReceivedResult
+from server.scheduler import Scheduler
+from server.store import Store
+
+
+class Intake:
+    """The handlers of `mig.results` and `mig.heartbeats`.
+
+    Each gets a batch and returns, for each delivery, None to acknowledge it or the code of its refusal.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store: Store,
+        events: Events,
+        scheduler: Scheduler,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._events = events
+        self._scheduler = scheduler
+        self._clock = clock
+
+    async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
+        """Store answers.
+
+        Raises:
+            EnvironmentFailure: `database-away` or `disk-full`: nothing was stored.
+
+        """
+        checked = await self._database.read(self._check_results, batch)
+        good = [item for item in checked if isinstance(item, ReceivedResult)]
+        if good:
+            self._events.publish(await self._database.run(self._store.save_results, good, self._clock()))
+        return [item.code if isinstance(item, InvalidInput) else None for item in checked]
+
+    async def handle_heartbeats(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
+        """Keep what agents say of themselves, and send again what they seem not to have got.
+
+        Raises:
+            EnvironmentFailure: `database-away` or `disk-full`: what was stored is stored again.
+
+        """
+        verdicts, heard, changes = await self._database.run(self._save_heartbeats, batch, self._clock())
+        self._events.publish(changes)
+        for agent_id in heard:
+            await self._scheduler.heard(agent_id)
+        return verdicts
+
+    def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:
+        keys = _Keys(self._store)
+        return [_caught(self._open_result, delivery, keys) for delivery in batch]
+
+    def _open_result(self, delivery: Delivery, keys: "_Keys") -> ReceivedResult:
+        agent_id = require_sender(delivery, result_key)
+        envelope = decode_envelope(delivery.body, RESULT, max_payload_bytes=MAX_RESULT_BYTES)
+        require_agent_signature(envelope, keys.require(agent_id), agent_id)
+        result = decode_result(envelope.payload)
+        _require_own(result.agent, agent_id)
+        return ReceivedResult(agent_id=agent_id, envelope_bytes=delivery.body, result=result)
+
+    def _save_heartbeats(
+        self, batch: Sequence[Delivery], now: datetime
+    ) -> tuple[list[str | None], list[str], list[Change]]:
+        keys = _Keys(self._store)
+        verdicts: list[str | None] = []
+        heard: dict[str, None] = {}
+        changes: list[Change] = []
+        for delivery in batch:
+            try:
+                heartbeat = _open_heartbeat(delivery, keys)
+                changes += self._store.save_heartbeat(heartbeat, now)
+            except InvalidInput as error:
+                verdicts.append(error.code)
+                continue
+            verdicts.append(None)
+            heard[heartbeat.agent] = None
+        return verdicts, list(heard), changes
+
+
+class _Keys:
+    """The public keys of enrolled agents, each read once per batch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, bytes] = {}
+
+    def require(self, agent_id: str) -> bytes:
+        """Return an enrolled agent's key.
+
+        Raises:
+            InvalidInput: `forbidden`.
+
+        """
+        if agent_id not in self._known:
+            row = self._store.get_agent(agent_id)
+            if row is None or row.enrolment != "enrolled":
+                raise InvalidInput("forbidden", f"agent {agent_id} is not enrolled")
+            self._known[agent_id] = row.public_key
+        return self._known[agent_id]
+
+
+def require_sender(delivery: Delivery, key_of: Callable[[str], str]) -> str:
+    """Return the id of the agent that sent a message under its own routing key.
+
+    Raises:
+        InvalidInput: `forbidden`.
+
+    """
+    if not is_agent_id(delivery.user_id) or delivery.routing_key != key_of(delivery.user_id):
+        raise InvalidInput("forbidden", "user id and routing key do not name the same agent")
+    return delivery.user_id
+
+
+def _open_heartbeat(delivery: Delivery, keys: _Keys) -> Heartbeat:
+    agent_id = require_sender(delivery, heartbeat_key)
+    envelope: Envelope = decode_envelope(delivery.body, HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
+    require_agent_signature(envelope, keys.require(agent_id), agent_id)
+    heartbeat = decode_heartbeat(envelope.payload)
+    _require_own(heartbeat.agent, agent_id)
+    return heartbeat
+
+
+def _require_own(named: str, agent_id: str) -> None:
+    if named != agent_id:
+        raise InvalidInput("forbidden", "the document speaks for another agent than the one that signed it")
+
+
+def _caught(
+    open_result: Callable[[Delivery, _Keys], ReceivedResult], delivery: Delivery, keys: _Keys
+) -> ReceivedResult | InvalidInput:
+    try:
+        return open_result(delivery, keys)
+    except InvalidInput as error:
+        return error

@@ -1,0 +1,76 @@
+"""The parts of one server, put together: who knows whom."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import SystemRandom
+from typing import Any
+
+from protocol.names import HEARTBEATS_QUEUE, RESULTS_QUEUE
+from protocol.version import VERSION
+from server.amqp import parse_url
+from server.brokerauth import BrokerAuth
+from server.config import ServerConfig
+from server.database import Database
+from server.events import Events, Wake
+from server.intake import Intake
+from server.relay import Handler, Relay
+from server.scheduler import Scheduler
+from server.services import Services
+from server.store import Store
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of one server, ready to run."""
+
+    services: Services
+    relay: Relay
+    scheduler: Scheduler
+    handlers: Mapping[str, Handler]
+    broker_auth: BrokerAuth
+
+    def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """Return what runs as long as the server runs."""
+        return self.relay.run(self.handlers, self.scheduler.connected), self.scheduler.run()
+
+
+def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], datetime]) -> Parts:
+    """Put the parts together; nothing runs yet.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    parse_url(config.relay)
+    store, events, wake = Store(database), Events(), Wake()
+    relay = Relay(config.relay, clock=clock, random=SystemRandom())
+    scheduler = Scheduler(database=database, store=store, events=events, relay=relay, wake=wake, clock=clock)
+    intake = Intake(database=database, store=store, events=events, scheduler=scheduler, clock=clock)
+    broker_auth = BrokerAuth(
+        config=config,
+        database=database,
+        store=store,
+        wait_connected=relay.wait_connected,
+        welcome=scheduler.welcome,
+        clock=clock,
+    )
+    services = Services(
+        config=config,
+        database=database,
+        store=store,
+        events=events,
+        wake=wake,
+        is_broker_connected=lambda: relay.is_connected,
+        clock=clock,
+        version=VERSION,
+    )
+    handlers = {RESULTS_QUEUE: intake.handle_results, HEARTBEATS_QUEUE: intake.handle_heartbeats}
+    return Parts(
+        services=services, relay=relay, scheduler=scheduler, handlers=handlers, broker_auth=broker_auth
+    )

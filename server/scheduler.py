@@ -1,0 +1,181 @@
+"""The scheduler: brings pending commands from the database to the relay, and ends those whose time is over.
+
+Rules:
+1. The database is the outbox. A command is marked sent after the broker took it; a crash in between sends it
+   twice, which the agent's journal makes harmless.
+2. Nothing polls: the API, a connection to the broker, a login and the clock's next expiry wake it.
+3. Sending again must heal what was lost without flooding a queue that still holds it. At each login, and at a
+   heartbeat for what was sent more than `RESEND_AFTER` ago, the agent's sent and unacknowledged commands are
+   counted against the commands that stand ready in its queue: where the queue holds fewer, something is
+   missing, and they are published again. So a broker that was wiped, a queue that was deleted and an agent
+   that lost its state are healed; an agent that is offline, or only slow, gets each command once. An agent
+   that takes commands and neither answers nor acknowledges them (it trusts none of the signers) is asked at
+   growing intervals, until its next login.
+4. A command that the broker refuses (the queue is full) is put aside for `RETRY_S`, so it holds up no other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from protocol.errors import EnvironmentFailure
+from server.database import Database
+from server.events import Events, Wake
+from server.rows import PendingCommand
+from server.store import Store
+
+_log = logging.getLogger(__name__)
+
+RESEND_AFTER = timedelta(seconds=120)  # two heartbeats, and well below the five minutes of a usual action
+RETRY_S = 30.0
+_LONGEST_PATIENCE = timedelta(hours=12)
+_BATCH = 500
+_DATABASE_PAUSE_S = 5.0
+# A machine that was suspended does not count the time in its timers: look at the clock now and then.
+_LONGEST_SLEEP_S = 300.0
+_SHORTEST_SLEEP_S = 0.05
+
+
+class Publishing(Protocol):
+    """The part of the relay that the scheduler uses."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether commands can be published now."""
+
+    async def publish(self, commands: Sequence[PendingCommand]) -> frozenset[str]:
+        """Publish; return the ids that the broker took."""
+
+    async def declare_agent_queue(self, agent_id: str) -> int:
+        """Declare an agent's queue; return how many commands are ready in it."""
+
+
+class Scheduler:
+    """The scheduler of one server; `wake` is what the API sets when it has created an action."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store: Store,
+        events: Events,
+        relay: Publishing,
+        wake: Wake,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._events = events
+        self._relay = relay
+        self._wake = wake
+        self._clock = clock
+        self._outbox = Wake()
+        self._expiries = Wake()
+        self._aside: dict[str, tuple[str, datetime]] = {}  # command: its agent, and when to try again
+        self._patience: dict[str, timedelta] = {}  # agents that keep silent, and how long to wait now
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._send_for_ever())
+            tasks.create_task(self._expire_for_ever())
+
+    def connected(self) -> None:
+        """Send what waits: the relay has (again) a connection."""
+        self._aside.clear()
+        self._outbox.set()
+
+    async def welcome(self, agent_id: str) -> None:
+        """Make an agent's queue, at its login, and send again what the queue has lost.
+
+        Raises:
+            EnvironmentFailure: `broker-away`, `database-away`.
+
+        """
+        self._patience.pop(agent_id, None)
+        ready = await self._relay.declare_agent_queue(agent_id)
+        await self._resend(agent_id, ready, self._clock())
+        for command_id in [known for known, (agent, _) in self._aside.items() if agent == agent_id]:
+            del self._aside[command_id]
+        self._outbox.set()
+
+    async def heard(self, agent_id: str) -> None:
+        """Send again, after a heartbeat, what was sent a while ago and has not reached the agent."""
+        patience = self._patience.get(agent_id, RESEND_AFTER)
+        sent_before = self._clock() - patience
+        try:
+            if await self._count_missing(agent_id, sent_before):
+                ready = await self._relay.declare_agent_queue(agent_id)
+                if await self._resend(agent_id, ready, sent_before):
+                    self._patience[agent_id] = min(2 * patience, _LONGEST_PATIENCE)
+        except EnvironmentFailure as error:
+            _log.warning("nothing was sent again", extra={"agent": agent_id, "reason": error})
+
+    async def _count_missing(self, agent_id: str, sent_before: datetime) -> int:
+        count = self._store.count_unacknowledged
+        return await self._database.read(count, agent_id, self._clock(), sent_before)
+
+    async def _resend(self, agent_id: str, ready: int, sent_before: datetime) -> bool:
+        if ready >= await self._count_missing(agent_id, sent_before):
+            return False
+        requeue = self._store.requeue_agent
+        again = await self._database.run(requeue, agent_id, self._clock(), sent_before)
+        _log.info("sending again", extra={"agent": agent_id, "commands": again})
+        self._outbox.set()
+        return True
+
+    async def _listen(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._outbox.set()
+            self._expiries.set()
+
+    async def _send_for_ever(self) -> None:
+        timeout_s: float | None = None
+        while True:
+            await self._outbox.wait(timeout_s)
+            try:
+                await self._empty_outbox()
+                timeout_s = RETRY_S if self._aside else None
+            except EnvironmentFailure as error:
+                _log.warning("commands wait", extra={"reason": error})
+                timeout_s = _DATABASE_PAUSE_S
+
+    async def _empty_outbox(self) -> None:
+        while self._relay.is_connected:
+            now = self._clock()
+            self._aside = {known: entry for known, entry in self._aside.items() if entry[1] > now}
+            waiting = await self._database.read(self._store.pending_commands, now, _BATCH + len(self._aside))
+            chosen = [command for command in waiting if command.id not in self._aside][:_BATCH]
+            if not chosen:
+                return
+            taken = await self._relay.publish(chosen)
+            if taken:
+                sent = await self._database.run(self._store.mark_sent, sorted(taken), self._clock())
+                self._events.publish(sent)
+                _log.info("sent", extra={"commands": len(taken)})
+            again = self._clock() + timedelta(seconds=RETRY_S)
+            self._aside |= {
+                command.id: (command.agent_id, again) for command in chosen if command.id not in taken
+            }
+
+    async def _expire_for_ever(self) -> None:
+        while True:
+            try:
+                timeout_s = await self._expire()
+            except EnvironmentFailure as error:
+                _log.warning("expiries wait", extra={"reason": error})
+                timeout_s = _DATABASE_PAUSE_S
+            await self._expiries.wait(timeout_s)
+
+    async def _expire(self) -> float:
+        """End what is over; return the seconds until the next expiry."""
+        self._events.publish(await self._database.run(self._store.expire_commands, self._clock()))
+        soonest = await self._database.read(self._store.next_expiry)
+        if soonest is None:
+            return _LONGEST_SLEEP_S
+        left_s = (soonest - self._clock()).total_seconds()
+        return min(max(left_s, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)

@@ -1,0 +1,96 @@
+"""A private RabbitMQ node for the tests, started once per session, and an agent's view of it."""
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol import names
+from protocol.envelope import encode_envelope
+from protocol.identity import agent_id, make_broker_password, sign_envelope
+from server.broker import VHOST, PrivateBroker
+
+SHARED_QUEUES = (names.RESULTS_QUEUE, names.HEARTBEATS_QUEUE, names.DEAD_QUEUE)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[PrivateBroker]:
+    """A node that asks at `broker.auth_listen` about agents; all tests share it, and its queues."""
+    with tempfile.TemporaryDirectory(prefix="mig-broker-") as directory:
+        node = PrivateBroker(Path(directory) / "rabbitmq", auth_listen=f"127.0.0.1:{free_port()}")
+        node.start()
+        try:
+            yield node
+        finally:
+            node.stop()
+
+
+@pytest.fixture
+def clean_broker(broker: PrivateBroker) -> PrivateBroker:
+    """The same node, running, with none of the server's queues, whatever the tests before have left."""
+    if not broker.is_running():
+        broker.start()
+    with server_connection(broker) as connection:
+        for queue in SHARED_QUEUES:
+            connection.channel().queue_delete(queue)
+    return broker
+
+
+@contextmanager
+def server_connection(broker: PrivateBroker) -> Iterator[Any]:
+    """Connect with the server's own account."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+    try:
+        yield connection
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+class AgentKey:
+    """An agent's identity, and what an agent does with it: no code of the real agent is used."""
+
+    def __init__(self) -> None:
+        self.private = Ed25519PrivateKey.generate()
+        self.public = self.private.public_key().public_bytes_raw()
+        self.id = agent_id(self.public)
+
+    def password(self, *, broker: str = "mig", at: float | None = None, nonce: bytes | None = None) -> str:
+        """Make the password of one login."""
+        return make_broker_password(
+            self.private,
+            broker=broker,
+            vhost=VHOST,
+            time=int(time.time() if at is None else at),
+            nonce=os.urandom(16) if nonce is None else nonce,
+        )
+
+    def sign(self, kind: str, payload: bytes) -> bytes:
+        """Return a signed envelope as it goes over the wire."""
+        return encode_envelope(sign_envelope(self.private, kind, payload))
+
+    @contextmanager
+    def connection(self, broker: PrivateBroker, password: str | None = None) -> Iterator[Any]:
+        """Log in; raises pika's own exceptions where the broker refuses."""
+        parameters = pika.URLParameters(broker.agent_url)
+        parameters.credentials = pika.PlainCredentials(self.id, password or self.password())
+        connection = pika.BlockingConnection(parameters)
+        try:
+            yield connection
+        finally:
+            if connection.is_open:
+                connection.close()
