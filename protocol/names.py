@@ -12,6 +12,7 @@ DEAD_QUEUE = "mig.dead"
 
 AGENT_ID = re.compile(r"[0-9a-f]{32}\Z")
 FINGERPRINT = re.compile(r"[0-9A-F]{40}\Z")
+ACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 def agent_queue(agent_id: str) -> str:

@@ -97,20 +97,41 @@ def _apply(entries: Dict[Key, JournalEntry], members: Members) -> Optional[Journ
     return entry
 
 
-def read_journal(path: Path) -> List[JournalEntry]:
-    """Read all entries, oldest first, beside an agent that may be writing; for `mig-agent log` and `verify`.
+class JournalView(NamedTuple):
+    """What a journal held when it was read: entries, oldest first, and the horizon in Unix seconds."""
+
+    entries: Tuple[JournalEntry, ...]
+    horizon: int
+
+    def require_not_run(self, digest: str, occurrence: str, expireafter: datetime) -> None:
+        """Raise where `Journal.insert` would not permit it.
+
+        Raises:
+            InvalidInput: `replayed` or `journal-closed`.
+
+        """
+        if any(entry.key == (digest, occurrence) for entry in self.entries):
+            raise InvalidInput("replayed")
+        if expiry_seconds(expireafter) <= self.horizon:
+            raise InvalidInput("journal-closed")
+
+
+def read_journal(path: Path) -> JournalView:
+    """Read a journal beside an agent that may be writing it; for `mig-agent log` and `verify`.
 
     Raises:
         EnvironmentFailure: `state-failed`.
 
     """
     entries: Dict[Key, JournalEntry] = {}
+    horizon = 0
     try:
         for members in read_records(path):
+            horizon = max(horizon, members.get("horizon", 0))
             _apply(entries, members)
     except (KeyError, TypeError, ValueError) as error:
         raise EnvironmentFailure("state-failed", f"{path} is damaged: {error!r}") from None
-    return list(entries.values())
+    return JournalView(tuple(entries.values()), horizon)
 
 
 class Journal:

@@ -1,0 +1,179 @@
+"""Runs one module on this machine, for whoever is sitting at it: no gate, no journal, no network.
+
+The module runs in a forked child with limits of its own, in a process group of its own, which ends with this
+process. The caller's first Ctrl-C asks the module to end, and what it found so far stands; the second kills.
+Call it while the process has one thread, since it forks.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
+
+import msgspec
+
+from agent.answer import encode_result
+from agent.execute import run_operation
+from agent.facts import collect_facts
+from agent.module import Context, Limits
+from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent
+from agent.registry import canonical_name, load_module, module_names
+from protocol.action import Operation
+from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, decode_envelope
+from protocol.errors import InvalidInput
+from protocol.result import MAX_RESULT_BYTES, OperationResult, OperationStatus
+from protocol.strictjson import decode_json
+
+DEFAULT_WALL_S = 3600.0
+_LIMITS = ProcessLimits(cpu_s=24 * 3600, memory_bytes=2 << 30, open_files=4096)
+_GRACE_S = 2.0
+_READ_BYTES = 65536
+_CRASHED = 70  # EX_SOFTWARE of sysexits(3)
+
+
+def run_local(
+    name: str,
+    parameters: Any,
+    *,
+    wall_s: float = DEFAULT_WALL_S,
+    facts: Optional[Dict[str, Any]] = None,
+) -> Dict[str, Any]:
+    """Run a module in a limited child and return its `OperationResult` as JSON members.
+
+    Args:
+        name: the module's name or an alias of it.
+        parameters: as in an action; the ancestor's spellings are rewritten first.
+        wall_s: after which the module is asked to end, and a little later killed.
+        facts: the endpoint's facts; collected here when None.
+
+    Raises:
+        InvalidInput: `unknown-module`.
+
+    """
+    canonical = canonical_name(name)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _serve(writer, canonical, parameters, wall_s, facts)
+    os.close(writer)
+    try:
+        data, is_over_time = _collect(reader, pid, wall_s + _GRACE_S)
+    finally:
+        os.close(reader)
+        status = _end_group(pid)
+    if data:
+        result: Dict[str, Any] = json.loads(data)
+        return result
+    return _failed(status, wall_s, is_over_time=is_over_time)
+
+
+def read_operations(body: bytes) -> List[Tuple[str, Any]]:
+    """Return module names and parameters of an action's operations, signed or written by hand, unjudged.
+
+    Raises:
+        InvalidInput: `bad-json`, `too-large`, `bad-envelope` or `bad-action`.
+
+    """
+    document = decode_json(body, max_bytes=MAX_ENVELOPE_BYTES)
+    if isinstance(document, dict) and "payloadType" in document:
+        document = decode_json(decode_envelope(body, ACTION).payload)
+    listed = document.get("operations") if isinstance(document, dict) else None
+    try:
+        operations = msgspec.convert(listed, Tuple[Operation, ...])
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-action", f"operations: {error}") from None
+    if not operations:
+        raise InvalidInput("bad-action", "no operations")
+    return [(operation.module, operation.parameters) for operation in operations]
+
+
+def _serve(
+    writer: int, name: str, parameters: Any, wall_s: float, facts: Optional[Dict[str, Any]]
+) -> NoReturn:
+    """Be the child: never return into the caller's code."""
+    status = _CRASHED
+    try:
+        os.setpgid(0, 0)
+        os.umask(0o077)
+        die_with_parent()
+        # A worker that the module forks must not hold the pipe open.
+        os.register_at_fork(after_in_child=lambda: _close_quietly(writer))
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        apply_limits(_LIMITS)
+        data = encode_result(_run(name, parameters, wall_s, facts), MAX_RESULT_BYTES)
+        while data:
+            data = data[os.write(writer, data) :]
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _close_quietly(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def _run(name: str, parameters: Any, wall_s: float, facts: Optional[Dict[str, Any]]) -> OperationResult:
+    cancelled = []
+    signal.signal(signal.SIGINT, lambda _number, _frame: cancelled.append(True))
+    if facts is None:
+        facts = collect_facts(agent_id="", version="", tags={}, modules=module_names())
+    context = Context(limits=Limits(wall_s=wall_s), facts=facts, is_cancelled=lambda: bool(cancelled))
+    try:
+        upgraded = load_module(name).upgrade(parameters)
+    except InvalidInput as error:
+        return OperationResult(found=False, status="invalid-parameters", notes=(str(error),), truncated=True)
+    return run_operation(name, upgraded, context)
+
+
+def _collect(reader: int, pid: int, wait_s: float) -> Tuple[bytes, bool]:
+    """Read what the child says until it is done, its time is over, or the caller has lost patience."""
+    end = time.monotonic() + wait_s
+    parts = bytearray()
+    is_asked_to_end = False
+    while True:
+        try:
+            ready, _, _ = select.select([reader], [], [], max(0.0, end - time.monotonic()))
+        except KeyboardInterrupt:
+            if is_asked_to_end:
+                raise
+            is_asked_to_end = True
+            end = min(end, time.monotonic() + _GRACE_S)
+            os.kill(pid, signal.SIGINT)
+            continue
+        if not ready:
+            return b"", True
+        data = os.read(reader, _READ_BYTES)
+        if not data:
+            return bytes(parts), False
+        parts += data
+
+
+def _end_group(pid: int) -> int:
+    """Kill whatever is left of the child's group, and return the child's exit status."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    # Before the child has made its group it stands in ours.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _failed(status: int, wall_s: float, *, is_over_time: bool) -> Dict[str, Any]:
+    outcome: OperationStatus = "timed-out" if is_over_time else "failed"
+    said = f"killed after {wall_s:g} s" if is_over_time else f"the process that ran it ended with {status}"
+    return {
+        "found": False,
+        "status": outcome,
+        "records": [],
+        "notes": [said],
+        "statistics": {},
+        "truncated": True,
+    }

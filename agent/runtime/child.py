@@ -1,0 +1,120 @@
+"""The child: serves one command over frames on its standard input and output, and exits.
+
+It binds itself to its limits first, then reads whom to obey, says that it is ready and waits. A delivery goes
+through the gate here; then the child asks for permission with its verdict, and runs the operations only when
+the resident, which keeps the journal, has given it. Nothing it says moves a limit or a journal: its answer is
+bytes to the resident. It dies with the resident (Linux), and the whole group with it when its time is over.
+"""
+
+import contextlib
+import os
+import time
+from datetime import datetime
+from typing import Any, Dict, List, NoReturn, Tuple
+
+import msgspec
+
+from agent.answer import LEAST_BYTES, encode_result
+from agent.config import AgentLimits
+from agent.execute import run_operation
+from agent.module import Context, Limits
+from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
+from agent.runtime import frames
+from agent.runtime.gate import Admission, Gate, Refusal, Trust, make_endpoint, make_trust
+from agent.runtime.journal import expiry_seconds
+from agent.runtime.verdict import encode_admitted, encode_refused
+from protocol.strictjson import decode_json
+
+
+class _Channel:
+    """The two ends that lead to the resident, out of the way of what a module might print or read."""
+
+    def __init__(self) -> None:
+        self._input, self._output = os.dup(0), os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+        # A worker that is forked must neither speak for the child nor hide that it is gone.
+        os.register_at_fork(after_in_child=self._close)
+
+    def _close(self) -> None:
+        # A worker's own worker comes here too, with nothing left to close.
+        for fd in (self._input, self._output):
+            if fd >= 0:
+                os.close(fd)
+        self._input = self._output = -1
+
+    def read(self, kind: bytes) -> bytes:
+        """Read the one frame that comes next."""
+        return frames.read_frame(self._input, kind)
+
+    def write(self, kind: bytes, body: bytes = b"") -> None:
+        """Write one frame."""
+        frames.write_frame(self._output, kind, body)
+
+
+def serve() -> NoReturn:
+    """Serve one command and exit; what the resident closes early ends the child quietly."""
+    channel = _Channel()
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        _serve(channel)
+    # No finalisers: nothing is left to save, and workers of a scan are killed with the group.
+    os._exit(0)
+
+
+def _serve(channel: _Channel) -> None:
+    trust = _read_trust(channel)
+    channel.write(frames.READY)
+    told = decode_json(channel.read(frames.FACTS), max_bytes=frames.MAX_BODY_BYTES[frames.FACTS])
+    body = channel.read(frames.ENVELOPE)
+    now = datetime.fromisoformat(told["now"])
+    try:
+        admission = Gate(body, trust=trust, endpoint=make_endpoint(told["facts"]), now=now).admit()
+    except Refusal as refusal:
+        refused = encode_refused(
+            step=refusal.step, code=refusal.code, detail=refusal.detail, action_id=refusal.action_id
+        )
+        channel.write(frames.VERDICT, refused)
+        return
+    action = admission.action
+    admitted = encode_admitted(
+        action_id=action.id,
+        name=action.name,
+        signers=admission.signers,
+        modules=(operation.module for operation in action.operations),
+        expireafter=expiry_seconds(action.expireafter),
+    )
+    channel.write(frames.VERDICT, admitted)
+    channel.read(frames.PERMIT)
+    channel.write(frames.ANSWER, _run(admission, trust.limits, told["facts"]))
+
+
+def _read_trust(channel: _Channel) -> Trust:
+    """Bind this process to its limits, then read certificates and ACL."""
+    told = msgspec.json.decode(channel.read(frames.TRUST))
+    limits = AgentLimits(**told["limits"])
+    die_with_parent()
+    yield_to_others()
+    apply_limits(
+        ProcessLimits(cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes, open_files=limits.open_files)
+    )
+    keys = tuple(msgspec.convert(told["keys"], Tuple[bytes, ...]))
+    return make_trust(keys, told["acl"], told["max_validity_s"], limits)
+
+
+def _run(admission: Admission, limits: AgentLimits, facts: Dict[str, Any]) -> bytes:
+    """Run the operations in order; together their answers fit into one frame, and they share the time."""
+    end = time.monotonic() + limits.wall_s
+    answers: List[bytes] = []
+    room = frames.MAX_ANSWER_BYTES - 2
+    for done, operation in enumerate(admission.action.operations, start=1):
+        budget = room - (len(admission.action.operations) - done) * LEAST_BYTES
+        allowed = Limits(
+            wall_s=end - time.monotonic(), max_records=limits.max_records, output_bytes=budget * 9 // 10
+        )
+        context = Context(limits=allowed, facts=facts)
+        result = run_operation(operation.module, operation.parameters, context)
+        answers.append(encode_result(result, budget))
+        room -= len(answers[-1]) + 1
+    return b"[" + b",".join(answers) + b"]"

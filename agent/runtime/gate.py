@@ -1,0 +1,242 @@
+"""The gate: the only way into an agent.
+
+A signed action passes ten steps in this order; the first that fails ends it with a coded refusal, and nothing
+that the action asks for has run by then.
+
+ 1. size        no larger than an envelope may be
+ 2. envelope    strict JSON, exactly the members of an envelope, of the type `action`, its base64 valid
+ 3. signatures  at least one, over these very bytes, by a trusted key; each primary key counts once; one that
+                does not verify or whose key is unknown counts nothing
+ 4. decoding    the payload is strict JSON of exactly an action's shape; only bytes that passed 3 come here
+ 5. validity    now lies within [validfrom, expireafter), and that span is at most `max_validity_s`
+ 6. replay      it was not run before
+ 7. target      the signed target matches this endpoint, the terms that only the platform can judge left out
+ 8. modules     each is built in, under its canonical name, and works on this platform; its parameters decode
+                by the module's declaration; no code of a module runs
+ 9. ACL         for every operation the weights of the signers reach what its module needs
+10. limits      no more operations than this agent allows
+
+Nothing here knows aliases or the ancestor's spellings: the client rewrites them before signing. The rules for
+paths of an ACL entry, once there are any, are enforced again by whoever opens the paths.
+
+Step 6 is decided by who writes the journal. A child passes no `require_not_run`: there the step comes last,
+as the insert with which the resident permits it to run, since that cannot be taken back
+(`agent.runtime.child`).
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, Callable, Dict, FrozenSet, Iterator, NamedTuple, Optional, Tuple
+
+import msgspec
+
+from agent.config import AgentLimits
+from agent.module import decode_params
+from agent.registry import load_module
+from agent.runtime.answers import NO_OCCURRENCE
+from protocol.acl import Acl, convert_acl
+from protocol.action import Action, convert_action
+from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, Envelope, decode_envelope
+from protocol.errors import InvalidInput
+from protocol.keyring import Keyring
+from protocol.names import ACTION_ID
+from protocol.openpgp import parse_certificate
+from protocol.strictjson import decode_json
+from protocol.target import Endpoint, parse_target
+
+RequireNotRun = Callable[[str, str, datetime], None]
+_NAMES_SHOWN = 8
+
+
+class Refusal(InvalidInput):
+    """The gate's no: the step that failed, the code, one line, and the action's id where it is known."""
+
+    def __init__(self, step: int, code: str, detail: str, action_id: str = "") -> None:
+        super().__init__(code, detail)
+        self.step = step
+        self.action_id = action_id
+
+
+class Trust(NamedTuple):
+    """Whom this agent obeys, and how far."""
+
+    keyring: Keyring
+    acl: Acl
+    max_validity: timedelta
+    limits: AgentLimits
+
+
+class Admission(NamedTuple):
+    """An action that passed, with the digest of the very bytes that were signed and who signed them."""
+
+    action: Action
+    digest: str
+    signers: FrozenSet[str]
+
+
+# What each step checks, in order; step numbers count from 1.
+STEPS = (
+    "size",
+    "envelope",
+    "signatures",
+    "decoding",
+    "validity",
+    "replay",
+    "target",
+    "modules",
+    "ACL",
+    "limits",
+)
+
+
+class Verdict(NamedTuple):
+    """What one step says: `refusal` is None where it passed."""
+
+    step: int
+    refusal: Optional[Refusal]
+
+
+def make_trust(
+    keys: Tuple[bytes, ...], acl: Dict[str, Any], max_validity_s: int, limits: AgentLimits
+) -> Trust:
+    """Read certificates and ACL; one that cannot be read refuses all, since the builder checked them.
+
+    Raises:
+        InvalidInput: `bad-key` or `bad-config`.
+
+    """
+    keyring = Keyring(tuple(parse_certificate(key) for key in keys))
+    return Trust(keyring, convert_acl(acl), timedelta(seconds=max_validity_s), limits)
+
+
+def make_endpoint(facts: Dict[str, Any]) -> Endpoint:
+    """Return what targets are matched with, of the endpoint's facts."""
+    names = ("id", "name", "os", "arch", "ident", "version", "tags", "environment")
+    return msgspec.convert({name: facts[name] for name in names}, Endpoint)
+
+
+class Gate:
+    """Judges one delivery.
+
+    Args:
+        body: what was delivered, byte for byte.
+        trust: whom this agent obeys.
+        endpoint: what the target is matched with.
+        now: aware UTC time.
+        require_not_run: raises `replayed` or `journal-closed` for (digest, occurrence, expireafter); None
+            leaves step 6 to the resident.
+
+    """
+
+    def __init__(
+        self,
+        body: bytes,
+        *,
+        trust: Trust,
+        endpoint: Endpoint,
+        now: datetime,
+        require_not_run: Optional[RequireNotRun] = None,
+    ) -> None:
+        self._body = body
+        self._trust = trust
+        self._endpoint = endpoint
+        self._now = now
+        self._require_not_run = require_not_run
+        self._action_id = ""
+        # Each is set by the step that establishes it and read by later ones only.
+        self._envelope: Envelope
+        self._signers: FrozenSet[str]
+        self._action: Action
+
+    def admit(self) -> Admission:
+        """Take all steps and return the admitted action.
+
+        Raises:
+            Refusal: by the first step that fails.
+
+        """
+        for verdict in self.judge():
+            if verdict.refusal is not None:
+                raise verdict.refusal
+        return Admission(self._action, self._envelope.digest, self._signers)
+
+    def judge(self) -> Iterator[Verdict]:
+        """Take the steps one by one; the first refusal is the last verdict."""
+        checks = (
+            self._check_size,
+            self._check_envelope,
+            self._check_signatures,
+            self._check_decoding,
+            self._check_validity,
+            self._check_replay,
+            self._check_target,
+            self._check_modules,
+            self._check_acl,
+            self._check_limits,
+        )
+        for step, check in enumerate(checks, start=1):
+            try:
+                check()
+            except InvalidInput as error:
+                yield Verdict(step, Refusal(step, error.code, error.detail, self._action_id))
+                return
+            yield Verdict(step, None)
+
+    def _check_size(self) -> None:
+        if len(self._body) > MAX_ENVELOPE_BYTES:
+            raise InvalidInput("too-large", f"{len(self._body)} bytes, at most {MAX_ENVELOPE_BYTES} allowed")
+
+    def _check_envelope(self) -> None:
+        self._envelope = decode_envelope(self._body, ACTION)
+
+    def _check_signatures(self) -> None:
+        check = self._trust.keyring.signers(self._envelope, self._now)
+        if not check.fingerprints:
+            reasons = "; ".join(f"{keyid[:40]}: {reason}" for keyid, reason in check.refusals[:_NAMES_SHOWN])
+            raise InvalidInput("unsigned", reasons or "the envelope carries no signature")
+        self._signers = frozenset(check.fingerprints)
+
+    def _check_decoding(self) -> None:
+        value = decode_json(self._envelope.payload)
+        claimed = value.get("id") if isinstance(value, dict) else None
+        # Signed by someone trusted, so that a refusal from here on may be answered where there is an id.
+        if isinstance(claimed, str) and ACTION_ID.match(claimed):
+            self._action_id = claimed
+        self._action = convert_action(value)
+
+    def _check_validity(self) -> None:
+        validfrom, expireafter = self._action.validfrom, self._action.expireafter
+        if self._now < validfrom:
+            raise InvalidInput("not-yet-valid", f"valid from {validfrom}, here it is {self._now}")
+        if self._now >= expireafter:
+            raise InvalidInput("expired", f"expired at {expireafter}, here it is {self._now}")
+        if expireafter - validfrom > self._trust.max_validity:
+            allowed = self._trust.max_validity
+            raise InvalidInput("validity-too-long", f"valid for {expireafter - validfrom}, allowed {allowed}")
+
+    def _check_replay(self) -> None:
+        if self._require_not_run is not None:
+            self._require_not_run(self._envelope.digest, NO_OCCURRENCE, self._action.expireafter)
+
+    def _check_target(self) -> None:
+        enforced = parse_target(self._action.target).enforced()
+        if not enforced.matches(self._endpoint):
+            raise InvalidInput("not-targeted", f"{str(enforced)[:512]} does not match {self._endpoint.name}")
+
+    def _check_modules(self) -> None:
+        for number, operation in enumerate(self._action.operations, start=1):
+            module = load_module(operation.module)
+            if not module.is_supported():
+                raise InvalidInput("unsupported", f"operation {number}: {module.name} on this platform")
+            try:
+                decode_params(module.params, operation.parameters)
+            except InvalidInput as error:
+                raise InvalidInput(error.code, f"operation {number}, {module.name}: {error.detail}") from None
+
+    def _check_acl(self) -> None:
+        for operation in self._action.operations:
+            self._trust.acl.require(operation.module, self._signers)
+
+    def _check_limits(self) -> None:
+        count, allowed = len(self._action.operations), self._trust.limits.max_operations
+        if count > allowed:
+            raise InvalidInput("over-limit", f"{count} operations, at most {allowed} allowed")

@@ -1,0 +1,109 @@
+"""Actions run or judged by hand on the endpoint: `mig-agent action FILE` and `mig-agent verify FILE`.
+
+A signed action takes the same way as one from the broker: gate, journal, child. It needs the state directory
+for itself, so that there is one writer of the journal; while the resident holds it, it is refused.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+from agent.config import Baked
+from agent.facts import collect_facts, machine_id
+from agent.registry import module_names
+from agent.runtime.answers import NO_OCCURRENCE
+from agent.runtime.gate import Gate, RequireNotRun, Verdict, make_endpoint, make_trust
+from agent.runtime.identity import load_identity
+from agent.runtime.journal import Journal, read_journal
+from agent.runtime.loop import SelectorLoop
+from agent.runtime.state import lock_state_directory, open_state_directory
+from agent.runtime.supervisor import Answer, Supervisor
+from protocol.envelope import ACTION, decode_envelope
+from protocol.errors import EnvironmentFailure
+
+JOURNAL_FILE = "journal"
+_IDENTITY_FILE = "identity.json"
+
+
+def _collect_facts(baked: Baked, agent_id: str) -> Dict[str, Any]:
+    return collect_facts(
+        agent_id=agent_id, version=baked.version, tags=baked.config.tags, modules=module_names()
+    )
+
+
+def _make_gate(
+    body: bytes, baked: Baked, agent_id: str, now: datetime, require_not_run: RequireNotRun
+) -> Gate:
+    trust = make_trust(baked.keys, baked.acl, baked.config.max_validity_s, baked.config.limits)
+    endpoint = make_endpoint(_collect_facts(baked, agent_id))
+    return Gate(body, trust=trust, endpoint=endpoint, now=now, require_not_run=require_not_run)
+
+
+def judge_action(body: bytes, baked: Baked, directory: Path, now: datetime) -> Iterator[Verdict]:
+    """Yield the gate's verdicts on a delivery, up to the first refusal; nothing is written and nothing run.
+
+    Raises:
+        EnvironmentFailure: `state-failed`.
+        InvalidInput: `bad-config` or `bad-key`, of this agent's own.
+
+    """
+    # An agent that has never run has no id yet; no target that names one can match it.
+    agent_id = (
+        load_identity(directory, machine_id()).agent_id if (directory / _IDENTITY_FILE).exists() else ""
+    )
+    view = read_journal(directory / JOURNAL_FILE)
+    return _make_gate(body, baked, agent_id, now, view.require_not_run).judge()
+
+
+def run_action(body: bytes, baked: Baked, directory: Path, clock: Callable[[], datetime]) -> Dict[str, Any]:
+    """Run a signed action through gate and journal and return its `Result` as JSON members.
+
+    Raises:
+        Refusal: by the gate.
+        EnvironmentFailure: `state-in-use` while the agent runs as a service; `state-failed`, `disk-full`.
+        InvalidInput: `bad-config`, `bad-key` or `unsafe-file`, of this agent's own.
+
+    """
+    open_state_directory(directory)
+    with lock_state_directory(directory):
+        agent_id = load_identity(directory, machine_id()).agent_id
+        view = read_journal(directory / JOURNAL_FILE)
+        # Here for its words: what decides is the child's gate and the journal's insert.
+        _make_gate(body, baked, agent_id, clock(), view.require_not_run).admit()
+        journal = Journal(directory / JOURNAL_FILE, clock=clock)
+        try:
+            return _supervise(body, baked, agent_id, journal, clock)
+        finally:
+            journal.close()
+
+
+def _supervise(
+    body: bytes, baked: Baked, agent_id: str, journal: Journal, clock: Callable[[], datetime]
+) -> Dict[str, Any]:
+    loop = SelectorLoop()
+    answers: List[Answer] = []
+    # Not started: what a crash left in the journal is the resident's to answer.
+    supervisor = Supervisor(
+        loop=loop,
+        journal=journal,
+        baked=baked._replace(config=baked.config._replace(warm_child=False)),
+        agent_id=agent_id,
+        facts=lambda: _collect_facts(baked, agent_id),
+        clock=clock,
+        on_answer=answers.append,
+    )
+    try:
+        supervisor.submit(body, lambda: None)
+        loop.run_until(lambda: bool(answers) or supervisor.problem != "" or supervisor.is_idle)
+        if not answers:
+            raise EnvironmentFailure("child-failed", supervisor.problem or "judging it ended the child")
+        result: Dict[str, Any] = json.loads(answers[0].payload)
+        return result
+    finally:
+        supervisor.close()
+        loop.close()
+        # Its answer was for whoever asked here; cut short, there is none and it does not run again.
+        digest = decode_envelope(body, ACTION).digest
+        if journal.state_of(digest, NO_OCCURRENCE) is not None:
+            journal.mark_answered(digest, NO_OCCURRENCE)

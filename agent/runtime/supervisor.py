@@ -1,0 +1,387 @@
+"""Takes deliveries, has each judged and run by a child of its own, and answers; one at a time, in order.
+
+Rules:
+1. Size and type are checked here before anything else; what is left is judged by a child
+   (`agent.runtime.gate`).
+2. A child that admits an action waits for permission: the journal's insert, on the disk, then the delivery's
+   acknowledgement, then the record that it started; only then it may run.
+3. Steps 1 to 3 refused: counted, logged at a limited rate, acknowledged, never answered. A later refusal is
+   answered once for the same envelope. Neither enters the journal.
+4. A delivery that the journal holds unanswered is acknowledged and no more; an answered one is `replayed`.
+5. Where the journal cannot be written or no child can be started, the delivery stays unacknowledged and is
+   tried again: nothing is lost and nothing runs.
+6. Time is kept here: when it is over the child's whole group is killed and the answer says `timed-out`.
+7. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
+   `interrupted` and never runs again.
+
+Standard library only: the resident agent imports this module.
+"""
+
+import base64
+import logging
+import signal
+from collections import deque
+from datetime import datetime
+from typing import Any, Callable, Deque, Dict, Optional, Set
+
+from agent.config import Baked
+from agent.runtime import frames
+from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers, Problem
+from agent.runtime.frames import Frame
+from agent.runtime.journal import ACCEPTED, ANSWERED, Journal, JournalEntry
+from agent.runtime.launch import ChildProcess
+from agent.runtime.loop import Loop
+from agent.runtime.verdict import Verdict, decode_verdict
+from protocol.envelope import ACTION, decode_envelope
+from protocol.errors import CODES, EnvironmentFailure, InvalidInput
+from protocol.names import command_id
+from protocol.strictjson import decode_json, encode_json
+
+__all__ = ["Answer", "Supervisor"]
+
+_LOG = logging.getLogger("mig.agent.supervisor")
+JUDGE_S = 60.0  # importing, reading keys and judging take a fraction of a second on an idle machine
+GRACE_S = 2.0  # for a module that ends itself in time to send what it has
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+_JUDGEMENTS = 2
+_LAST_SILENT_STEP = 3
+
+
+def _acknowledge_nothing() -> None:
+    """Stand in for the acknowledgement of what comes from the journal."""
+
+
+class _Command:
+    """A delivery on its way; `entry` once the journal holds it."""
+
+    def __init__(
+        self, body: bytes, digest: str, acknowledge: Callable[[], None], entry: Optional[JournalEntry] = None
+    ) -> None:
+        self.body = body
+        self.digest = digest
+        self.acknowledge = acknowledge
+        self.entry = entry
+        self.judgements = 0
+        self.started: Optional[datetime] = None
+
+
+class Supervisor:
+    """Runs the commands of one agent.
+
+    Args:
+        loop: the process's event loop.
+        journal: open for writing; nobody else inserts into it.
+        baked: whom to obey, and limits.
+        agent_id: this agent's id.
+        facts: the endpoint's facts of now, for target and modules.
+        clock: now, aware UTC.
+        on_answer: takes each answer; signs and spools it, and then has the journal mark the command answered
+            unless `is_refusal`. It must not raise.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        journal: Journal,
+        baked: Baked,
+        agent_id: str,
+        facts: Callable[[], Dict[str, Any]],
+        clock: Callable[[], datetime],
+        on_answer: Callable[[Answer], None],
+    ) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._config = baked.config
+        self._trust_frame = _encode_trust(baked)
+        self._agent_id = agent_id
+        self._facts = facts
+        self._clock = clock
+        self._answers = Answers(journal=journal, agent_id=agent_id, clock=clock, on_answer=on_answer)
+        self._queue: Deque[_Command] = deque()
+        self._current: Optional[_Command] = None
+        self._child: Optional[ChildProcess] = None
+        self._is_child_ready = False
+        self._ending: Set[ChildProcess] = set()
+        self._timer: Any = None
+        self._hold: Any = None
+        self._retry_s = _FIRST_RETRY_S
+        self._is_closed = False
+        self.problem = ""  # why nothing can be run for now, in one line
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do: no command under way and none waiting."""
+        return self._current is None and not self._queue
+
+    # -- what the link calls ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Deal with what a crash left in the journal, and start the warm child."""
+        for entry in self._journal.unanswered():
+            if entry.state == ACCEPTED:
+                self._queue.append(_Command(entry.envelope, entry.digest, _acknowledge_nothing, entry))
+            else:
+                self._answers.interrupt(entry)
+        self._next()
+
+    def submit(self, body: bytes, acknowledge: Callable[[], None]) -> None:
+        """Take one delivery; `acknowledge` is called once: when it is refused, known, or in the journal."""
+        try:
+            digest = decode_envelope(body, ACTION).digest
+        except InvalidInput as error:
+            self._answers.count_silently(error.code)
+            acknowledge()
+            return
+        self._queue.append(_Command(body, digest, acknowledge))
+        self._next()
+
+    def close(self) -> None:
+        """Kill the child and take nothing more; what ran is answered `interrupted` by the next start."""
+        self._is_closed = True
+        self._queue.clear()
+        self._cancel(self._hold)
+        self._release()
+        for child in list(self._ending):
+            child.end()
+
+    # -- one command after the other ----------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Take the next command, if none is under way, and keep a child warm."""
+        while self._queue and self._current is None and self._hold is None:
+            command = self._queue.popleft()
+            known = None if command.entry else self._journal.state_of(command.digest, NO_OCCURRENCE)
+            if known is None:
+                self._judge(command)
+            elif known == ANSWERED:
+                self._refuse_replay(command)
+            else:
+                command.acknowledge()
+        if self._config.warm_child and self._child is None and self._hold is None and not self._is_closed:
+            self._start_child()
+
+    def _judge(self, command: _Command) -> None:
+        if self._child is None and not self._start_child():
+            self._queue.appendleft(command)
+            return
+        self._current = command
+        command.judgements += 1
+        told = {"now": self._clock().isoformat(), "facts": self._facts()}
+        self._timer = self._loop.call_later(JUDGE_S, self._on_slow_judgement)
+        self._send(frames.FACTS, encode_json(told))
+        self._send(frames.ENVELOPE, command.body)
+
+    def _send(self, kind: bytes, body: bytes = b"") -> None:
+        if self._child is not None:
+            self._child.send(kind, body)
+
+    def _release(self) -> None:
+        """Be done with the current command and its child."""
+        self._cancel(self._timer)
+        self._timer = self._current = None
+        child, self._child = self._child, None
+        if child is not None:
+            self._ending.add(child)
+            child.kill()
+
+    def _go_on(self) -> None:
+        self._release()
+        self._next()
+
+    def _try_later(self, command: Optional[_Command], why: str) -> None:
+        """Put a command back to the front, unacknowledged if it was, and wait before anything is tried."""
+        _LOG.warning("nothing can be run, trying again in %g s: %s", self._retry_s, why)
+        self.problem = why
+        self._release()
+        if command is not None:
+            command.judgements = 0
+            self._queue.appendleft(command)
+        self._hold = self._loop.call_later(self._retry_s, self._resume)
+        self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
+
+    def _resume(self) -> None:
+        self._hold = None
+        self._next()
+
+    def _cancel(self, handle: Any) -> None:
+        if handle is not None:
+            self._loop.cancel(handle)
+
+    # -- the child ----------------------------------------------------------------------------------------
+
+    def _start_child(self) -> bool:
+        self._is_child_ready = False
+        try:
+            child = ChildProcess(
+                loop=self._loop,
+                expect=frozenset({frames.READY, frames.VERDICT, frames.ANSWER}),
+                on_frame=self._on_frame,
+                on_end=lambda status: self._on_end(child, status),
+            )
+        except EnvironmentFailure as error:
+            self._try_later(None, str(error))
+            return False
+        self._child = child
+        self._send(frames.TRUST, self._trust_frame)
+        return True
+
+    def _on_frame(self, frame: Frame) -> None:
+        command = self._current
+        if frame.kind == frames.READY:
+            self._is_child_ready = True
+            self.problem = ""
+            self._retry_s = _FIRST_RETRY_S
+        elif command is not None and frame.kind == frames.VERDICT and command.started is None:
+            self._on_verdict(command, frame.body)
+        elif command is not None and frame.kind == frames.ANSWER and command.started is not None:
+            self._finish(command, "done", results=frame.body)
+        elif self._child is not None:
+            self._child.kill()  # out of order: its end is dealt with as any other
+
+    def _on_end(self, child: ChildProcess, status: Optional[int]) -> None:
+        """Deal with the end of a child that nobody here ended."""
+        self._ending.discard(child)
+        if child is not self._child:
+            return
+        command = self._current
+        _LOG.warning("a child ended by itself: status %s, %s", status, child.complaint or "no complaint")
+        if command is None or not self._is_child_ready:
+            self._try_later(command, "a child did not start")
+        elif command.started is None:
+            self._judge_again(command)
+        else:
+            self._finish(command, "failed", _explain_end(status, self._config.limits.cpu_s))
+
+    def _on_slow_judgement(self) -> None:
+        self._timer = None
+        if self._current is None:
+            return
+        if self._is_child_ready:
+            self._judge_again(self._current)
+        else:
+            self._try_later(self._current, "a child did not start in time")
+
+    def _judge_again(self, command: _Command) -> None:
+        """Give a command whose judging ended the child one more, then drop it: it must not come for ever."""
+        self._release()
+        if command.judgements < _JUDGEMENTS:
+            self._queue.appendleft(command)
+            self._next()
+        elif command.entry is not None:
+            self._current = command
+            self._finish(command, "failed", Problem("child-failed", 0, "judging it ended the child"))
+        else:
+            self._answers.count_silently("child-failed")
+            command.acknowledge()
+            self._next()
+
+    # -- verdicts and answers -----------------------------------------------------------------------------
+
+    def _on_verdict(self, command: _Command, body: bytes) -> None:
+        try:
+            verdict = decode_verdict(body)
+        except InvalidInput as error:
+            _LOG.error("a child's verdict cannot be read: %s", error)
+            self._judge_again(command)
+            return
+        if verdict.problem is not None:
+            self._refuse(command, verdict.problem, verdict.action_id)
+        else:
+            self._permit(command, self._make_entry(command, verdict))
+
+    def _make_entry(self, command: _Command, verdict: Verdict) -> JournalEntry:
+        return JournalEntry(
+            digest=command.digest,
+            occurrence=NO_OCCURRENCE,
+            command_id=command_id(verdict.action_id, self._agent_id, NO_OCCURRENCE),
+            action_id=verdict.action_id,
+            name=verdict.name,
+            signers=verdict.signers,
+            modules=verdict.modules,
+            expireafter=verdict.expireafter,
+            envelope=command.body,
+        )
+
+    def _permit(self, command: _Command, entry: JournalEntry) -> None:
+        """Step 6 and rule 2: what is on the disk, and only that, may run."""
+        try:
+            if command.entry is None:
+                is_permitted = self._journal.insert(entry)
+                command.acknowledge()
+                if not is_permitted:
+                    self._go_on()
+                    return
+                command.entry = entry
+            self._journal.mark_started(command.digest, NO_OCCURRENCE)
+        except InvalidInput as error:
+            self._refuse(command, Problem(error.code, 6, error.detail), entry.action_id)
+            return
+        except EnvironmentFailure as error:
+            self._try_later(command, str(error))
+            return
+        command.started = self._clock()
+        self._cancel(self._timer)
+        limit_s = self._config.limits.wall_s + GRACE_S
+        self._timer = self._loop.call_later(limit_s, lambda: self._on_time_over(command))
+        _LOG.info("running command %s of action %s", entry.command_id, entry.action_id)
+        self._send(frames.PERMIT)
+
+    def _on_time_over(self, command: _Command) -> None:
+        self._timer = None
+        detail = f"killed after {self._config.limits.wall_s} s"
+        self._finish(command, "timed-out", Problem("timed-out", 0, detail))
+
+    def _finish(
+        self, command: _Command, status: str, problem: Optional[Problem] = None, results: bytes = b""
+    ) -> None:
+        """Answer a command that stands in the journal, and go on."""
+        entry = command.entry
+        if entry is None:
+            raise ValueError("a command that is not in the journal cannot have run")
+        self._release()
+        self._answers.answer(entry, command.started or self._clock(), status, problem, results)
+        self._next()
+
+    def _refuse_replay(self, command: _Command) -> None:
+        # These very bytes passed the gate once, so their id has its shape.
+        action_id = decode_json(decode_envelope(command.body, ACTION).payload)["id"]
+        self._answers.refuse(
+            command.body, command.digest, Problem("replayed", 6, CODES["replayed"].text), action_id
+        )
+        command.acknowledge()
+
+    def _refuse(self, command: _Command, problem: Problem, action_id: str) -> None:
+        if command.entry is not None:
+            self._finish(command, "refused", problem)
+            return
+        if problem.step <= _LAST_SILENT_STEP or not action_id:
+            self._answers.count_silently(problem.code)
+        else:
+            self._answers.refuse(command.body, command.digest, problem, action_id)
+        command.acknowledge()
+        self._go_on()
+
+
+def _encode_trust(baked: Baked) -> bytes:
+    config = baked.config
+    return encode_json(
+        {
+            "keys": [base64.b64encode(key).decode("ascii") for key in baked.keys],
+            "acl": baked.acl,
+            "limits": config.limits._asdict(),
+            "max_validity_s": config.max_validity_s,
+        }
+    )
+
+
+def _explain_end(status: Optional[int], cpu_s: int) -> Problem:
+    """Say why a child that was running ended, by its exit status."""
+    if status == -signal.SIGXCPU:
+        return Problem("over-limit", 0, f"it used {cpu_s} s of processor time")
+    if status is not None and status < 0:
+        return Problem("child-failed", 0, f"the process that ran it was ended by signal {-status}")
+    return Problem(
+        "child-failed", 0, f"the process that ran it ended with status {status}, without an answer"
+    )

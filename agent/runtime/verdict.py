@@ -1,0 +1,98 @@
+"""What the gate says of a delivery, as the child tells it to the resident: one small JSON document.
+
+The resident believes it as far as it must: which action it was and who signed, for journal and log. Whether
+it may run, under which digest, and what its command is called, the resident knows by itself. Standard library
+only: the resident agent imports this module.
+"""
+
+from typing import Dict, Iterable, NamedTuple, Optional, Tuple
+
+from agent.runtime.answers import Problem, clean_text
+from protocol.errors import CODES, InvalidInput
+from protocol.names import ACTION_ID, is_fingerprint
+from protocol.strictjson import decode_json, encode_json
+
+_LAST_STEP = 10
+_MAX_NAME = 200
+_MAX_LIST = 64
+_MAX_SECONDS = 253402300800  # the year 10000, where RFC 3339 ends
+
+
+class Verdict(NamedTuple):
+    """A decoded verdict: `problem` is None where the gate admits the action.
+
+    `action_id` may be empty where it refuses. `expireafter` is in Unix seconds, rounded up.
+    """
+
+    problem: Optional[Problem]
+    action_id: str
+    name: str = ""
+    signers: Tuple[str, ...] = ()
+    modules: Tuple[str, ...] = ()
+    expireafter: int = 0
+
+
+def encode_refused(*, step: int, code: str, detail: str, action_id: str) -> bytes:
+    """Encode the verdict on an action that the gate refuses."""
+    return encode_json({"step": step, "code": code, "detail": clean_text(detail), "action_id": action_id})
+
+
+def encode_admitted(
+    *, action_id: str, name: str, signers: Iterable[str], modules: Iterable[str], expireafter: int
+) -> bytes:
+    """Encode the verdict on an action that the gate admits."""
+    return encode_json(
+        {
+            "step": 0,
+            "action_id": action_id,
+            "name": clean_text(name, _MAX_NAME),
+            "signers": sorted(signers),
+            "modules": list(modules),
+            "expireafter": expireafter,
+        }
+    )
+
+
+def decode_verdict(body: bytes) -> Verdict:
+    """Decode a verdict.
+
+    Raises:
+        InvalidInput: `bad-json` or `bad-document`.
+
+    """
+    members = decode_json(body)
+    try:
+        verdict = _read_refused(members) if members["step"] else _read_admitted(members)
+    except (KeyError, TypeError, AttributeError):
+        raise InvalidInput("bad-document", "a verdict lacks a member") from None
+    if verdict is None:
+        raise InvalidInput("bad-document", "a verdict has a member that cannot be")
+    return verdict
+
+
+def _read_refused(members: Dict[str, object]) -> Optional[Verdict]:
+    step, code, detail = members["step"], members["code"], members["detail"]
+    action_id = members["action_id"]
+    if not (isinstance(step, int) and 0 < step <= _LAST_STEP and isinstance(detail, str)):
+        return None
+    if not (isinstance(code, str) and code in CODES and isinstance(action_id, str)):
+        return None
+    if action_id and not ACTION_ID.match(action_id):
+        return None
+    return Verdict(Problem(code, step, detail), action_id)
+
+
+def _read_admitted(members: Dict[str, object]) -> Optional[Verdict]:
+    action_id, name, expireafter = members["action_id"], members["name"], members["expireafter"]
+    signers, modules = members["signers"], members["modules"]
+    if not (isinstance(action_id, str) and ACTION_ID.match(action_id) and isinstance(name, str)):
+        return None
+    if not (isinstance(expireafter, int) and 0 < expireafter < _MAX_SECONDS):
+        return None
+    if not (isinstance(signers, list) and isinstance(modules, list) and len(modules) <= _MAX_LIST):
+        return None
+    if not all(isinstance(signer, str) and is_fingerprint(signer) for signer in signers):
+        return None
+    if not all(isinstance(module, str) for module in modules):
+        return None
+    return Verdict(None, action_id, name[:_MAX_NAME], tuple(signers), tuple(modules), expireafter)

@@ -1,0 +1,69 @@
+"""An endpoint for the tests: what is baked into an agent that trusts given investigators, and signed actions."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import uuid4
+
+from agent.config import AgentLimits, Baked, decode_config
+from protocol.envelope import ACTION, Envelope, encode_envelope
+from tests.support.gpg import Investigator
+
+AGENT_ID = "0123456789abcdef0123456789abcdef"
+FACTS: dict[str, Any] = {
+    "id": AGENT_ID,
+    "name": "web1.example.net",
+    "os": "linux",
+    "arch": "amd64",
+    "ident": "Debian GNU/Linux 12 (bookworm)",
+    "version": "1",
+    "tags": {"operator": "it"},
+    "environment": {"init": "systemd"},
+    "modules": ["agentinfo", "file"],
+}
+
+
+def utc_now() -> datetime:
+    """Return the real time."""
+    return datetime.now(timezone.utc)
+
+
+def make_baked(
+    investigators: Sequence[Investigator], *, limits: AgentLimits | None = None, **config: Any
+) -> Baked:
+    """Return what an agent carries that lets any of these investigators run everything."""
+    weights = {investigator.fingerprint: 1 for investigator in investigators}
+    table = {
+        "relay": "amqp://127.0.0.1:5672/mig",
+        "broker": "mig",
+        "acl": {"default": {"minimum_weight": 1, "investigators": weights}},
+        "limits": (limits or AgentLimits())._asdict(),
+        **config,
+    }
+    decoded = decode_config(table)
+    keys = tuple(investigator.public_key for investigator in investigators)
+    return Baked(decoded, keys, "1", "test", decoded.acl)
+
+
+def make_action(**changes: Any) -> dict[str, Any]:
+    """Return a complete action for every endpoint, valid from a minute ago, with some members changed."""
+    now = utc_now()
+    action = {
+        "id": f"018f0000-0000-7000-8000-{uuid4().hex[:12]}",
+        "name": "What are you?",
+        "target": "os = 'linux'",
+        "validfrom": (now - timedelta(seconds=60)).isoformat(),
+        "expireafter": (now + timedelta(minutes=5)).isoformat(),
+        "operations": [{"module": "agentinfo", "parameters": {}}],
+        "syntaxversion": 2,
+        **changes,
+    }
+    return {name: value for name, value in action.items() if value is not None}
+
+
+def sign_action(*signers: Investigator, payload: bytes | None = None, **changes: Any) -> bytes:
+    """Return the envelope, as delivered, of an action that each of these investigators signed."""
+    data = json.dumps(make_action(**changes)).encode() if payload is None else payload
+    signatures = tuple(signer.sign(ACTION, data).signatures[0] for signer in signers)
+    return encode_envelope(Envelope(ACTION, data, signatures))
