@@ -191,8 +191,11 @@ class ActionStore(StorePart):
         )
         page: list[ResultRow] = []
         size = 0
-        with self._database.reading() as connection:
-            for row in connection.execution_options(yield_per=_FETCH).execute(statement):
+        with (
+            self._database.reading() as connection,
+            connection.execution_options(yield_per=_FETCH).execute(statement) as rows,
+        ):
+            for row in rows:
                 page.append(msgspec.convert(row._mapping, ResultRow))  # noqa: SLF001  (public name)
                 size += len(page[-1].envelope)
                 if size >= MAX_PAGE_BYTES:
@@ -223,4 +226,5 @@ def _count_commands(connection: sa.Connection, action_ids: Sequence[str]) -> dic
 
 
 def _action_row(row: sa.Row[tuple[object, ...]], counts: dict[str, int]) -> ActionRow:
-    return msgspec.convert({**row._mapping, "counts": counts}, ActionRow)  # noqa: SLF001  (public name)
+    columns = {str(key): value for key, value in row._mapping.items()}  # noqa: SLF001  (public name)
+    return msgspec.convert({**columns, "counts": counts}, ActionRow)

@@ -84,7 +84,7 @@ async def list_actions(services: Services, limit: Limit = 100, offset: Offset = 
     tags=["actions"],
     guards=[needs("read")],
     security=SECURED,
-    responses=refusals(401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 503),
 )
 async def show_action(services: Services, action_id: str) -> StoredAction:
     """Return one action with the envelope that agents get."""
@@ -97,7 +97,7 @@ async def show_action(services: Services, action_id: str) -> StoredAction:
     tags=["actions"],
     guards=[needs("read")],
     security=SECURED,
-    responses=refusals(401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 503),
 )
 async def list_commands(services: Services, action_id: str) -> Roster:
     """Return everyone who was asked, and how far each is."""

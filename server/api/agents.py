@@ -56,7 +56,7 @@ async def find_agents(
     tags=["agents"],
     guards=[needs("read")],
     security=SECURED,
-    responses=refusals(401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 503),
 )
 async def show_agent(services: Services, agent_id: str) -> Agent:
     """Return one agent."""

@@ -24,7 +24,7 @@ _CHECKSUM = ".sha256"
     summary="Download an agent, or with .sha256 its checksum",
     tags=["downloads"],
     media_type="application/octet-stream",
-    responses=refusals(404),
+    responses=refusals(400, 404),
 )
 async def download_agent(services: Services, platform: str) -> File | Response[str]:
     """Return the file `mig-agent-PLATFORM`; `PLATFORM.sha256` returns the line that `sha256sum -c` reads."""

@@ -1,0 +1,38 @@
+"""The databases that the store is held on."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.database import Database
+from server.migrations import migrate
+from server.store import Store
+from tests.support.postgres import make_database, private_postgres
+
+__all__ = ["private_postgres"]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty migrated database of each kind."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'mig.sqlite'}"
+    else:
+        server = request.getfixturevalue("private_postgres")
+        name = f"store{next(_numbers)}"
+        make_database(server, name)
+        url = server.replace("/mig?", f"/{name}?")
+    opened = Database(url)
+    migrate(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    """A store over an empty database of each kind."""
+    return Store(database)

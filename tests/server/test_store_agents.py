@@ -1,0 +1,147 @@
+"""Agents in the store, on each database."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from protocol.errors import InvalidInput
+from protocol.target import parse_target
+from server.rows import AgentStatus
+from server.store import Store
+from tests.support.fleet import NOW, FleetAgent, create, make_action, states
+
+UNSTORABLE = ["nul\0byte", "lone \ud800 surrogate"]
+
+
+def names(store: Store, text: str) -> list[str]:
+    total, rows = store.find_agents(parse_target(text), NOW, 100, 0)
+    assert total == len(rows)
+    return [row.name for row in rows]
+
+
+def test_an_agent_is_enrolled_once_and_keeps_what_it_was(store: Store) -> None:
+    agent = FleetAgent(store)
+    again = store.enrol_agent(agent.id, agent.public_key, "approval", NOW + timedelta(days=1))
+    assert (again.enrolment, again.enrolled, again.public_key) == ("enrolled", NOW, agent.public_key)
+    assert store.get_agent(agent.id) == again
+    assert store.get_agent("0" * 32) is None
+
+
+def test_a_heartbeat_is_kept_with_the_skew_of_its_clock(store: Store) -> None:
+    agent = FleetAgent(store)
+    store.save_heartbeat(agent.heartbeat(NOW + timedelta(minutes=7), tags={"a": "b"}), NOW)
+    row = store.get_agent(agent.id)
+    assert row is not None
+    assert (row.clock_skew_s, row.heartbeattime, row.tags, row.environment) == (
+        420,
+        NOW,
+        {"a": "b"},
+        {"init": "systemd"},
+    )
+    assert row.modules == ("agentinfo", "file")
+
+
+@pytest.mark.parametrize("text", UNSTORABLE)
+@pytest.mark.parametrize("member", ["name", "ident", "tag", "tag key", "environment", "module"])
+def test_text_that_no_database_can_hold_is_refused_and_changes_nothing(
+    store: Store, member: str, text: str
+) -> None:
+    agent = FleetAgent(store)
+    changed: dict[str, dict[str, Any]] = {
+        "name": {"name": text},
+        "ident": {"ident": text},
+        "tag": {"tags": {"operator": text}},
+        "tag key": {"tags": {text: "it"}},
+        "environment": {"environment": {"init": text}},
+        "module": {"modules": (text,)},
+    }
+    before = store.get_agent(agent.id)
+    with pytest.raises(InvalidInput, match="bad-document: heartbeat holds a character"):
+        store.save_heartbeat(agent.heartbeat(**changed[member]), NOW + timedelta(minutes=1))
+    assert store.get_agent(agent.id) == before
+
+
+def test_a_heartbeat_of_an_unknown_or_revoked_agent_changes_nothing(store: Store) -> None:
+    agent = FleetAgent(store)
+    assert store.save_heartbeat(agent.heartbeat(agent="0" * 32), NOW) == []
+    store.revoke_agent(agent.id, NOW)
+    store.save_heartbeat(agent.heartbeat(name="other"), NOW)
+    row = store.get_agent(agent.id)
+    assert row is not None
+    assert row.name == "web1"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "status"),
+    [(0, "online"), (149, "online"), (150, "idle"), (1199, "idle"), (1200, "offline"), (-60, "online")],
+)
+def test_the_status_follows_the_age_of_the_heartbeat(store: Store, age_s: int, status: str) -> None:
+    row = store.get_agent(FleetAgent(store).id)
+    assert row is not None
+    assert row.status(NOW + timedelta(seconds=age_s)) == AgentStatus(status)
+
+
+def test_enrolment_overrules_the_heartbeat(store: Store) -> None:
+    agent = FleetAgent(store, policy="approval")
+    row = store.get_agent(agent.id)
+    assert row is not None
+    assert row.status(NOW) is AgentStatus.PENDING
+    assert store.approve_agent(agent.id, NOW).status(NOW) is AgentStatus.ONLINE
+    assert store.revoke_agent(agent.id, NOW).status(NOW) is AgentStatus.REVOKED
+
+
+def test_an_agent_that_never_said_anything_is_offline(store: Store) -> None:
+    assert store.enrol_agent("1" * 32, b"k" * 32, "open", NOW).status(NOW) is AgentStatus.OFFLINE
+
+
+def test_approving_or_revoking_nobody_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidInput, match="not-found: no agent"):
+        store.approve_agent("0" * 32, NOW)
+    with pytest.raises(InvalidInput, match="not-found: no agent"):
+        store.revoke_agent("0" * 32, NOW)
+
+
+def test_agents_are_found_by_target_and_in_pages(store: Store) -> None:
+    for name in ("web1", "web2", "db1"):
+        FleetAgent(store, name)
+    assert names(store, "name LIKE 'web%'") == ["web1", "web2"]
+    assert names(store, "tags->>'operator' = 'it' AND NOT name = 'web2'") == ["db1", "web1"]
+    assert names(store, "status = 'online'") == ["db1", "web1", "web2"]
+    assert names(store, "os = 'windows'") == []
+    assert [row.name for row in store.find_agents(None, NOW, 2, 1)[1]] == ["web1", "web2"]
+    total, page = store.find_agents(parse_target("os = 'linux'"), NOW, 1, 1)
+    assert (total, [row.name for row in page]) == (3, ["web1"])
+
+
+def test_a_target_finds_agents_that_are_not_enrolled_only_where_it_names_a_status(store: Store) -> None:
+    FleetAgent(store, "in")
+    FleetAgent(store, "waiting", policy="approval")
+    store.revoke_agent(FleetAgent(store, "out").id, NOW)
+    assert names(store, "os = 'linux'") == ["in"]
+    assert names(store, "status = 'pending'") == ["waiting"]
+    assert names(store, "os = 'linux' AND status <> 'online'") == ["out", "waiting"]
+    assert store.find_agents(None, NOW, 10, 0)[0] == 3
+    assert store.find_commanded(parse_target("status = 'pending'"), NOW) == []
+
+
+def test_a_heartbeat_acknowledges_the_agents_own_commands_only(store: Store) -> None:
+    mine, other = FleetAgent(store, "mine"), FleetAgent(store, "other")
+    action = make_action()
+    create(store, action, mine, other)
+    ids = (mine.command(action), other.command(action), "f" * 32)
+    changes = store.save_heartbeat(mine.heartbeat(commands=ids), NOW)
+    assert [(change.agent_name, change.state.value, change.seq) for change in changes] == [
+        ("mine", "acknowledged", None)
+    ]
+    assert states(store, action) == {"mine": "acknowledged", "other": "pending"}
+    assert store.save_heartbeat(mine.heartbeat(commands=ids), NOW) == []
+
+
+def test_revoking_an_agent_cancels_what_waits_for_it(store: Store) -> None:
+    agent = FleetAgent(store)
+    action = make_action()
+    create(store, action, agent)
+    store.revoke_agent(agent.id, NOW)
+    assert states(store, action) == {"web1": "cancelled"}
+    assert store.pending_commands(NOW, 10) == []
