@@ -74,7 +74,9 @@ def prefilter(
     """
     if dialect_name not in {"sqlite", "postgresql"}:
         return sa.true()
-    return _Prefilter(table, dialect_name == "sqlite", now).on(target.tree, negated=False)
+    builder = _Prefilter(table, dialect_name == "sqlite", now)
+    condition = builder.on(target.tree, negated=False)
+    return sa.or_(condition, *builder.cut_short.values())
 
 
 class _Prefilter:
@@ -82,6 +84,8 @@ class _Prefilter:
         self._columns = table.c
         self._is_sqlite = is_sqlite
         self._now = now
+        self.cut_short: dict[str, Condition] = {}
+        """By column: rows of which SQLite reads a text only up to a NUL; they are all let through."""
 
     def on(self, node: Node, *, negated: bool) -> Condition:
         """Return a condition that is true at least where the node (or its negation) is."""
@@ -102,7 +106,8 @@ class _Prefilter:
             return sa.true()
         if isinstance(leaf, IsNull):
             return text.is_(None) if leaf.negated is negated else text.is_not(None)
-        return sa.or_(self._on_found(leaf, text, negated=negated), *self._cut_short(leaf))
+        self._note_cut_short(leaf)
+        return self._on_found(leaf, text, negated=negated)
 
     def _on_found(self, leaf: Compare | Like | Regex | OneOf, text: Text, *, negated: bool) -> Condition:
         if isinstance(leaf, Compare):
@@ -136,14 +141,11 @@ class _Prefilter:
             return sa.func.jsonb_extract_path_text(column, field.key, type_=sa.Text)
         return None
 
-    def _cut_short(self, leaf: Compare | Like | Regex | OneOf) -> list[Condition]:
-        """Return conditions that let those rows through of which SQLite reads a text only up to a NUL."""
-        column = sa.type_coerce(self._columns[leaf.field.column], sa.Text)
-        if self._is_sqlite and leaf.field.key is not None:
-            return [sa.func.instr(column, "\\u0000") > 0]
-        if self._is_sqlite and isinstance(leaf, Like):
-            return [sa.func.instr(column, sa.func.char(0)) > 0]
-        return []
+    def _note_cut_short(self, leaf: Compare | Like | Regex | OneOf) -> None:
+        name, is_json = leaf.field.column, leaf.field.key is not None
+        if self._is_sqlite and (is_json or isinstance(leaf, Like)):
+            nul = "\\u0000" if is_json else sa.func.char(0)
+            self.cut_short[name] = sa.func.instr(sa.type_coerce(self._columns[name], sa.Text), nul) > 0
 
     def _on_platform(self, node: Node) -> Condition:
         seen = self._columns["heartbeattime"]
