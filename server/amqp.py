@@ -65,7 +65,7 @@ def parse_url(url: str) -> pika.URLParameters:
 def _away(reason: BaseException) -> EnvironmentFailure:
     # pika nests the reason in the exceptions of its workflow; the innermost says it in the fewest words.
     while True:
-        nested = [*getattr(reason, "exceptions", ()), *reason.args]
+        nested = [*reason.args, *getattr(reason, "exceptions", ()), getattr(reason, "exception", None)]
         inner = [item for item in nested if isinstance(item, BaseException)]
         if not inner:
             break

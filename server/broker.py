@@ -104,12 +104,12 @@ class PrivateBroker:
         outlives_parent: bool = False,
         installed: Path = _INSTALLED,
     ) -> None:
-        self._directory = directory.absolute()
-        self._auth_listen = auth_listen
+        self.directory = directory.absolute()
+        self.auth_listen = auth_listen
         self._outlives_parent = outlives_parent
         self._installed = installed
-        self._epmd = Daemon(self._directory, "epmd")
-        self._node = Daemon(self._directory, "rabbitmq")
+        self._epmd = Daemon(self.directory, "epmd")
+        self._node = Daemon(self.directory, "rabbitmq")
 
     @property
     def url(self) -> str:
@@ -134,7 +134,7 @@ class PrivateBroker:
 
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._state_file.exists():
                 amqp, distribution, epmd = _free_ports(3)
                 state = State(
@@ -191,11 +191,11 @@ class PrivateBroker:
 
     @property
     def _url_file(self) -> Path:
-        return self._directory / "url"
+        return self.directory / "url"
 
     @property
     def _state_file(self) -> Path:
-        return self._directory / "state.json"
+        return self.directory / "state.json"
 
     def _read_state(self) -> State:
         try:
@@ -206,17 +206,17 @@ class PrivateBroker:
     def _write_files(self) -> None:
         state = self._read_state()
         for name in ("log", "data", "home", "none"):
-            (self._directory / name).mkdir(mode=0o700, exist_ok=True)
-        (self._directory / "enabled_plugins").write_text("[rabbitmq_auth_backend_http].\n", encoding="ascii")
+            (self.directory / name).mkdir(mode=0o700, exist_ok=True)
+        (self.directory / "enabled_plugins").write_text("[rabbitmq_auth_backend_http].\n", encoding="ascii")
         text = _CONFIG.format(
             amqp=state.amqp,
             account=ACCOUNT,
             password=state.password,
             vhost=VHOST,
-            auth=self._auth_listen,
+            auth=self.auth_listen,
             max_message_bytes=MAX_MESSAGE_BYTES,
         )
-        _write_private(self._directory / "rabbitmq.conf", text)
+        _write_private(self.directory / "rabbitmq.conf", text)
 
     def _require_free_ports(self) -> None:
         state = self._read_state()
@@ -238,7 +238,7 @@ class PrivateBroker:
 
     def _environment(self) -> dict[str, str]:
         state = self._read_state()
-        inside = str(self._directory)
+        inside = str(self.directory)
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
@@ -278,11 +278,14 @@ class PrivateBroker:
                 )
 
     def _last_lines(self) -> str:
+        """Return what the node said of its end: Erlang names the cause first and buries it in state."""
         lines: list[str] = []
-        for path in (self._directory / "log" / "node.log", self._node.output):
+        for path in (self.directory / "log" / "node.log", self._node.output):
             if path.exists():
-                lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-        return "\n".join(line for line in lines if line.strip())
+                text = path.read_text(encoding="utf-8", errors="replace")
+                lines += [line for line in text.splitlines() if line.strip()]
+        errors = [line for line in lines if "[error]" in line]
+        return "\n".join(errors[:_LOG_LINES] or lines[-_LOG_LINES:])
 
 
 def _find_programs(installed: Path) -> tuple[Path, Path]:

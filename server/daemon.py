@@ -113,16 +113,12 @@ class Daemon:
 
         """
         self.release()
-        try:
-            if self._signal_and_wait(signal.SIGTERM, patience_s):
-                return
-            if not self._signal_and_wait(signal.SIGKILL, _KILL_S):
-                raise EnvironmentFailure(
-                    "state-failed", f"{self._name} cannot be ended; see {self._pid_file}"
-                )
-        finally:
-            if self._process is not None:
-                self._process.poll()
+        if not self._signal_and_wait(signal.SIGTERM, patience_s) and not self._signal_and_wait(
+            signal.SIGKILL, _KILL_S
+        ):
+            raise EnvironmentFailure("state-failed", f"{self._name} cannot be ended; see {self._pid_file}")
+        if self._process is not None:
+            self._process.wait(_KILL_S)  # our child: it has let go of the lock, and is about to end
 
     def _signal_and_wait(self, number: signal.Signals, wait_s: float) -> bool:
         if not self.is_running():

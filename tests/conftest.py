@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.broker import broker, clean_broker  # noqa: F401  (fixtures)
 from tests.support.gpg import Investigator, temporary_investigator
 
 # Machines are noisy: no test may fail by the clock. The seed is random; a failure prints how to repeat it.
