@@ -101,6 +101,8 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     coverage = Coverage(context.note, max_errors=plan.max_errors)
     try:
         for match in scan(plan, coverage=coverage, check=context.check, truncate=context.truncate):
+            # Before each record, since a reader that has enough never comes back for the end.
+            context.statistics.update(coverage.statistics())
             yield _record(plan, match)
     finally:
         context.statistics.update(coverage.statistics())

@@ -57,7 +57,9 @@ class Coverage:
         self._note(f"{path_text(path)}: has a line of more than 16 MiB, which was matched in pieces")
 
     def finish(self) -> None:
-        """Say how many errors were not named."""
+        """Say in words what is only counted."""
+        if self.skipped["directory-link"]:
+            self._note(f"links to directories, not followed: {self.skipped['directory-link']}")
         withheld = self.errors - self._max_errors
         if self._max_errors and withheld > 0:
             self._note(f"{withheld} further errors withheld (maxerrors {self._max_errors})")

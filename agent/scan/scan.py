@@ -30,26 +30,26 @@ def scan(
     finder = RootFinder(plan, coverage, check)
     walker = Walker(plan, finder.roots, coverage=coverage, mounts=mounts, closed=closed, check=check)
     inspector = Inspector(plan, coverage=coverage, mounts=mounts, closed=closed, check=check)
-    with closing(walker.batches()) as batches:
-        for batch in batches:
-            for match in inspector.inspect(batch):
-                limit = plan.searches[match.search].matchlimit
-                # A search is cut only when there is a match beyond its limit; exactly as many is complete.
-                if limit and counts[match.search] >= limit:
-                    closed.add(match.search)
-                    truncate(
-                        f"search {plan.searches[match.search].label}: stopped at its matchlimit of {limit};"
-                        " there are more matches"
-                    )
-                    continue
-                counts[match.search] += 1
-                yield match
-            if len(closed) == len(plan.searches):
-                break
-    _note_unused(plan, finder.globs, coverage, closed)
-    if coverage.skipped["directory-link"]:
-        coverage.note(f"links to directories, not followed: {coverage.skipped['directory-link']}")
-    coverage.finish()
+    try:
+        with closing(walker.batches()) as batches:
+            for batch in batches:
+                for match in inspector.inspect(batch):
+                    search = plan.searches[match.search]
+                    # A search is cut only when there is a match beyond its limit: exactly as many is complete.
+                    if search.matchlimit and counts[match.search] >= search.matchlimit:
+                        closed.add(match.search)
+                        truncate(
+                            f"search {search.label}: stopped at its matchlimit of {search.matchlimit};"
+                            " there are more matches"
+                        )
+                        continue
+                    counts[match.search] += 1
+                    yield match
+                if len(closed) == len(plan.searches):
+                    break
+        _note_unused(plan, finder.globs, coverage, closed)
+    finally:
+        coverage.finish()
 
 
 def _note_unused(plan: Plan, globs: List[GlobUse], coverage: Coverage, closed: Set[int]) -> None:
