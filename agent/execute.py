@@ -5,7 +5,7 @@ here: an operation found something when it has a record. What is cut by a limit 
 """
 
 import time
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import msgspec
 
@@ -40,14 +40,15 @@ def _collect(records: Iterator[Any], context: Context) -> Tuple[Dict[str, Any], 
 class _Kept:
     """Remembers what was yielded before a run was ended from outside."""
 
-    def __init__(self, records: Iterator[Any], context: Context) -> None:
-        self._records = records
+    def __init__(self, start: Callable[[], Iterator[Any]], context: Context) -> None:
+        self._start = start
         self._context = context
         self.status: OperationStatus = "ok"
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from self._records
+            # Called only here: a module need not be a generator, and may fail before its first record.
+            yield from self._start()
         except DeadlineReached:
             self.status = "timed-out"
             self._context.truncate(f"stopped after {self._context.limits.wall_s:g} s")
@@ -66,7 +67,7 @@ class _Kept:
 def run_module(module: Module, parameters: Any, context: Context) -> OperationResult:
     """Run one module on decoded parameters and return its result, whatever happens in it."""
     began, cpu = time.monotonic(), time.process_time()
-    kept = _Kept(module.run(parameters, context), context)
+    kept = _Kept(lambda: module.run(parameters, context), context)
     records = _collect(iter(kept), context)
     context.statistics.setdefault("duration_s", round(time.monotonic() - began, 6))
     context.statistics.setdefault("cpu_s", round(time.process_time() - cpu, 6))

@@ -1,8 +1,8 @@
-"""An endpoint for the tests: what is baked into an agent that trusts given investigators, and signed actions."""
+"""An endpoint for the tests: an agent that trusts given investigators, and signed actions for it."""
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ FACTS: dict[str, Any] = {
 
 def utc_now() -> datetime:
     """Return the real time."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def make_baked(
