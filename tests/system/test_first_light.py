@@ -1,0 +1,86 @@
+"""The whole way on real parts: an investigator asks, an endpoint answers."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gpg import Investigator
+from tests.support.platform import ROOT, Platform, running_platform, wait_until
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Iterator[Platform]:
+    with running_platform(tmp_path_factory.mktemp("platform"), ada, "one", "two") as running:
+        yield running
+
+
+def test_a_question_is_answered_by_every_agent_with_its_coverage(platform: Platform) -> None:
+    answers, summary = platform.mig_json("file", "--path", "/etc", "--name", "^passwd$")
+    assert len(answers) == 2
+    for answer in answers:
+        assert answer["status"] == "ok"
+        assert [record["path"] for record in answer["records"]] == ["/etc/passwd"]
+        assert answer["statistics"]["files_seen"] > 0
+    assert summary["exit"] == 0
+
+
+def test_nothing_found_has_an_exit_code_of_its_own(platform: Platform) -> None:
+    done = platform.mig("file", "--path", "/etc", "--name", "^no such file$", "--yes")
+    assert done.returncode == 1
+
+
+def test_the_published_action_runs_unchanged_and_really_hashes(platform: Platform) -> None:
+    answers, _ = platform.mig_json("run", str(ROOT / "actions/linux-backdoor.json"))
+    assert len(answers) == 2
+    for answer in answers:
+        assert answer["module"] == "file"
+        assert not answer["found"]
+        assert answer["statistics"]["files_read"] > 100
+
+
+def test_only_the_targeted_agent_answers(platform: Platform) -> None:
+    answers, _ = platform.mig_json("agentinfo", "-t", "tags->>'name' = 'two'")
+    assert [answer["records"][0]["tags"]["name"] for answer in answers] == ["two"]
+
+
+def test_an_agent_that_is_away_answers_when_it_returns(platform: Platform) -> None:
+    platform.kill("two")
+    template = platform.directory / "later.json"
+    action = {
+        "name": "for later",
+        "target": "tags->>'name' = 'two'",
+        "operations": [{"module": "agentinfo", "parameters": {}}],
+        "syntaxversion": 2,
+    }
+    template.write_text(json.dumps(action))
+    platform.mig("action", "sign", str(template), "--expire", "10m")
+    submitted = platform.mig("action", "submit", f"{template.with_suffix('')}.signed.json", "--yes", "--json")
+    action_id = json.loads(submitted.stdout.splitlines()[0])["id"]
+    platform.start_agent("two")
+    wait_until(
+        lambda: "agentinfo" in platform.mig("results", action_id, "--format", "jsonl").stdout, "the answer"
+    )
+
+
+def test_the_server_may_be_killed_between_question_and_answer(platform: Platform) -> None:
+    before = platform.mig_json("agentinfo")[1]
+    platform.kill("server", signal.SIGKILL)
+    assert platform.mig("agentinfo", "--yes", check=False).returncode == 5
+    platform.start_server()
+    assert platform.mig_json("agentinfo")[1]["exit"] == before["exit"] == 0
+
+
+def test_the_broker_may_go_away_and_come_back(platform: Platform) -> None:
+    platform.broker.stop()
+    platform.broker.start()
+
+    def answered() -> bool:
+        _, summary = platform.mig_json("agentinfo", "--expire", "20s")
+        return bool(summary["exit"] == 0)
+
+    wait_until(answered, "an answer after the broker came back", seconds=120)
