@@ -4,11 +4,14 @@ import importlib
 import pkgutil
 import sys
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import agent.modules
-from agent.module import Context, Flag
 from protocol.errors import InvalidInput
+
+if TYPE_CHECKING:
+    # Not at run time: the resident agent asks for names here and goes without msgspec.
+    from agent.module import Context, Flag
 
 
 class Module(NamedTuple):
@@ -18,10 +21,10 @@ class Module(NamedTuple):
     help: str
     params: type
     record: type
-    run: Callable[[Any, Context], Iterator[Any]]
+    run: "Callable[[Any, Context], Iterator[Any]]"
     platforms: Tuple[str, ...]
     examples: Tuple[str, ...]
-    flags: Tuple[Flag, ...]
+    flags: "Tuple[Flag, ...]"
     from_flags: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]]
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]

@@ -490,18 +490,22 @@ def test_a_child_that_cannot_start_leaves_the_delivery_unacknowledged(
 # -- the process itself ----------------------------------------------------------------------------------
 
 
-def test_the_resident_loads_no_module_and_nothing_that_parses_hostile_bytes() -> None:
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); "
-        "import agent.runtime.supervisor, agent.runtime.journal, agent.config, agent.facts; "
-        "print(*sorted(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(ROOT)], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize(
+    ("imported", "unwanted"),
+    [
+        ("agent.runtime.supervisor", {"asyncio", "cryptography", "pika"}),
+        ("agent.runtime.resident", set()),
+    ],
+)
+def test_the_resident_loads_no_module_and_no_parser_of_hostile_bytes(
+    imported: str, unwanted: set[str]
+) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {imported}; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    unwanted = {"msgspec", "pgpy", "psutil", "re2", "xxhash", "ctypes", "asyncio", "cryptography"}
-    assert not loaded & unwanted
+    assert not loaded & (
+        unwanted | {"msgspec", "pgpy", "psutil", "re2", "xxhash", "ctypes", "protocol.openpgp"}
+    )
     assert not {name for name in loaded if name.startswith(("agent.modules.", "agent.scan"))}
 
 
