@@ -1,0 +1,307 @@
+"""Speaks to the server's HTTP API.
+
+Rules:
+1. Every answer is read up to a limit, typed, and its errors become `MigError` by the server's code.
+2. Redirects are never followed: a token goes to the configured server and nowhere else.
+3. A 401 costs one new login and one repetition; a server that cannot be reached is `server-away`.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+import urllib3
+
+from client import documents
+from client.session import compose_login, load_session, save_session, session_path
+from client.signing import Signer
+from client.sse import ServerEvent, decode_events
+from protocol.envelope import LOGIN, encode_envelope
+from protocol.errors import CODES, EXIT_OUT_OF_REACH, EnvironmentFailure, InvalidInput, MigError
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+# The server pings every 15 s: three missing ones mean that the connection is dead.
+STREAM_TIMEOUT_S = 50.0
+MAX_ANSWER_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 16
+_UNAUTHENTICATED = 401
+_FIRST_ERROR = 300
+_SERVER_ERROR = 500
+_AWAY = frozenset({502, 503, 504})
+
+T = TypeVar("T")
+
+
+class Api:
+    """The API of one server for one investigator.
+
+    Args:
+        server: its address as the investigator typed it; signed into the login.
+        signer: makes the login's signature, when one is needed.
+        cache: directory of session tokens.
+        clock: the time, UTC.
+        max_answer_bytes: of any one answer.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        signer: Signer,
+        cache: Path,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        self.server = server
+        self._max_answer_bytes = max_answer_bytes
+        self._signer = signer
+        self._clock = clock
+        self._base = server.rstrip("/") + "/api/v1"
+        self._session_path = session_path(cache, server, signer.fingerprint)
+        self._session: documents.Session | None = None
+        self._pool = urllib3.PoolManager(
+            retries=False, timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+        )
+
+    def find_agents(self, target: str | None, *, limit: int, offset: int = 0) -> documents.AgentPage:
+        """Ask which agents match a target (none: all), and how endpoints will enforce it."""
+        query = {"limit": limit, "offset": offset} | ({} if target is None else {"target": target})
+        return self._get("/agents", documents.AgentPage, query)
+
+    def list_investigators(self) -> documents.InvestigatorList:
+        """Ask for all investigators."""
+        return self._get("/investigators", documents.InvestigatorList)
+
+    def submit(self, envelope: bytes) -> documents.Submitted:
+        """Hand over a signed action; the same bytes again change nothing."""
+        return self._decode(self._request("POST", "/actions", body=envelope), documents.Submitted)
+
+    def list_actions(self, *, limit: int, offset: int = 0) -> documents.ActionPage:
+        """Ask for stored actions, newest first."""
+        return self._get("/actions", documents.ActionPage, {"limit": limit, "offset": offset})
+
+    def get_action(self, action_id: str) -> documents.StoredAction:
+        """Ask for one stored action with its envelope."""
+        return self._get(f"/actions/{quote(action_id, safe='')}", documents.StoredAction)
+
+    def get_roster(self, action_id: str) -> documents.Roster:
+        """Ask where the command of each agent stands."""
+        return self._get(f"/actions/{quote(action_id, safe='')}/commands", documents.Roster)
+
+    def get_results(self, action_id: str, *, limit: int = 100) -> Iterator[documents.ResultItem]:
+        """Yield the answers that the server has, in the order of their arrival."""
+        after: int | None = 0
+        while after is not None:
+            page = self._get(
+                f"/actions/{quote(action_id, safe='')}/results",
+                documents.ResultPage,
+                {"after": after, "limit": limit},
+            )
+            yield from page.results
+            if page.next is not None and page.next <= after:
+                raise InvalidInput("bad-document", "the server's pages of results do not advance")
+            after = page.next
+
+    def follow(
+        self, action_id: str, deadline: datetime, on_trouble: Callable[[MigError], None]
+    ) -> Iterator[ServerEvent]:
+        """Yield an action's events until `done`, or until the deadline; a broken stream is taken up again.
+
+        Args:
+            action_id: of a stored action.
+            deadline: when to give up waiting.
+            on_trouble: told each time that the server could not be reached.
+
+        Raises:
+            EnvironmentFailure: `server-away` when the stream cannot be taken up again before the deadline.
+
+        """
+        last_id = ""
+        failures = 0
+        path = f"/actions/{quote(action_id, safe='')}/events"
+        while True:
+            problem: MigError | None = None
+            try:
+                for event in self._stream(path, last_id, deadline):
+                    failures = 0
+                    last_id = event.last_id
+                    yield event
+                    if event.kind == "done":
+                        return
+            except EnvironmentFailure as error:
+                if not error.retryable:
+                    raise
+                problem = error
+                on_trouble(error)
+            left = (deadline - self._clock()).total_seconds()
+            pause = min(0.1 * 2**failures, 5.0) * random.uniform(0.5, 1.0)  # noqa: S311  (spreads, protects nothing)
+            failures = min(failures + 1, 10)
+            if left <= pause:
+                if problem is not None:
+                    raise problem
+                return
+            time.sleep(pause)
+
+    def _stream(self, path: str, last_id: str, deadline: datetime) -> Iterator[ServerEvent]:
+        headers = {"Accept": "text/event-stream"}
+        if last_id:
+            headers["Last-Event-ID"] = last_id
+        left = max((deadline - self._clock()).total_seconds(), 0.1)
+        response = self._open("GET", path, headers=headers, read_s=min(STREAM_TIMEOUT_S, left))
+        try:
+            yield from decode_events(_chunks(response), last_id)
+        except urllib3.exceptions.ReadTimeoutError as error:
+            if self._clock() < deadline:
+                raise self._away(error) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._away(error) from None
+        finally:
+            response.close()
+
+    def _get(self, path: str, answer: type[T], query: dict[str, Any] | None = None) -> T:
+        return self._decode(self._request("GET", path + (f"?{urlencode(query)}" if query else "")), answer)
+
+    def _decode(self, body: bytes, answer: type[T]) -> T:
+        try:
+            return msgspec.json.decode(body, type=answer)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidInput("bad-document", f"the server's answer has another shape: {error}") from None
+
+    def _request(self, method: str, path: str, *, body: bytes | None = None) -> bytes:
+        response = self._open(method, path, headers={}, body=body)
+        return self._read(response)
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        read_s: float = READ_TIMEOUT_S,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request with the token, logging in where needed; return a response that is no error."""
+        for is_last in (False, True):
+            token = self._token(renew=is_last)
+            authorised = {**headers, "Authorization": f"Bearer {token}"}
+            response = self._send(method, path, headers=authorised, body=body, read_s=read_s)
+            if response.status != _UNAUTHENTICATED or is_last:
+                break
+            response.drain_conn()
+        self._require_ok(response)
+        return response
+
+    def _token(self, *, renew: bool) -> str:
+        if renew:
+            self._session = None
+        elif self._session is None:
+            self._session = load_session(self._session_path, self._signer.fingerprint, self._clock())
+        if self._session is None:
+            self._session = self._log_in()
+            save_session(self._session_path, self._session)
+        return self._session.token
+
+    def _log_in(self) -> documents.Session:
+        response = self._send("POST", "/challenge", headers={}, body=b"")
+        self._require_ok(response)
+        challenge = self._decode(self._read(response), documents.Challenge)
+        payload = compose_login(
+            server=self.server,
+            fingerprint=self._signer.fingerprint,
+            nonce=challenge.nonce,
+            now=self._clock(),
+        )
+        envelope = encode_envelope(self._signer.sign(LOGIN, payload))
+        response = self._send("POST", "/session", headers={}, body=envelope)
+        self._require_ok(response)
+        return self._decode(self._read(response), documents.Session)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        read_s: float = READ_TIMEOUT_S,
+    ) -> urllib3.BaseHTTPResponse:
+        # No compression is asked for or undone, so that an answer's size is what was read.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        if body:
+            headers["Content-Type"] = "application/json"
+        try:
+            return self._pool.request(
+                method,
+                self._base + path,
+                headers=headers,
+                body=body,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_s),
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._away(error) from None
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        limit = self._max_answer_bytes
+        body = bytearray()
+        try:
+            while chunk := response.read(_CHUNK_BYTES):
+                body += chunk
+                if len(body) > limit:
+                    response.close()
+                    raise InvalidInput("too-large", f"the server's answer has more than {limit} bytes")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._away(error) from None
+        response.release_conn()
+        return bytes(body)
+
+    def _require_ok(self, response: urllib3.BaseHTTPResponse) -> None:
+        if response.status < _FIRST_ERROR:
+            return
+        status = response.status
+        if status < 400:  # noqa: PLR2004  (3xx)
+            response.close()
+            raise InvalidInput(
+                "bad-document", f"{self.server} redirects elsewhere; redirects are not followed"
+            )
+        body = self._read(response)
+        try:
+            error = msgspec.json.decode(body, type=documents.ErrorDocument).error
+        except (msgspec.MsgspecError, RecursionError):
+            error = None
+        if error is None or error.code not in CODES:
+            if status >= _SERVER_ERROR:
+                detail = f"{self.server} answers with HTTP status {status}"
+                raise EnvironmentFailure("server-away", detail, retryable=status in _AWAY)
+            raise InvalidInput(
+                "bad-document", f"{self.server} answers with HTTP status {status}: no MIG server?"
+            )
+        if CODES[error.code].exit == EXIT_OUT_OF_REACH:
+            raise EnvironmentFailure(error.code, error.detail, retryable=True)
+        raise InvalidInput(error.code, error.detail)
+
+    def _away(self, error: Exception) -> EnvironmentFailure:
+        reason = error
+        while isinstance(reason, urllib3.exceptions.HTTPError) and (reason.__cause__ or reason.__context__):
+            cause = reason.__cause__ or reason.__context__
+            if not isinstance(cause, Exception):
+                break
+            reason = cause
+        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        return EnvironmentFailure("server-away", f"{self.server}: {text}", retryable=True)
+
+
+def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """Yield what arrives as it arrives."""
+    read1 = response.read1
+    while chunk := read1(_CHUNK_BYTES):
+        yield chunk

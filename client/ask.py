@@ -1,0 +1,119 @@
+"""Asks a question of endpoints: preview, confirmation, signature, submission, answers, exit code."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from client.action import DEFAULT_EXPIRE_S, Completion, SignedAction, complete_action
+from client.config import data_dir
+from client.connect import Connection, connect
+from client.follow import Follower, say
+from client.names import KnownAgents
+from client.options import Choices, require_confirmable
+from client.render import make_writer
+from client.screen import printable
+from protocol.action import Action, encode_action
+from protocol.envelope import ACTION, encode_envelope
+from protocol.errors import InvalidInput
+from protocol.target import parse_target
+
+LOCAL = "local"
+
+
+def ask(template: Any, choices: Choices) -> int:
+    """Complete, preview, sign, submit and follow an action; return the exit code.
+
+    Raises:
+        InvalidInput, EnvironmentFailure: with the reason, and nothing left half done.
+
+    """
+    if choices.target == LOCAL:
+        from client.local import ask_here  # noqa: PLC0415  (what runs modules is not needed to ask others)
+
+        return ask_here(complete(template, choices._replace(target=None)), choices)
+    require_confirmable(choices)
+    action = complete(template, choices)
+    connection = connect()
+    if not choices.assume_yes:
+        confirm(connection, action)
+        # A prompt may stand for longer than the action would be valid.
+        action = complete(template, choices, is_repeated=True)
+    envelope = connection.signer.sign(ACTION, encode_action(action))
+    return submit_and_follow(connection, SignedAction(envelope, action), choices)
+
+
+def ask_signed(signed: SignedAction, choices: Choices) -> int:
+    """Submit an action that is signed already and follow it; return the exit code.
+
+    Raises:
+        InvalidInput: also where a target or expiry was given, since both are signed.
+
+    """
+    if choices.target is not None or choices.expire_s is not None:
+        raise InvalidInput("usage", "the action is signed: its target and expiry cannot be changed")
+    require_confirmable(choices)
+    connection = connect()
+    if not choices.assume_yes:
+        confirm(connection, signed.action)
+    return submit_and_follow(connection, signed, choices)
+
+
+def complete(template: Any, choices: Choices, *, is_repeated: bool = False) -> Action:
+    """Return the complete action, and say what was changed on the way.
+
+    Raises:
+        InvalidInput: `bad-action`, `bad-target`, `unknown-module` or `bad-parameters`.
+
+    """
+    completed = complete_action(
+        template,
+        Completion(
+            now=datetime.now(UTC),
+            target=choices.target,
+            expire_s=choices.expire_s or DEFAULT_EXPIRE_S,
+        ),
+    )
+    for note in () if is_repeated else completed.notes:
+        say(note)
+    return completed.action
+
+
+def confirm(connection: Connection, action: Action) -> None:
+    """Show how many agents an action would ask, and ask the investigator.
+
+    Raises:
+        InvalidInput: `no-agents`.
+        click.Abort: the investigator said no.
+
+    """
+    page = connection.api.find_agents(action.target, limit=3)
+    if not page.total:
+        raise InvalidInput("no-agents", f"no agent matches {action.target}")
+    names = ", ".join(printable(agent.name, 64) for agent in page.agents)
+    more = ", ..." if page.total > len(page.agents) else ""
+    say(f"{action.name}: {', '.join(operation.module for operation in action.operations)}")
+    say(f"{page.total:,} {'agent' if page.total == 1 else 'agents'} would be asked: {names}{more}")
+    # Computed here: what a server says of a target is not what endpoints enforce.
+    say(f"endpoints enforce: {parse_target(action.target).enforced()}")
+    click.confirm("Ask them?", abort=True, err=True)
+
+
+def submit_and_follow(connection: Connection, signed: SignedAction, choices: Choices) -> int:
+    """Hand over a signed action, show its answers, and return the exit code."""
+    submitted = connection.api.submit(encode_envelope(signed.envelope))
+    action = signed.action
+    if submitted.new:
+        count = f"{submitted.commands:,} {'agent' if submitted.commands == 1 else 'agents'}"
+        say(f"action {action.id} asks {count}; endpoints enforce: {parse_target(action.target).enforced()}")
+    else:
+        say(f"action {action.id} was submitted before; here is what it brings")
+    follower = Follower(
+        api=connection.api,
+        action=action,
+        envelope=signed.envelope,
+        writer=make_writer(choices.format_name, sys.stdout, choices.show),
+        known=KnownAgents(data_dir() / "agents.json"),
+    )
+    return follower.follow().exit_code

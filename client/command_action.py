@@ -1,0 +1,230 @@
+"""`mig action ...`: writing, signing, checking and submitting actions step by step."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from client.action import (
+    DEFAULT_EXPIRE_S,
+    Completion,
+    SignedAction,
+    canonical_target,
+    complete_action,
+    parse_duration,
+    read_action_file,
+    read_signed,
+)
+from client.ask import confirm
+from client.config import load_config
+from client.connect import connect, make_signer
+from client.documents import ActionSummary
+from client.files import write_file
+from client.follow import say
+from client.keys import judge_signatures, load_key_directory
+from client.options import Choices, expiry_options, require_confirmable, with_options
+from client.render import dump_json
+from client.screen import printable
+from client.template import EXPLANATION, new_template
+from protocol.action import Action, encode_action
+from protocol.envelope import ACTION, encode_envelope
+from protocol.errors import EXIT_FOUND, EXIT_REFUSED, InvalidInput
+
+_SIGNED = ".signed.json"
+_PAGE = 50
+
+
+@click.group()
+def action() -> None:
+    """Write, sign, check and submit actions step by step."""
+
+
+@action.command("new")
+@click.argument("module", default="file")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where to write it. Default: standard output."
+)
+def new(module: str, output: Path | None) -> int:
+    """Write an action to start from, for MODULE; what its members mean is explained beside it."""
+    text = json.dumps(new_template(module), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    elif output.exists():
+        raise InvalidInput("usage", f"{output} is there already")
+    else:
+        write_file(output, text.encode())
+    for line in EXPLANATION.splitlines():
+        click.echo(line, err=True)
+    return EXIT_FOUND
+
+
+@action.command("sign")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-t", "--target", metavar="CONDITION", help="Which endpoints, instead of the file's own target."
+)
+@with_options(expiry_options())
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help=f"Where to write it. Default: FILE{_SIGNED}."
+)
+def sign(file: Path, target: str | None, expire: str | None, output: Path | None) -> int:
+    """Sign FILE with your key and write FILE.signed.json, whose name is printed.
+
+    A FILE that is signed already gets your signature added, over the same bytes, and stays where it is.
+    """
+    read = read_action_file(file)
+    signer = make_signer(load_config())
+    now = datetime.now(UTC)
+    if isinstance(read, SignedAction):
+        if target is not None or expire is not None:
+            raise InvalidInput("usage", "the action is signed: its target and expiry cannot be changed")
+        if read.action.expireafter <= now:
+            raise InvalidInput("expired", f"{file} expired at {read.action.expireafter}")
+        _describe(read.action)
+        envelope = signer.add_signature(read.envelope)
+        path = output or file
+    else:
+        completion = Completion(now, target, parse_duration(expire) if expire else DEFAULT_EXPIRE_S)
+        completed = complete_action(read, completion)
+        for note in completed.notes:
+            say(note)
+        envelope = signer.sign(ACTION, encode_action(completed.action))
+        path = output or file.with_name(file.name + _SIGNED)
+    write_file(path, encode_envelope(envelope) + b"\n")
+    click.echo(str(path))
+    return EXIT_FOUND
+
+
+def _describe(found: Action) -> None:
+    modules = ", ".join(operation.module for operation in found.operations)
+    say(f"{found.name}: {modules}; target {found.target}; valid until {found.expireafter}")
+
+
+def _read_signed_file(file: Path) -> SignedAction:
+    read = read_action_file(file)
+    if not isinstance(read, SignedAction):
+        raise InvalidInput("unsigned", f"{file} is not signed: mig action sign {file}")
+    return read
+
+
+@action.command("payload")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--signature", "number", type=int, help="Print the raw signature of this number instead, from 1."
+)
+def payload(file: Path, number: int | None) -> int:
+    """Print the signed bytes of FILE, so that gpg alone can check them.
+
+    \b
+    mig action payload FILE > signed-bytes
+    mig action payload FILE --signature 1 > signature
+    gpg --verify signature signed-bytes
+    """  # noqa: D301  (\b is click's mark for lines to be kept)
+    envelope = _read_signed_file(file).envelope
+    data = envelope.signed_bytes
+    if number is not None:
+        if not 1 <= number <= len(envelope.signatures):
+            raise InvalidInput("usage", f"{file} has {len(envelope.signatures)} signatures, counted from 1")
+        data = envelope.signatures[number - 1].sig
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return EXIT_FOUND
+
+
+@action.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--keys", type=click.Path(path_type=Path), help="Directory of keys. Default: your gpg's own.")
+def verify(file: Path, keys: Path | None) -> int:
+    """Say who signed FILE, and whether an agent with these keys would believe it.
+
+    Keys are never taken from the server: whoever holds it could then vouch for anybody.
+    """
+    read = _read_signed_file(file)
+    now = datetime.now(UTC)
+    if keys is None:
+        find = make_signer(load_config()).export
+    else:
+        directory = load_key_directory(keys)
+
+        def find(fingerprint: str) -> bytes:
+            return directory.get(fingerprint, b"")
+
+    verdicts = judge_signatures(read.envelope, find, now)
+    for verdict in verdicts:
+        who = f"{verdict.keyid} {verdict.user_id}".rstrip()
+        click.echo(f"refused {who}: {printable(verdict.reason)}" if verdict.reason else f"accepted {who}")
+    _describe(read.action)
+    if read.action.expireafter <= now:
+        raise InvalidInput("expired", f"{file} expired at {read.action.expireafter}")
+    if not any(not verdict.reason for verdict in verdicts):
+        raise InvalidInput("unsigned", f"{file}: no signature is accepted")
+    return EXIT_REFUSED if any(verdict.reason for verdict in verdicts) else EXIT_FOUND
+
+
+@action.command("submit")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-y", "--yes", "assume_yes", is_flag=True, help="Do not ask for confirmation.")
+def submit(file: Path, *, assume_yes: bool) -> int:
+    """Hand FILE, signed, to the server, print the action's id and do not wait for answers."""
+    read = _read_signed_file(file)
+    require_confirmable(Choices(assume_yes=assume_yes))
+    connection = connect()
+    if not assume_yes:
+        confirm(connection, read.action)
+    submitted = connection.api.submit(encode_envelope(read.envelope))
+    state = f"{submitted.commands:,} commands" if submitted.new else "was submitted before"
+    say(f"{state}; answers: mig results {read.action.id}")
+    click.echo(read.action.id)
+    return EXIT_FOUND
+
+
+@action.command("show")
+@click.argument("action_id")
+@click.option("--json", "as_json", is_flag=True, help="The signed action as JSON, as it was signed.")
+def show(action_id: str, *, as_json: bool) -> int:
+    """Show a stored action: what was asked, by whom, of whom, and how it stands."""
+    stored = connect().api.get_action(action_id)
+    signed = read_signed(bytes(stored.envelope))
+    if signed.action.id != action_id:
+        raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
+    if as_json:
+        click.echo(dump_json(msgspec.to_builtins(signed.action)))
+        return EXIT_FOUND
+    click.echo(_summary_line(stored))
+    click.echo(f"target {printable(signed.action.target)}")
+    click.echo(f"valid from {signed.action.validfrom} until {signed.action.expireafter}")
+    for signature in signed.envelope.signatures:
+        click.echo(f"signed by {printable(signature.keyid, 64)} (not verified here: mig action verify)")
+    for operation in signed.action.operations:
+        click.echo(f"{operation.module} {dump_json(operation.parameters)}")
+    return EXIT_FOUND
+
+
+@action.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=_PAGE, help=f"How many. Default: {_PAGE}.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: one object per action.")
+def list_actions(limit: int, *, as_json: bool) -> int:
+    """List stored actions, newest first."""
+    page = connect().api.list_actions(limit=limit)
+    for stored in page.actions:
+        click.echo(dump_json(msgspec.to_builtins(stored)) if as_json else _summary_line(stored))
+    return EXIT_FOUND
+
+
+def _summary_line(stored: ActionSummary) -> str:
+    counts = ", ".join(f"{state} {count:,}" for state, count in stored.counts.items())
+    created = stored.created.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "  ".join(
+        printable(cell, 200) for cell in (stored.id, stored.status, created, stored.name, counts)
+    )
+
+
+def print_template(template: dict[str, Any], target: str | None) -> int:
+    """Print an unsigned action that `mig run` and `mig action sign` read."""
+    shown = {**template, **({"target": canonical_target(target)} if target else {})}
+    click.echo(json.dumps(shown, indent=2, ensure_ascii=True))
+    return EXIT_FOUND

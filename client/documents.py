@@ -1,0 +1,150 @@
+"""What the server answers, as far as the client reads it.
+
+Unknown members are ignored here, so that a client works with a newer server: nothing of this is signed, and
+nothing of it is believed that a signature can tell (see `client.answers`).
+"""
+
+from datetime import datetime
+
+import msgspec
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent as the server knows it."""
+
+    id: str
+    name: str
+    status: str
+    os: str = ""
+    arch: str = ""
+    ident: str = ""
+    version: str = ""
+    heartbeattime: datetime | None = None
+    clock_skew_s: float | None = None
+    enrolled: datetime | None = None
+    tags: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    modules: tuple[str, ...] = ()
+
+
+class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Agents that match a target, and the target as endpoints enforce it."""
+
+    total: int
+    enforced: str
+    agents: tuple[Agent, ...]
+
+
+class Investigator(msgspec.Struct, frozen=True, kw_only=True):
+    """One investigator as the server knows them."""
+
+    fingerprint: str
+    name: str
+    status: str
+    rights: tuple[str, ...] = ()
+    created: datetime | None = None
+
+
+class InvestigatorList(msgspec.Struct, frozen=True, kw_only=True):
+    """All investigators."""
+
+    investigators: tuple[Investigator, ...]
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A submission taken: how many commands it made."""
+
+    id: str
+    commands: int
+    new: bool
+
+
+class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored action."""
+
+    id: str
+    name: str
+    target: str
+    status: str
+    created: datetime
+    validfrom: datetime
+    expireafter: datetime
+    signers: tuple[str, ...]
+    submitter: str
+    counts: dict[str, int]
+    digest: str
+
+
+class ActionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Stored actions, newest first."""
+
+    total: int
+    actions: tuple[ActionSummary, ...]
+
+
+class StoredAction(ActionSummary, frozen=True, kw_only=True):
+    """One stored action with the signed envelope."""
+
+    envelope: msgspec.Raw
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the roster: where an agent's command stands."""
+
+    id: str
+    agent: str
+    agent_name: str
+    state: str
+
+
+class Roster(msgspec.Struct, frozen=True, kw_only=True):
+    """All commands of an action."""
+
+    commands: tuple[Command, ...]
+
+
+class ResultItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer as the server relays it: the envelope is the agent's, all else the server's word."""
+
+    seq: int
+    command: str
+    agent: str
+    agent_name: str
+    public_key: str
+    state: str
+    envelope: msgspec.Raw
+
+
+class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers in the order of their arrival; `next` continues after the last one."""
+
+    results: tuple[ResultItem, ...]
+    next: int | None = None
+
+
+class Challenge(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's half of a login: 32 random bytes, in hex."""
+
+    nonce: str
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A session token and when it ends."""
+
+    token: str
+    expires: datetime
+    fingerprint: str
+    rights: tuple[str, ...] = ()
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's refusal: a code of `protocol.errors` and one line."""
+
+    code: str
+    detail: str = ""
+
+
+class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """How the server wraps a refusal."""
+
+    error: ErrorBody

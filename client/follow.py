@@ -1,0 +1,134 @@
+"""Follows an action that was submitted: takes its answers as they come, believes those that verify.
+
+Ctrl-C and a server that goes away end the waiting, never what has come already.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from client.answers import Question, verify_answer
+from client.api import Api
+from client.documents import Command, ResultItem, Roster
+from client.names import KnownAgents
+from client.progress import Waiting
+from client.render import Writer
+from client.screen import printable
+from client.tally import Tally
+from protocol.action import Action
+from protocol.envelope import Envelope
+from protocol.errors import EnvironmentFailure, InvalidInput, MigError
+
+# The server ends expired commands itself; this is for one that does not.
+GRACE = timedelta(seconds=10)
+
+
+def say(text: str) -> None:
+    """Tell the investigator something beside the answers."""
+    sys.stderr.write(f"mig: {printable(text)}\n")
+
+
+class Follower:
+    """Takes the answers to one action.
+
+    Args:
+        api: where they come from.
+        action: what was signed.
+        envelope: how it was signed.
+        writer: where verified answers go.
+        known: which agent bore which name.
+        clock: the time, UTC.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api: Api,
+        action: Action,
+        envelope: Envelope,
+        writer: Writer,
+        known: KnownAgents,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api = api
+        self._action = action
+        self._writer = writer
+        self._known = known
+        self._clock = clock
+        roster = api.get_roster(action.id).commands
+        self._question = Question.of(action, envelope, frozenset(command.agent for command in roster))
+        self.tally = Tally(action.id, self._question.modules, roster)
+        self._has_warned = False
+
+    def follow(self) -> Tally:
+        """Take answers until every command is final, or the action expired and a short while more."""
+        deadline = max(self._action.expireafter + GRACE, self._clock() + GRACE)
+        waiting = Waiting(len(self.tally.roster))
+        try:
+            for event in self._api.follow(self._action.id, deadline, self._on_trouble):
+                if event.kind == "result":
+                    self._take_event(event.data, waiting)
+        except KeyboardInterrupt:
+            say("no longer waiting; the action goes on: mig results " + self._action.id)
+        except EnvironmentFailure as error:
+            self.tally.is_out_of_reach = True
+            say(str(error))
+        finally:
+            waiting.close()
+        return self._finish()
+
+    def collect(self) -> Tally:
+        """Take the answers that the server has, without waiting for more."""
+        waiting = Waiting(len(self.tally.roster))
+        try:
+            for item in self._api.get_results(self._action.id):
+                self._take(item, waiting)
+        finally:
+            waiting.close()
+        return self._finish()
+
+    def _on_trouble(self, error: MigError) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            say(f"{error}; trying again")
+
+    def _take_event(self, data: bytes, waiting: Waiting) -> None:
+        try:
+            item = msgspec.json.decode(data, type=ResultItem)
+        except msgspec.MsgspecError as error:
+            self.tally.hostile.append(f"the server sent an answer of another shape: {error}")
+            return
+        self._take(item, waiting)
+
+    def _take(self, item: ResultItem, waiting: Waiting) -> None:
+        try:
+            answer = verify_answer(item, self._question)
+        except InvalidInput as error:
+            self.tally.hostile.append(error.detail)
+            return
+        warning = self._known.note(answer.agent_name, answer.agent)
+        with waiting.aside():
+            if warning is not None:
+                self.tally.warnings.append(warning)
+                say(f"warning: {warning}")
+            if self.tally.add(answer):
+                self._writer.write_answer(answer, self._question.modules)
+        waiting.advance(len(self.tally.answered) + len(self.tally.problems))
+
+    def _finish(self) -> Tally:
+        if not self.tally.is_complete and not self.tally.is_out_of_reach:
+            try:
+                self.tally.update_roster(self._newest_roster())
+            except EnvironmentFailure as error:
+                self.tally.is_out_of_reach = True
+                say(str(error))
+        self._writer.close(self.tally, self._question.modules)
+        self._known.close()
+        return self.tally
+
+    def _newest_roster(self) -> Iterable[Command]:
+        roster: Roster = self._api.get_roster(self._action.id)
+        return roster.commands
