@@ -108,6 +108,8 @@ class PrivateBroker:
         self.auth_listen = auth_listen
         self._outlives_parent = outlives_parent
         self._installed = installed
+        self._log = self.directory / "log" / "node.log"
+        self._log_seen = 0  # how much of it was written before this start
         self._epmd = Daemon(self.directory, "epmd")
         self._node = Daemon(self.directory, "rabbitmq")
 
@@ -207,6 +209,7 @@ class PrivateBroker:
         state = self._read_state()
         for name in ("log", "data", "home", "none"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
+        self._log_seen = self._log.stat().st_size if self._log.exists() else 0
         (self.directory / "enabled_plugins").write_text("[rabbitmq_auth_backend_http].\n", encoding="ascii")
         text = _CONFIG.format(
             amqp=state.amqp,
@@ -279,11 +282,9 @@ class PrivateBroker:
 
     def _last_lines(self) -> str:
         """Return what the node said of its end: Erlang names the cause first and buries it in state."""
-        lines: list[str] = []
-        for path in (self.directory / "log" / "node.log", self._node.output):
-            if path.exists():
-                text = path.read_text(encoding="utf-8", errors="replace")
-                lines += [line for line in text.splitlines() if line.strip()]
+        said = self._log.read_bytes()[self._log_seen :] if self._log.exists() else b""
+        text = (said + self._node.output.read_bytes()).decode("utf-8", "replace")
+        lines = [line for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if "[error]" in line]
         return "\n".join(errors[:_LOG_LINES] or lines[-_LOG_LINES:])
 

@@ -1,0 +1,374 @@
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pika
+import pytest
+
+from protocol.names import (
+    AGENTS_EXCHANGE,
+    COMMANDS_EXCHANGE,
+    RESULTS_QUEUE,
+    agent_queue,
+    heartbeat_key,
+    result_key,
+)
+from server.broker import PrivateBroker
+from server.brokerauth import BrokerAuth
+from server.config import ServerConfig
+from server.database import Database
+from server.migrations import migrate
+from server.parts import utc_now
+from server.store import Store
+from tests.support.broker import AgentKey
+from tests.support.relay import make_config, publish, receive_command, running_server
+
+DAY_S = 86400
+REFUSED = "ACCESS_REFUSED"
+
+
+class Desk:
+    """The questions of a broker, asked without one."""
+
+    def __init__(self, config: ServerConfig, database: Database) -> None:
+        self.store = Store(database)
+        self.welcomed: list[str] = []
+        self.is_connected = True
+        self.auth = BrokerAuth(
+            config=config,
+            database=database,
+            store=self.store,
+            wait_connected=self._wait_connected,
+            welcome=self._welcome,
+            clock=utc_now,
+        )
+
+    async def _wait_connected(self, _wait_s: float) -> bool:
+        return self.is_connected
+
+    async def _welcome(self, agent_id: str) -> None:
+        self.welcomed.append(agent_id)
+
+    def post(self, path: str, body: bytes, method: str = "POST") -> tuple[int, bytes]:
+        """Send one request to the ASGI application."""
+        answers: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        asyncio.run(self.auth({"type": "http", "path": path, "method": method}, receive, send))
+        return answers[0]["status"], answers[1]["body"]
+
+    def ask(self, question: str, **form: str) -> str:
+        """Ask and return the answer."""
+        status, body = self.post(f"/auth/{question}", urlencode(form).encode())
+        assert status == 200
+        return body.decode()
+
+    def log_in(self, agent: AgentKey, password: str) -> str:
+        """Ask about a login."""
+        return self.ask("user", username=agent.id, password=password)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    node = PrivateBroker(tmp_path / "node")
+    node.prepare()
+    config = make_config(node, tmp_path, enrolment=getattr(request, "param", "open"))
+    database = Database(config.database)
+    migrate(database)
+    yield Desk(config, database)
+    database.close()
+
+
+def test_a_new_agent_is_enrolled_and_welcomed_before_it_is_let_in(desk: Desk) -> None:
+    agent = AgentKey()
+    assert desk.log_in(agent, agent.password()) == "allow"
+    row = desk.store.get_agent(agent.id)
+    assert row is not None
+    assert (row.public_key, row.enrolment) == (agent.public, "enrolled")
+    assert desk.welcomed == [agent.id]
+
+
+@pytest.mark.parametrize("desk", ["approval"], indirect=True)
+def test_under_approval_a_new_agent_waits(desk: Desk) -> None:
+    agent = AgentKey()
+    assert desk.log_in(agent, agent.password()) == "deny"
+    assert desk.auth.denied["forbidden"] == 1
+    desk.store.approve_agent(agent.id, utc_now())
+    assert desk.log_in(agent, agent.password()) == "allow"
+
+
+def test_a_revoked_agent_is_denied_everything(desk: Desk) -> None:
+    agent = AgentKey()
+    desk.log_in(agent, agent.password())
+    own = {"username": agent.id, "vhost": "mig", "resource": "queue", "name": agent_queue(agent.id)}
+    assert desk.ask("resource", permission="read", **own) == "allow"
+    desk.store.revoke_agent(agent.id, utc_now())
+    assert desk.log_in(agent, agent.password()) == "deny"
+    assert desk.ask("vhost", username=agent.id, vhost="mig") == "deny"
+    assert desk.ask("resource", permission="read", **own) == "deny"
+
+
+def test_a_password_is_good_for_one_login(desk: Desk) -> None:
+    agent = AgentKey()
+    password = agent.password()
+    assert desk.log_in(agent, password) == "allow"
+    assert desk.log_in(agent, password) == "deny"
+    assert desk.auth.denied["replayed"] == 1
+
+
+def test_two_agents_may_use_the_same_nonce(desk: Desk) -> None:
+    for agent in (AgentKey(), AgentKey()):
+        assert desk.log_in(agent, agent.password(nonce=bytes(16))) == "allow"
+
+
+@pytest.mark.parametrize("hours", [-23, 23])
+def test_a_wrong_clock_is_let_in_and_its_skew_recorded(desk: Desk, hours: int) -> None:
+    agent = AgentKey()
+    assert desk.log_in(agent, agent.password(at=time.time() + hours * 3600)) == "allow"
+    row = desk.store.get_agent(agent.id)
+    assert row is not None
+    assert row.clock_skew_s == pytest.approx(hours * 3600, abs=30)
+
+
+def test_a_clock_that_was_set_back_does_not_shut_an_agent_out(desk: Desk) -> None:
+    agent = AgentKey()
+    assert desk.log_in(agent, agent.password(at=time.time() + 7200)) == "allow"
+    assert desk.log_in(agent, agent.password()) == "allow"
+
+
+@pytest.mark.parametrize(
+    "seconds", [-DAY_S - 60, DAY_S + 60, 1 << 40, 1 << 63], ids=["old", "ahead", "year 36812", "huge"]
+)
+def test_a_clock_further_off_than_a_day_is_denied(desk: Desk, seconds: int) -> None:
+    agent = AgentKey()
+    assert desk.log_in(agent, agent.password(at=time.time() + seconds)) == "deny"
+    assert desk.auth.denied["unauthenticated"] == 1
+    assert desk.store.get_agent(agent.id) is None
+
+
+def test_a_login_for_another_broker_is_denied(desk: Desk) -> None:
+    agent = AgentKey()
+    assert desk.log_in(agent, agent.password(broker="other")) == "deny"
+    assert desk.auth.denied["bad-signature"] == 1
+
+
+def test_a_login_under_another_agents_name_is_denied(desk: Desk) -> None:
+    victim, thief = AgentKey(), AgentKey()
+    assert desk.log_in(victim, thief.password()) == "deny"
+    assert desk.store.get_agent(victim.id) is None
+
+
+@pytest.mark.parametrize("password", ["", "guest", "A" * 160, "\N{SNOWMAN}", "=" * 4000])
+def test_a_password_that_is_none_is_denied(desk: Desk, password: str) -> None:
+    assert desk.log_in(AgentKey(), password) == "deny"
+
+
+@pytest.mark.parametrize("username", ["", "guest", "mig-server", "A" * 32, "a" * 31, "a" * 33, "a\n" * 16])
+def test_a_user_that_is_no_agent_is_denied(desk: Desk, username: str) -> None:
+    assert desk.ask("user", username=username, password=AgentKey().password()) == "deny"
+
+
+def test_without_a_connection_to_the_broker_a_login_is_denied_and_may_come_again(desk: Desk) -> None:
+    agent = AgentKey()
+    desk.is_connected = False
+    assert desk.log_in(agent, agent.password()) == "deny"
+    desk.is_connected = True
+    assert desk.log_in(agent, agent.password()) == "allow"
+
+
+def test_only_the_own_queue_and_the_own_routing_keys_are_allowed(desk: Desk) -> None:
+    agent, other = AgentKey(), AgentKey()
+    for each in (agent, other):
+        desk.log_in(each, each.password())
+    own_queue, other_queue = agent_queue(agent.id), agent_queue(other.id)
+    resources = [
+        (resource, name, permission)
+        for resource, names in {
+            "queue": [own_queue, other_queue, RESULTS_QUEUE, "", "amq.gen-x"],
+            "exchange": [AGENTS_EXCHANGE, COMMANDS_EXCHANGE, "amq.default", "amq.topic", "mig.dead", ""],
+            "topic": [AGENTS_EXCHANGE],
+        }.items()
+        for name in names
+        for permission in ("configure", "read", "write")
+        if desk.ask(
+            "resource",
+            username=agent.id,
+            vhost="mig",
+            resource=resource,
+            name=name,
+            permission=permission,
+        )
+        == "allow"
+    ]
+    assert resources == [("queue", own_queue, "read"), ("exchange", AGENTS_EXCHANGE, "write")]
+    keys = [
+        (exchange, permission, key)
+        for exchange in (AGENTS_EXCHANGE, "amq.topic")
+        for permission in ("read", "write")
+        for key in (heartbeat_key(agent.id), result_key(agent.id), result_key(other.id), "result.*", "")
+        if desk.ask(
+            "topic",
+            username=agent.id,
+            vhost="mig",
+            resource="topic",
+            name=exchange,
+            permission=permission,
+            routing_key=key,
+        )
+        == "allow"
+    ]
+    assert keys == [
+        (AGENTS_EXCHANGE, "write", heartbeat_key(agent.id)),
+        (AGENTS_EXCHANGE, "write", result_key(agent.id)),
+    ]
+
+
+@pytest.mark.parametrize("vhost", ["", "/", "MIG", "mig2"])
+def test_no_other_virtual_host_is_allowed(desk: Desk, vhost: str) -> None:
+    agent = AgentKey()
+    desk.log_in(agent, agent.password())
+    assert desk.ask("vhost", username=agent.id, vhost="mig") == "allow"
+    assert desk.ask("vhost", username=agent.id, vhost=vhost) == "deny"
+    own = {"username": agent.id, "vhost": vhost, "resource": "queue", "name": agent_queue(agent.id)}
+    assert desk.ask("resource", permission="read", **own) == "deny"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe",
+        b"username=%FF&password=x",
+        b"username=a&username=b",
+        b"&".join(b"%d=1" % number for number in range(65)),
+        b"username=" + b"a" * 20000,
+    ],
+    ids=["empty", "bytes", "not UTF-8", "a field twice", "many fields", "large"],
+)
+@pytest.mark.parametrize("question", ["user", "vhost", "resource", "topic"])
+def test_a_form_that_is_none_is_denied(desk: Desk, question: str, body: bytes) -> None:
+    assert desk.post(f"/auth/{question}", body) == (200, b"deny")
+
+
+@pytest.mark.parametrize(("path", "method"), [("/auth/user", "GET"), ("/", "POST"), ("/auth/admin", "POST")])
+def test_what_is_no_question_is_not_found(desk: Desk, path: str, method: str) -> None:
+    assert desk.post(path, b"username=a", method) == (404, b"")
+
+
+# On a real node
+
+
+def read_own_queue(broker: PrivateBroker, agent: AgentKey) -> None:
+    """Log in and look for a command."""
+    with agent.connection(broker) as connection:
+        assert receive_command(connection, agent, wait_s=0.1) is None
+
+
+def refused(connection: Any, operation: Any) -> str:
+    """Do something on a channel of its own that the broker must refuse; return what it said."""
+    channel = connection.channel()
+    channel.confirm_delivery()
+    try:
+        operation(channel)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        return f"{error.reply_code} {error.reply_text.split(' ')[0]}"
+    return "allowed"
+
+
+def try_everything(broker: PrivateBroker, agent: AgentKey, other: AgentKey) -> dict[str, str]:
+    """Try what an agent must not do; return the broker's answers."""
+    to_other = pika.BasicProperties(user_id=other.id)
+    with agent.connection(broker) as connection:
+        attempts = {
+            "declare": lambda channel: channel.queue_declare("mig.mine"),
+            "declare, dead-lettering": lambda channel: channel.queue_declare(
+                "mig.mine", arguments={"x-dead-letter-exchange": COMMANDS_EXCHANGE}
+            ),
+            "declare an exchange": lambda channel: channel.exchange_declare("mig.mine"),
+            "bind": lambda channel: channel.queue_bind(agent_queue(agent.id), AGENTS_EXCHANGE, "#"),
+            "delete": lambda channel: channel.queue_delete(agent_queue(agent.id)),
+            "read another's queue": lambda channel: channel.basic_get(agent_queue(other.id)),
+            "read the results": lambda channel: channel.basic_get(RESULTS_QUEUE),
+            "command": lambda channel: channel.basic_publish(COMMANDS_EXCHANGE, other.id, b"x"),
+            "default exchange": lambda channel: channel.basic_publish("", agent_queue(other.id), b"x"),
+            "another's key": lambda channel: channel.basic_publish(
+                AGENTS_EXCHANGE, result_key(other.id), b"x"
+            ),
+            "another's user id": lambda channel: channel.basic_publish(
+                AGENTS_EXCHANGE, result_key(agent.id), b"x", to_other
+            ),
+        }
+        return {name: refused(connection, attempt) for name, attempt in attempts.items()}
+
+
+@pytest.mark.system
+def test_an_agent_gets_its_queue_and_may_do_nothing_else(clean_broker: PrivateBroker, tmp_path: Path) -> None:
+    async def scenario() -> dict[str, str]:
+        async with running_server(clean_broker, tmp_path):
+            agent, other = AgentKey(), AgentKey()
+            await asyncio.to_thread(read_own_queue, clean_broker, agent)
+            await asyncio.to_thread(read_own_queue, clean_broker, other)
+            return await asyncio.to_thread(try_everything, clean_broker, agent, other)
+
+    answers = asyncio.run(scenario())
+    assert answers.pop("another's user id") == "406 PRECONDITION_FAILED"
+    assert set(answers.values()) == {f"403 {REFUSED}"}, answers
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("case", ["wrong signature", "old password", "other broker", "clock"])
+def test_a_login_that_is_not_good_is_refused_by_the_broker(
+    clean_broker: PrivateBroker, tmp_path: Path, case: str
+) -> None:
+    agent = AgentKey()
+    used = agent.password()
+    password = {
+        "wrong signature": AgentKey().password(),
+        "old password": used,
+        "other broker": agent.password(broker="other"),
+        "clock": agent.password(at=time.time() - DAY_S - 60),
+    }[case]
+
+    def log_in(secret: str) -> None:
+        with agent.connection(clean_broker, secret):
+            pass
+
+    async def scenario() -> None:
+        async with running_server(clean_broker, tmp_path):
+            await asyncio.to_thread(log_in, used)
+            await asyncio.to_thread(log_in, password)
+
+    with pytest.raises(pika.exceptions.ProbableAuthenticationError, match=REFUSED):
+        asyncio.run(scenario())
+
+
+@pytest.mark.system
+def test_without_a_server_no_agent_is_let_in(clean_broker: PrivateBroker) -> None:
+    with (
+        pytest.raises(pika.exceptions.ProbableAuthenticationError, match=REFUSED),
+        AgentKey().connection(clean_broker),
+    ):
+        pass
+
+
+@pytest.mark.system
+def test_an_agent_may_publish_under_its_own_two_keys(clean_broker: PrivateBroker, tmp_path: Path) -> None:
+    agent = AgentKey()
+
+    def speak() -> None:
+        with agent.connection(clean_broker) as connection:
+            publish(connection, heartbeat_key(agent.id), b"x", user_id=agent.id)
+            publish(connection, result_key(agent.id), b"x", user_id=agent.id)
+
+    async def scenario() -> None:
+        async with running_server(clean_broker, tmp_path):
+            await asyncio.to_thread(speak)
+
+    asyncio.run(scenario())
