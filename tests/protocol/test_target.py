@@ -1,11 +1,15 @@
 """Targets as a whole: printing, what endpoints enforce, and the examples that people read."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 
+from protocol.errors import InvalidInput
 from protocol.target import Endpoint, Target, parse_target
-from protocol.target_tree import And
+from protocol.target_tree import MAP_COLUMNS, TEXT_COLUMNS, And
 from tests.support.targets import WEB, endpoints, has_platform_terms, targets
 
 
@@ -74,3 +78,51 @@ def test_a_target_equals_only_targets_and_shows_itself() -> None:
     assert repr(parse_target("true")) == "Target('TRUE')"
     assert parse_target("TRUE") != "TRUE"
     assert isinstance(parse_target("os='a' AND (os='b' AND os='c')").tree, And)
+
+
+_DOCUMENT = (Path(__file__).parents[2] / "docs" / "targets.md").read_text(encoding="utf-8")
+
+
+def _blocks(kind: str) -> list[str]:
+    """Return the lines of the fenced blocks of this kind."""
+    return "\n".join(
+        re.findall(rf"^```{kind}\n(.*?)\n```$", _DOCUMENT, re.DOTALL | re.MULTILINE)
+    ).splitlines()
+
+
+def _column(heading: str, number: int) -> list[str]:
+    """Return the code in one column of the table whose heading line begins so."""
+    table = _DOCUMENT.partition(f"\n{heading}")[2].partition("\n\n")[0].splitlines()[2:]
+    return [row.split(" | ")[number].strip("| ")[1:-1] for row in table]
+
+
+EXAMPLES = _blocks("sql") + _column("| Name |", 2) + _column("| Signed |", 0) + _column("| Signed |", 1)
+
+
+def test_the_examples_are_found() -> None:
+    assert len(_blocks("sql")) == 11
+    assert len(_blocks("refused")) == 11
+    assert len(EXAMPLES) == 27
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_every_example_in_the_documentation_parses_and_prints_as_written(text: str) -> None:
+    assert str(parse_target(text)).replace("(", "").replace(")", "") == text.replace("(", "").replace(")", "")
+
+
+@pytest.mark.parametrize("text", _blocks("refused"))
+def test_every_example_of_what_is_refused_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="^bad-target: "):
+        parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("signed", "enforced"), [*zip(_column("| Signed |", 0), _column("| Signed |", 1), strict=True)]
+)
+def test_the_documentation_says_what_endpoints_enforce(signed: str, enforced: str) -> None:
+    assert str(parse_target(signed).enforced()) == enforced
+
+
+def test_the_documentation_names_every_column() -> None:
+    named = [each.partition("->>")[0] for each in _column("| Name |", 0)]
+    assert sorted(named) == sorted([*TEXT_COLUMNS, *MAP_COLUMNS, "heartbeattime"])

@@ -96,7 +96,7 @@ def _require_superset(
 
 
 @given(target=targets, known=_several, has_now=st.booleans())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_sqlite_lets_every_endpoint_through_that_matches(
     sqlite: sa.Connection, target: Target, known: list[Endpoint], *, has_now: bool
 ) -> None:
@@ -105,7 +105,7 @@ def test_sqlite_lets_every_endpoint_through_that_matches(
 
 @pytest.mark.system
 @given(target=targets, known=_several_without_nul, has_now=st.booleans())
-@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_postgresql_lets_every_endpoint_through_that_matches(
     postgres: sa.Connection, target: Target, known: list[Endpoint], *, has_now: bool
 ) -> None:
@@ -130,7 +130,8 @@ LEAVES = [
     "{field} ~ '[a-z]'",
     "{field} !~* '[a-z]'",
 ]
-FIELDS = ["name", "tags->>'operator'", "environment->>'a\"b'", "tags->>'$.a'", "tags->>''"]
+FIELDS = {"name": 1, "tags->>'operator'": 1, "environment->>'a\"b'": 7, "tags->>'$.a'": 7, "tags->>''": 7}
+"""What is asked, and of how many nasty strings: each, or each seventh."""
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
@@ -154,11 +155,11 @@ def test_every_nasty_string_is_let_through_where_it_matches(database: sa.Connect
         ]
     )
     _fill(database, known)
-    for field in FIELDS:
-        for text in NASTY:
+    for field, step in FIELDS.items():
+        for text in NASTY[::step]:
             pattern = quote(text + "\\" if text.endswith("\\") and text != "\\\\" else text)
             condition = leaf.format(field=field, text=quote(text), pattern=pattern)
-            for written in (condition, f"NOT {condition}", f"NOT ({condition} AND name <> 'no')"):
+            for written in (condition, f"NOT ({condition} AND name <> 'no')"):
                 target = parse_target(written)
                 matched = {endpoint.id for endpoint in known if target.matches(endpoint)}
                 assert matched <= _let_through(database, target), written
