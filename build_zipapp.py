@@ -109,12 +109,13 @@ def compose_files(
     return files
 
 
-def startup_facts(program: Program, files: Mapping[str, bytes], build: str) -> dict[str, Any]:
+def startup_facts(program: Program, platform: str, files: Mapping[str, bytes], build: str) -> dict[str, Any]:
     """Return what the start-up code needs to know."""
     config = json.loads(files.get("agent/baked/config.json", b"{}"))
     return {
         "program": program.name,
         "entry": program.entry,
+        "platform": platform,
         "build": build,
         "oldest": _numbers(program.interpreters[0]),
         "newest": _numbers(program.interpreters[-1]),
@@ -260,7 +261,12 @@ class Builder:
             if files.setdefault(name, content) != content:
                 raise BuildFailure(f"{name} stands in a wheel and in our own sources")
         version = str(self._project["version"])
-        parts = write_archive(path, prelude(program, version), files, startup_facts(program, files, build))
+        parts = write_archive(
+            path,
+            prelude(program, version),
+            files,
+            startup_facts(program, self._request.platform, files, build),
+        )
         write_whole(path.with_name(f"{path.name}.cdx.json"), sbom(program, version, wheels))
         size = path.stat().st_size
         if program.extra == "agent" and size > MAX_AGENT_BYTES:

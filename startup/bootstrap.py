@@ -46,6 +46,9 @@ _STEERING = ("PYTHON", "SHIV_", "PEX_", "LD_", "DYLD_", "BASH_FUNC_", "BASH_ENV"
 def require_interpreter(manifest: Dict[str, Any]) -> None:
     """Raise unless this interpreter is one that the file carries libraries for."""
     oldest, newest = tuple(manifest["oldest"]), tuple(manifest["newest"])
+    here = f"{sys.platform}-{os.uname().machine}"
+    if here != manifest["platform"]:
+        raise StartupFailure(EXIT_USAGE, "unsupported", f"built for {manifest['platform']}; this is {here}")
     if sys.implementation.name == "cpython" and oldest <= sys.version_info[:2] <= newest:
         return
     raise StartupFailure(
@@ -127,17 +130,31 @@ class Startup(ModuleType):
         self.build = build
         self._archive = archive
         self._natives = natives
+        self._stamp = _stamp(archive_fd)
 
     @property
     def pass_fds(self) -> Tuple[int, ...]:
         """Descriptors that a child inherits: the file, and the libraries in memory."""
+        self._require_unchanged()
         return (self.archive_fd, *sorted(self._natives.share().values()))
 
     def child_argv(self, *args: str) -> List[str]:
         """Return the command line that starts this file again, isolated, re-using the libraries in memory."""
+        self._require_unchanged()
         shared = ";".join(f"{fd}:{library}" for library, fd in sorted(self._natives.share().items()))
         argv = [sys.executable, "-I", "-S", "-B", self._archive]
         return [*argv, *([_INHERITED + shared] if shared else []), *args]
+
+    def _require_unchanged(self) -> None:
+        # A file that is replaced stays as it was behind the descriptor; one that is written over (wget -O)
+        # does not. Ending the process lets the service manager start what lies there now, whole.
+        if _stamp(self.archive_fd) != self._stamp:
+            raise StartupFailure(EXIT_REFUSED, "unsafe-file", f"{self.path} was written over while it ran")
+
+
+def _stamp(descriptor: int) -> Tuple[int, int]:
+    info = os.fstat(descriptor)
+    return info.st_size, info.st_mtime_ns
 
 
 def take_inherited(argv: List[str]) -> Dict[str, int]:

@@ -36,6 +36,7 @@ INTERPRETERS = {
 # pip's names of the systems whose wheels each platform takes; glibc 2.28 is the floor.
 PLATFORMS = {
     "linux-x86_64": ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64"),
+    "linux-aarch64": ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64"),
 }
 # Imported by nothing at run time, though their metadata ask for them.
 NOT_NEEDED = {
@@ -163,7 +164,8 @@ class WheelCache:
         chosen = [pin for pin in pins if pin.serves(interpreter)]
         lines = sorted(_lock_line(pin._replace(marker="")) for pin in chosen)
         place = self._directory / platform
-        index = place / f"{interpreter}-{sha256(''.join(lines).encode())[:16]}.json"
+        key = sha256(" ".join(sorted(f"{pin.name}=={pin.version}" for pin in chosen)).encode())
+        index = place / f"{interpreter}-{key[:16]}.json"
         if not index.exists():
             place.mkdir(parents=True, exist_ok=True)
             write_whole(

@@ -142,6 +142,22 @@ def directory_agent(tmp_path_factory: pytest.TempPathFactory, ada: Investigator)
     return made.build().path
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Path:
+    """The directory with the three real programs."""
+    place = tmp_path_factory.mktemp("programs")
+    (place / "keys").mkdir()
+    (place / "keys" / "ada.asc").write_bytes(ada.public_key)
+    text = CONFIG.format(native='["memfd", "directory"]', weight=1, fingerprint=ada.fingerprint)
+    (place / "config.toml").write_text(text, "utf-8")
+    done = run(
+        *(sys.executable, ROOT / "build_zipapp.py", "--config", place / "config.toml"),
+        *("--keys", place / "keys", "--output", place / "dist"),
+    )
+    assert done.returncode == 0, done.stderr
+    return place / "dist"
+
+
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
     """A directory below /tmp, all of whose parents root may trust."""
@@ -152,7 +168,8 @@ def open_directory() -> Iterator[Path]:
 
 
 def run(*argv: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    # Wide enough for a first build that fetches every wheel.
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
 
 def tell(*argv: str | Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -277,11 +294,43 @@ def test_one_file_runs_on_every_interpreter_and_loads_every_library(
 
 
 def test_an_interpreter_that_the_file_has_no_libraries_for_is_refused() -> None:
-    facts = {"oldest": [3, 98], "newest": [3, 99]}
+    facts = {"oldest": [3, 98], "newest": [3, 99], "platform": f"{sys.platform}-{os.uname().machine}"}
     with pytest.raises(
         StartupFailure, match=r"tool-missing: needs CPython 3\.98 to 3\.99; .* is cpython 3\."
     ):
         require_interpreter(facts)
+
+
+def test_a_file_of_another_platform_is_refused() -> None:
+    facts = {"oldest": [3, 9], "newest": [3, 99], "platform": "linux-vax"}
+    with pytest.raises(StartupFailure, match="unsupported: built for linux-vax; this is linux-"):
+        require_interpreter(facts)
+
+
+@pytest.mark.parametrize("python", INTERPRETERS)
+def test_the_real_agent_runs_a_module_on_every_interpreter(programs: Path, python: str) -> None:
+    agent = programs / "mig-agent-linux-x86_64"
+    version = run(python, "-I", "-S", "-B", agent, "version")
+    assert version.returncode == 0, version.stderr
+    assert version.stdout.startswith("mig-agent ")
+    answer = run(python, "-I", "-S", "-B", agent, "module", "agentinfo")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["status"] == "ok"
+
+
+def test_the_real_server_makes_its_tables_out_of_the_zip(programs: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    text = (ROOT / "config.toml").read_text("utf-8")
+    config.write_text(text.replace("/var/lib/mig-server", str(tmp_path)), "utf-8")
+    done = run(programs / "mig-server", "migrate", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mig.sqlite").exists()
+
+
+def test_the_real_client_knows_the_modules(programs: Path) -> None:
+    done = run(programs / "mig", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "agentinfo" in done.stdout
 
 
 def test_the_prelude_starts_the_file_whatever_the_environment_says(agent: Path, tmp_path: Path) -> None:
@@ -359,6 +408,23 @@ def test_children_come_from_the_same_file_after_it_was_replaced_and_deleted(
     told, library = output.splitlines()
     assert json.loads(told)["file"].startswith("/proc/self/fd/")
     assert library.startswith("/proc/self/fd/")
+
+
+def test_a_file_that_is_written_over_while_it_runs_starts_no_more_children(
+    agent: Path, open_directory: Path
+) -> None:
+    copy = open_directory / "mig-agent"
+    shutil.copy(agent, copy)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([copy, "parent"], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == "ready\n"
+        with copy.open("ab") as stream:
+            stream.write(b"another version")
+        output, complaint = parent.communicate("go\n", timeout=60)
+    assert parent.returncode == 4
+    assert output == ""
+    assert complaint == f"mig-agent: unsafe-file: {copy} was written over while it ran\n"
 
 
 def test_a_library_that_was_changed_in_the_file_is_not_loaded(agent: Path, open_directory: Path) -> None:
