@@ -296,12 +296,16 @@ def install_line(url: str, built: Built) -> str:
 
 def write_locks(root: Path, wheels: Path) -> None:
     """Write requirements/*.lock anew from requirements/*.txt."""
-    cache = WheelCache(wheels, say=print)
+    cache = WheelCache(wheels, say=_say)
     requirements = root / "requirements"
     agent = make_lock(read_pins(requirements / "agent.txt"), cache, _ALL)
     run = make_lock(resolve(requirements / "run.txt"), cache, _NEWER)
     write_whole(requirements / "agent.lock", agent.encode())
     write_whole(requirements / "run.lock", run.encode())
+
+
+def _say(line: str) -> None:
+    print(f"{line}\n", end="", flush=True)  # at once and whole: several threads fetch
 
 
 def _report(built: Iterable[Built], request: Request) -> None:
@@ -347,7 +351,7 @@ def main(argv: list[str] | None = None) -> None:
         if options.lock:
             write_locks(ROOT, wheels)
             return
-        _report(Builder(request, now=datetime.now(UTC), say=print).build(), request)
+        _report(Builder(request, now=datetime.now(UTC), say=_say).build(), request)
     except BuildFailure as failure:
         print(f"build_zipapp: {failure}", file=sys.stderr)
         sys.exit(2)
