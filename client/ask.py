@@ -1,6 +1,7 @@
 """Asks a question of endpoints: preview, confirmation, signature, submission, answers, exit code."""
 
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -102,6 +103,7 @@ def confirm(connection: Connection, action: Action) -> None:
 
 def submit_and_follow(connection: Connection, signed: SignedAction, choices: Choices) -> int:
     """Hand over a signed action, show its answers, and return the exit code."""
+    began = time.monotonic()
     submitted = connection.api.submit(encode_envelope(signed.envelope))
     action = signed.action
     if submitted.new:
@@ -115,5 +117,6 @@ def submit_and_follow(connection: Connection, signed: SignedAction, choices: Cho
         envelope=signed.envelope,
         writer=make_writer(choices.format_name, sys.stdout, choices.show),
         known=KnownAgents(data_dir() / "agents.json"),
+        submitted=began if submitted.new else None,
     )
     return follower.follow().exit_code

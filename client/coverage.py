@@ -79,7 +79,7 @@ class Coverage:
         parts = [f"{self.module}: {_agents(self.answered)} answered, {verdict}"]
         parts += [f"{name} {value:,}" for name, value in self.totals.items() if name != "errors"]
         parts += self.holes()
-        parts += [f"at most {value:.3g} s of {name[:-2]}" for name, value in self.slowest.items()]
+        parts += [f"{name[:-2]} up to {value:.3f} s" for name, value in self.slowest.items()]
         return "; ".join(parts)
 
     def members(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Ctrl-C and a server that goes away end the waiting, never what has come already.
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -39,6 +40,7 @@ class Follower:
         envelope: how it was signed.
         writer: where verified answers go.
         known: which agent bore which name.
+        submitted: when the action's submission began, by the monotonic clock; None where it was before.
         clock: the time, UTC.
 
     """
@@ -51,12 +53,14 @@ class Follower:
         envelope: Envelope,
         writer: Writer,
         known: KnownAgents,
+        submitted: float | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
         self._action = action
         self._writer = writer
         self._known = known
+        self._submitted = submitted
         self._clock = clock
         roster = api.get_roster(action.id).commands
         self._question = Question.of(action, envelope, frozenset(command.agent for command in roster))
@@ -125,6 +129,8 @@ class Follower:
             except EnvironmentFailure as error:
                 self.tally.is_out_of_reach = True
                 say(str(error))
+        if self._submitted is not None:
+            self.tally.elapsed_s = time.monotonic() - self._submitted
         self._writer.close(self.tally, self._question.modules)
         self._known.close()
         return self.tally

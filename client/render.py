@@ -137,9 +137,10 @@ class _Table:
             self._line(f"and {len(missing) - _MAX_MISSING:,} more: --json lists them all")
         for detail in tally.hostile:
             self._line(f"not believed: {printable(detail)}")
+        took = f"{tally.elapsed_s:.2f} s; " if tally.elapsed_s is not None else ""
         self._line(
             f"{len(tally.answered):,} of {len(tally.roster):,} agents answered, "
-            f"found on {len(tally.found_on):,}; action {tally.action_id}"
+            f"found on {len(tally.found_on):,}; {took}action {tally.action_id}"
         )
 
     def _line(self, text: str) -> None:

@@ -51,6 +51,7 @@ class Tally:
         self.hostile: list[str] = []
         self.warnings: list[str] = []
         self.is_out_of_reach = False
+        self.elapsed_s: float | None = None  # from the submission to the last answer, where both were here
         self._is_refused = False
         self._is_incomplete = False
 
@@ -128,5 +129,6 @@ class Tally:
             "missing": [line._asdict() for line in self.missing()],
             "hostile": list(self.hostile),
             "warnings": list(self.warnings),
+            **({"elapsed_s": round(self.elapsed_s, 4)} if self.elapsed_s is not None else {}),
             "exit": self.exit_code,
         }

@@ -98,7 +98,7 @@ def test_a_table_shows_records_coverage_and_who_is_missing() -> None:
     )
     assert rendered("table", web1, asked=1).splitlines() == [
         "web1  /x",
-        "file: 1 agent answered, found on 1; files_seen 1,200; at most 0.25 s of cpu",
+        "file: 1 agent answered, found on 1; files_seen 1,200; cpu up to 0.250 s",
         "no answer from silent0: sent: the command waits for the agent",
         "1 of 2 agents answered, found on 1; action the-action",
     ]
