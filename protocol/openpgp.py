@@ -7,7 +7,7 @@ Any doubt refuses, with a reason. The signature:
  4. has well-formed subpackets, none of those that matter twice, no critical subpacket or notation that we do
     not know; its creation time is hashed and at most 5 minutes ahead of now; it has not expired;
  5. names its issuer by a hashed fingerprint, which in full is that of the primary key or of one subkey;
- 6. was not created before the key that signed, and that key not in the future;
+ 6. was not created before the key that signed (which with 4 refuses a key from the future);
  7. verifies, with RSA from 2048 bits, Ed25519, or ECDSA on P-256, P-384 or P-521.
 The certificate:
  8. is exactly one, of version 4, without secrets, within limits (`protocol.openpgp_certificate`);

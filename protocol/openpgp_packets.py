@@ -23,7 +23,7 @@ MARKER, TRUST, USER_ID, PUBLIC_SUBKEY, USER_ATTRIBUTE, PADDING = 10, 12, 13, 14,
 # gpg and sq write lines of 64 characters; the block must come alone.
 _ARMOUR = re.compile(
     rb"\s*-----BEGIN PGP ([A-Z ]{1,32})-----[ \t]*\r?\n"
-    rb"((?:[A-Za-z][A-Za-z0-9-]{0,31}: ?[^\r\n]{0,1024}\r?\n)*)"
+    rb"((?:[A-Za-z][A-Za-z0-9-]{0,31}:[^\r\n]{0,1024}\r?\n)*)"
     rb"[ \t]*\r?\n"
     rb"((?:[A-Za-z0-9+/]{1,76}={0,2}[ \t]*\r?\n)+)"
     rb"(?:=([A-Za-z0-9+/]{4})[ \t]*\r?\n)?"

@@ -24,7 +24,6 @@ from protocol.openpgp_keys import (
 from protocol.openpgp_packets import KeyPacket, Refusal, SignaturePacket, parse_signature
 from protocol.openpgp_statement import (
     KEY_ID_BYTES,
-    MAX_AHEAD_S,
     SIGN_FLAG,
     Statement,
     claimed_issuers,
@@ -176,9 +175,7 @@ class Judge:
         return not issuers or any(_names(issuer, self._key.fingerprint) for issuer in issuers)
 
     def _require_not_expired(self, key: KeyPacket, current: Sequence[Statement], what: str) -> None:
-        """Rules 6 and 11."""
-        if key.created > self._now_s + MAX_AHEAD_S:
-            raise Refusal(f"{what} was created in the future")
+        """Rule 11."""
         for statement in current:
             lifetime = statement.key_lifetime_s
             if lifetime is not None and key.created + lifetime <= self._now_s:

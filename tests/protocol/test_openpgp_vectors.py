@@ -1,8 +1,7 @@
 """Signatures made by GnuPG and Sequoia, or crafted packet by packet, and what the policy must say of each."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Optional
 
 import pysequoia
 import pytest
@@ -12,7 +11,7 @@ from protocol.openpgp import parse_certificate, parse_signature_file, require_de
 
 VECTORS = Path(__file__).parent / "vectors" / "openpgp"
 # After the last signature was made and before the first good key expires.
-NOW = datetime(2026, 12, 1, tzinfo=timezone.utc)
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
 CASES = dict(line.split("\t") for line in (VECTORS / "cases.tsv").read_text().splitlines()[1:])
 
 # Where our policy refuses what Sequoia believes, and why.
@@ -30,7 +29,7 @@ STRICTER_THAN_SEQUOIA = {
 }
 
 
-def refusal(case: str) -> Optional[InvalidInput]:
+def refusal(case: str) -> InvalidInput | None:
     """Return why a case is refused; None where it is accepted."""
     folder = VECTORS / case
     try:
