@@ -40,17 +40,21 @@ def open_file(name: bytes, directory: int, *, follow: bool) -> int:
     return _open_quietly(name, _FILE if follow else _FILE | _NOFOLLOW, directory)
 
 
-def open_subdirectory(name: bytes, directory: int) -> int:
+def open_subdirectory(name: bytes, directory: int, *, to_list: bool = True) -> int:
     """Open a directory inside an open one; never through a link.
+
+    Without `to_list` only what is inside it can be opened, which takes no right to read the directory.
 
     Raises:
         OSError: as open(2); ELOOP or ENOTDIR where it is none.
 
     """
+    if not to_list:
+        return os.open(name, _STEP, dir_fd=directory)
     return _open_quietly(name, _DIRECTORY, directory)
 
 
-def open_directory(path: bytes) -> int:
+def open_directory(path: bytes, *, to_list: bool = True) -> int:
     """Open a directory by its absolute, resolved path, of any length, one component after the other.
 
     Raises:
@@ -58,15 +62,10 @@ def open_directory(path: bytes) -> int:
 
     """
     components = split_path(path)
-    current = os.open(b"/", _STEP if components else _DIRECTORY)
-    for at, component in enumerate(components):
-        is_last = at == len(components) - 1
+    current = os.open(b"/", _STEP if components or not to_list else _DIRECTORY)
+    for at, component in enumerate(components, start=1):
         try:
-            following = (
-                _open_quietly(component, _DIRECTORY, current)
-                if is_last
-                else os.open(component, _STEP, dir_fd=current)
-            )
+            following = open_subdirectory(component, current, to_list=to_list and at == len(components))
         finally:
             os.close(current)
         current = following

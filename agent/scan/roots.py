@@ -13,7 +13,7 @@ Rules:
 
 import os
 import stat
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from agent.scan.coverage import Coverage
 from agent.scan.globs import NameGlob, is_glob, split_path
@@ -80,6 +80,7 @@ class RootFinder:
         self.globs: List[GlobUse] = []
         self._coverage = coverage
         self._check = check
+        self._missing: Set[bytes] = set()
         self._said_links: Dict[bytes, bytes] = {}
         self._tails: Dict[Tuple[bytes, ...], Tail] = {}
         for index, search in enumerate(plan.searches):
@@ -117,7 +118,8 @@ class RootFinder:
             mode = os.stat(entry).st_mode  # noqa: PTH116  (a path of bytes)
         except OSError as error:
             # Below a glob's last wildcard a missing name is no error: it just does not match there.
-            if root.glob is None:
+            if root.glob is None and root.shown not in self._missing:
+                self._missing.add(root.shown)
                 self._coverage.fail(root.shown, error)
             return
         if stat.S_ISDIR(mode):

@@ -35,7 +35,7 @@ def scan(
             for batch in batches:
                 for match in inspector.inspect(batch):
                     search = plan.searches[match.search]
-                    # A search is cut only when there is a match beyond its limit: exactly as many is complete.
+                    # A search is cut only when there is a match beyond its limit.
                     if search.matchlimit and counts[match.search] >= search.matchlimit:
                         closed.add(match.search)
                         truncate(

@@ -6,7 +6,8 @@ Rules:
   depth and path length have no limit and nobody can swap a directory for a link behind the walk's back.
 * Each directory is visited once, with the searches that are active in it. A search is active below its own
   roots by whole components of the path, with its own depth, and is left behind when its root is left.
-* Files of a directory come before its subdirectories, both sorted by name, whatever other searches run.
+* Files of a directory come before its subdirectories, both sorted by name, whatever other searches run; so
+  a root below another one is met on the way, also where nothing else is wanted in between.
 * File systems that the kernel makes up are not entered from above; a root inside one is walked.
 * A directory that vanished, moved or cannot be read is noted, and the walk goes on.
 """
@@ -15,9 +16,10 @@ import errno
 import itertools
 import os
 import stat
-from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from agent.scan.coverage import Coverage
+from agent.scan.globs import split_path
 from agent.scan.mounts import Mounts
 from agent.scan.opening import open_directory, open_subdirectory
 from agent.scan.plan import Plan
@@ -60,6 +62,9 @@ class _Scope(NamedTuple):
 
     def is_empty(self) -> bool:
         return not (self.trees or self.patterns or self.files)
+
+    def needs_listing(self) -> bool:
+        return bool(self.trees or self.patterns)
 
 
 class _Frame:
@@ -116,6 +121,7 @@ class Walker:
     ) -> None:
         self._plan = plan
         self._roots = dict(roots)
+        self._ways = _ways_to(roots)
         self._coverage = coverage
         self._mounts = mounts
         self._closed = closed
@@ -123,14 +129,14 @@ class Walker:
         self._frames: List[_Frame] = []
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Yield everything to look at. A root that lies below another one is met on the way."""
+        """Yield everything to look at."""
         try:
             for path in sorted(self._roots, key=lambda path: path.split(b"/")):
                 if path not in self._roots:
                     continue
                 scope = self._arrive(path, {}, [])
                 try:
-                    descriptor = open_directory(path)
+                    descriptor = open_directory(path, to_list=scope.needs_listing())
                 except OSError as error:
                     self._coverage.fail(path, error)
                     continue
@@ -151,14 +157,15 @@ class Walker:
                 continue
             name = frame.subdirectories.pop()
             path = _Path(frame.path, name)
-            scope = self._child_scope(frame.scope, name, path)
-            if scope.is_empty() or frame.descriptor is None:
+            whole = path.whole() if self._roots else b""
+            scope = self._child_scope(frame.scope, name, whole)
+            if frame.descriptor is None or (scope.is_empty() and whole not in self._ways):
                 continue
             opened = self._open_child(frame, name, path, scope)
             if opened is not None:
                 yield from self._visit(opened[0], path, opened[1])
 
-    def _child_scope(self, scope: _Scope, name: bytes, path: _Path) -> _Scope:
+    def _child_scope(self, scope: _Scope, name: bytes, path: bytes) -> _Scope:
         """Return what is active in a subdirectory: depths grow by one, globs advance, roots begin anew."""
         trees: Trees = {}
         for search, (depth, root) in scope.trees.items():
@@ -177,7 +184,7 @@ class Walker:
                     patterns.append((root, tail[1:]))
                 else:
                     _begin(trees, root)
-        return self._arrive(path.whole() if self._roots else b"", trees, patterns)
+        return self._arrive(path, trees, patterns)
 
     def _arrive(self, path: bytes, trees: Trees, patterns: Patterns) -> _Scope:
         """Add what begins at a directory to what comes from above, and let `**` stand for nothing too."""
@@ -204,9 +211,12 @@ class Walker:
     ) -> Optional[Tuple[int, _Scope]]:
         assert frame.descriptor is not None  # noqa: S101  (the caller has looked)
         try:
-            descriptor = open_subdirectory(name, frame.descriptor)
+            descriptor = open_subdirectory(name, frame.descriptor, to_list=scope.needs_listing())
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if scope.is_empty():
+                # Merely on the way to a root, which will be opened by itself and say what is wrong.
+                pass
+            elif error.errno == errno.ENOENT:
                 self._coverage.vanish(path.whole())
             elif error.errno in (errno.ELOOP, errno.ENOTDIR):
                 self._coverage.lose(path.whole(), "was replaced while it was walked")
@@ -214,7 +224,7 @@ class Walker:
                 self._coverage.fail(path.whole(), error)
             return None
         device = os.fstat(descriptor).st_dev
-        if device == frame.device:
+        if device == frame.device or scope.is_empty():
             return descriptor, scope
         pseudo = self._mounts.pseudo_type(device)
         if pseudo is None:
@@ -226,7 +236,7 @@ class Walker:
         )
         self._coverage.skip("pseudo-filesystem")
         self._coverage.note(f"{path_text(path.whole())}: {pseudo} is not searched from above")
-        if own.is_empty():
+        if own.is_empty() and path.whole() not in self._ways:
             os.close(descriptor)
             return None
         return descriptor, own
@@ -237,10 +247,11 @@ class Walker:
         try:
             whole = path.whole()
             subdirectories: List[bytes] = []
-            if scope.trees or scope.patterns:
+            if scope.needs_listing():
                 runs = self._list(descriptor, whole, subdirectories)
             else:
                 runs = iter([self._named_entries(descriptor, whole, scope.files)])
+                subdirectories.extend(self._ways.get(whole, ()))
             missing = set(scope.files)
             for entries in runs:
                 missing.difference_update(entry.name for entry in entries)
@@ -356,6 +367,17 @@ class Walker:
             parent.path.whole(), f"moved while it was walked: {lost} of its directories were not searched"
         )
         parent.subdirectories.clear()
+
+
+def _ways_to(roots: Dict[bytes, DirectoryRoots]) -> Dict[bytes, Set[bytes]]:
+    """Return, for each directory above a root, the names in it that lead to roots."""
+    ways: Dict[bytes, Set[bytes]] = {}
+    for root in roots:
+        directory = b"/"
+        for name in split_path(root):
+            ways.setdefault(directory, set()).add(name)
+            directory = join(directory, name)
+    return ways
 
 
 def _begin(trees: Trees, root: Root) -> None:

@@ -390,7 +390,13 @@ def test_every_flag_reaches_the_parameters() -> None:
     assert (options.matchall, options.macroal, options.returnsha256) == (False, True, True)
     assert options.mismatch == ("size", "sha384")
     declared = {flag.name for flag in file.FLAGS}
-    assert {"path", "name", "sha3-224", "matchall", *(kind.replace("_", "-") for kind in HASH_KINDS)} <= declared
+    assert {
+        "path",
+        "name",
+        "sha3-224",
+        "matchall",
+        *(kind.replace("_", "-") for kind in HASH_KINDS),
+    } <= declared
 
 
 @pytest.mark.parametrize(

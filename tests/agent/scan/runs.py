@@ -1,11 +1,12 @@
 """How the tests run searches: through the executor, as an action would."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.execute import run_operation
-from agent.module import Context
+from agent.module import Context, decode_params
+from agent.modules import file
 from protocol.result import OperationResult
 
 Tree = Mapping[str, bytes]
@@ -35,9 +36,7 @@ def find(root: Path, *, matchall: bool = True, context: Context | None = None, *
 
 def paths(result: OperationResult, root: Path, label: str = "s1") -> list[str]:
     """Return the paths that a search found, relative to a directory."""
-    return [
-        record["path"].removeprefix(f"{root}/") for record in result.records if record["search"] == label
-    ]
+    return [record["path"].removeprefix(f"{root}/") for record in result.records if record["search"] == label]
 
 
 def refused(**search: Any) -> str:
@@ -45,3 +44,11 @@ def refused(**search: Any) -> str:
     result = run_operation("file", {"searches": {"s1": {"paths": ["/"], **search}}}, Context())
     assert (result.status, result.records) == ("invalid-parameters", ())
     return result.notes[0]
+
+
+def step(context: Context, root: Path, **search: Any) -> Iterator[str]:
+    """Run one search record by record, so that a test can act while the scan is under way."""
+    options = {"matchall": True, **search.pop("options", {})}
+    searches = {"s1": {"paths": [str(root)], **search, "options": options}}
+    for record in file.run(decode_params(file.Params, {"searches": searches}), context):
+        yield record.path.removeprefix(f"{root}/")
