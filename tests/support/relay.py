@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -51,7 +51,8 @@ def make_config(broker: PrivateBroker, directory: Path, *, enrolment: str = "ope
 class RelayServer:
     """A server under test; what it needs of an investigator is written to its store directly."""
 
-    def __init__(self, parts: Parts, database: Database) -> None:
+    def __init__(self, parts: Parts, database: Database, working: Sequence["asyncio.Future[None]"]) -> None:
+        self._working = working
         self.parts = parts
         self.database = database
         self.store: Store = parts.services.store
@@ -98,6 +99,12 @@ class RelayServer:
         commands = await self.database.read(self.store.list_commands, action.id)
         return next(command.state for command in commands if command.agent_id == agent.id)
 
+    async def crash(self) -> None:
+        """End relay and scheduler in the middle of whatever they do."""
+        for task in self._working:
+            task.cancel()
+        await asyncio.wait(self._working)
+
     async def until_state(self, action: Action, agent: AgentKey, *states: CommandState) -> None:
         """Wait, by the news that followers get, until a command is in one of these states."""
         with self.parts.services.events.follow(action.id) as follower:
@@ -128,7 +135,7 @@ async def running_server(
             try:
                 if wait:
                     assert await parts.relay.wait_connected(PATIENCE_S)
-                yield RelayServer(parts, database)
+                yield RelayServer(parts, database, working)
             finally:
                 front.stop()
                 for task in working:
@@ -174,7 +181,7 @@ def publish(connection: Any, routing_key: str, body: bytes, **properties: Any) -
     channel.close()
 
 
-def make_result(agent: AgentKey, action: Action, digest: str, **changes: Any) -> bytes:
+def make_result(agent: AgentKey, action: Action, digest: str, /, **changes: Any) -> bytes:
     """Return an agent's signed answer to an action."""
     now = utc_now()
     members = {
@@ -190,7 +197,7 @@ def make_result(agent: AgentKey, action: Action, digest: str, **changes: Any) ->
     return agent.sign(RESULT, msgspec.json.encode(Result(**{**members, **changes})))
 
 
-def make_heartbeat(agent: AgentKey, *actions: Action, **changes: Any) -> bytes:
+def make_heartbeat(agent: AgentKey, /, *actions: Action, **changes: Any) -> bytes:
     """Return an agent's signed heartbeat, which says that it holds the commands of these actions."""
     now = utc_now()
     members = {
