@@ -1,0 +1,77 @@
+"""The agent's configuration: strict, and taken only from what is baked."""
+
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config import AgentConfig, AgentLimits, decode_config
+from protocol.errors import InvalidInput
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD: dict[str, Any] = {
+    "relay": "amqps://broker.example.net:5671/mig",
+    "broker": "mig",
+    "acl": {"default": {"minimum_weight": 1, "investigators": {"A" * 40: 1}}},
+}
+
+
+def test_what_is_left_out_takes_its_documented_default() -> None:
+    config = decode_config(GOOD)
+    assert config.limits == AgentLimits()
+    assert (config.heartbeat_s, config.warm_child, config.max_validity_s) == (60, True, 604800)
+    assert config.native == ("memfd", "directory")
+
+
+def test_the_projects_own_configuration_decodes() -> None:
+    document = tomllib.loads((ROOT / "config.toml").read_text())
+    assert isinstance(decode_config(document["agent"]), AgentConfig)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("relay", None, r"relay: must be a text"),
+        ("relay", "http://broker/mig", r"relay: must be amqp://"),
+        ("relay", "amqp:///mig", r"relay: must be amqp://"),
+        ("relay", "amqp://broker:99999/mig", r"relay: "),
+        ("relay", "amqp://user:secret@broker/mig", r"relay: holds credentials"),
+        ("broker", "", r"broker: must be a text"),
+        ("acl", {}, r"acl: is missing or empty"),
+        ("acl", None, r"acl: is missing or empty"),
+        ("tags", {"operator": 1}, r"tags.operator: must be a text"),
+        ("tags", [], r"tags: must be a table"),
+        ("heartbeat_s", 0, r"heartbeat_s: must be a whole number"),
+        ("heartbeat_s", True, r"heartbeat_s: must be a whole number"),
+        ("heartbeat_s", 1.5, r"heartbeat_s: must be a whole number"),
+        ("warm_child", 1, r"warm_child: must be true or false"),
+        ("max_validity_s", 10**9, r"max_validity_s: must be a whole number"),
+        ("native", [], r"native: must be a list"),
+        ("native", ["download"], r"native: must be a list"),
+        ("limits", {"wall_s": -1}, r"wall_s: must be a whole number"),
+        ("limits", {"wall": 1}, r"\[agent.limits\]: unknown member 'wall'"),
+        ("surprise", 1, r"\[agent\]: unknown member 'surprise'"),
+    ],
+)
+def test_a_member_that_cannot_be_used_is_named(name: str, value: Any, said: str) -> None:
+    table = copy.deepcopy(GOOD)
+    table[name] = value
+    with pytest.raises(InvalidInput, match=r"^bad-config: " + said):
+        decode_config(table)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(AgentConfig._fields), inner),
+    )
+)
+def test_any_value_decodes_or_is_refused(value: Any) -> None:
+    try:
+        decode_config(value)
+    except InvalidInput as error:
+        assert error.code == "bad-config"  # noqa: PT017  (both outcomes are right)

@@ -1,0 +1,143 @@
+"""Modules run locally: in a child that is limited, can be cancelled and leaves nothing behind."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agent.modules
+from agent import registry
+from agent.local import read_operations, run_local
+from agent.runtime.loop import SelectorLoop
+from protocol.errors import InvalidInput
+from tests.support.endpoint import sign_action
+from tests.support.gpg import Investigator
+
+MODULES = str(Path(__file__).resolve().parents[1] / "support" / "modules")
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent.modules, "__path__", [*agent.modules.__path__, MODULES])
+    monkeypatch.setattr(registry, "module_names", lambda: ("agentinfo", "trouble"))
+
+
+def run_trouble(how: str, path: Path | str = "", **arguments: Any) -> dict[str, Any]:
+    return run_local("trouble", {"how": how, "path": str(path)}, **arguments)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_module_runs_with_the_facts_it_is_given() -> None:
+    assert run_local("agentinfo", {}, facts={"name": "here"})["records"][0]["name"] == "here"
+
+
+def test_a_module_runs_with_this_machines_facts_when_given_none() -> None:
+    assert run_local("agentinfo", {})["records"][0]["name"] == os.uname().nodename
+
+
+def test_an_unknown_module_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="unknown-module"):
+        run_local("nosuch", {})
+
+
+def test_parameters_that_do_not_decode_are_the_answer() -> None:
+    assert run_local("agentinfo", {"x": 1})["status"] == "invalid-parameters"
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_module_that_dies_is_an_answer() -> None:
+    result = run_trouble("die")
+    assert result["status"] == "failed"
+    assert "ended with -9" in result["notes"][0]
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_module_that_hangs_is_killed_with_its_workers(tmp_path: Path) -> None:
+    result = run_trouble("fork", tmp_path / "pids", wall_s=0.2)
+    assert result["status"] == "timed-out"
+    child, worker = (int(word) for word in (tmp_path / "pids").read_text().split())
+    assert not is_alive(child)
+    assert not is_alive(worker)
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_module_that_ends_itself_in_time_is_answered_with_what_it_has() -> None:
+    result = run_trouble("dawdle", wall_s=0.2)
+    assert result["status"] == "timed-out"
+    assert result["records"]
+
+
+@pytest.mark.usefixtures("trouble")
+def test_ctrl_c_ends_the_module_and_what_it_found_stands() -> None:
+    runner = os.fork()  # a process with one thread, as a client is
+    if runner == 0:
+        os._exit(0 if _is_cancelled_with_records() else 1)
+    _, status = os.waitpid(runner, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def _is_cancelled_with_records() -> bool:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    result = run_trouble("dawdle")
+    return result["status"] == "cancelled" and bool(result["records"])
+
+
+@pytest.mark.usefixtures("trouble")
+def test_the_child_dies_with_its_caller(tmp_path: Path) -> None:
+    caller = os.fork()
+    if caller == 0:
+        try:
+            run_trouble("hang", tmp_path / "pid")
+        finally:
+            os._exit(1)
+    loop = SelectorLoop()
+    _poll(loop, lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    child = int((tmp_path / "pid").read_text())
+    os.kill(caller, signal.SIGKILL)
+    os.waitpid(caller, 0)
+    _poll(loop, lambda: not is_alive(child))
+    loop.close()
+
+
+def _poll(loop: SelectorLoop, is_done: Callable[[], bool]) -> None:
+    def look() -> None:
+        if not is_done():
+            loop.call_later(0.01, look)
+
+    look()
+    loop.run_until(is_done)
+
+
+def test_the_operations_of_signed_and_unsigned_actions_are_read(ada: Investigator) -> None:
+    assert read_operations(sign_action(ada)) == [("agentinfo", {})]
+    assert read_operations(b'{"operations": [{"module": "file", "parameters": {"a": 1}}]}') == [
+        ("file", {"a": 1})
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"{}",
+        b'{"operations": {}}',
+        b'{"operations": []}',
+        b'{"operations": [{"module": "file"}]}',
+        b'{"operations": [{"module": "../x", "parameters": {}}]}',
+        b'{"operations": [{"module": "file", "parameters": {}, "x": 1}]}',
+    ],
+)
+def test_what_has_no_operations_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="bad-action"):
+        read_operations(body)
