@@ -20,6 +20,7 @@ from protocol.result import OperationResult, Result
 from server.broker import PrivateBroker
 from server.config import ServerConfig, parse_listen
 from server.database import Database
+from server.events import Events, Wake
 from server.front import Front, listen_on
 from server.migrations import migrate
 from server.parts import Parts, assemble, utc_now
@@ -48,18 +49,21 @@ def make_config(broker: PrivateBroker, directory: Path, *, enrolment: str = "ope
     )
 
 
-class RelayServer:
-    """A server under test; what it needs of an investigator is written to its store directly."""
+class Operator:
+    """Does with a server's store what investigators and agents do, and waits for what the server does."""
 
-    def __init__(self, parts: Parts, database: Database, working: Sequence["asyncio.Future[None]"]) -> None:
-        self._working = working
-        self.parts = parts
+    def __init__(
+        self, database: Database, store: Store, events: Events, wake: Wake, clock: Callable[[], datetime]
+    ) -> None:
         self.database = database
-        self.store: Store = parts.services.store
+        self.store = store
+        self.events = events
+        self.wake = wake
+        self.clock = clock
 
     async def submit(self, *agents: AgentKey, expires_s: float = 300) -> Action:
         """Create an action with one command for each agent, as the API does."""
-        now = utc_now()
+        now = self.clock()
         action = Action(
             id=str(uuid.uuid4()),
             name="test",
@@ -73,7 +77,7 @@ class RelayServer:
         ids = [agent.id for agent in agents]
         arguments = (action, encode_envelope(envelope), envelope.digest, ["0" * 40], "0" * 40, ids, now)
         await self.database.run(self.store.create_action, *arguments)
-        self.parts.services.wake.set()
+        self.wake.set()
         return action
 
     async def body(self, action: Action) -> bytes:
@@ -92,25 +96,37 @@ class RelayServer:
     async def enrol(self, *agents: AgentKey) -> None:
         """Enrol agents that have not logged in yet."""
         for agent in agents:
-            await self.database.run(self.store.enrol_agent, agent.id, agent.public, "open", utc_now())
+            await self.database.run(self.store.enrol_agent, agent.id, agent.public, "open", self.clock())
 
     async def state(self, action: Action, agent: AgentKey) -> CommandState:
         """Return the state of one command."""
         commands = await self.database.read(self.store.list_commands, action.id)
         return next(command.state for command in commands if command.agent_id == agent.id)
 
+    async def until_state(self, action: Action, agent: AgentKey, *states: CommandState) -> None:
+        """Wait, by the news that followers get, until a command is in one of these states."""
+        with self.events.follow(action.id) as follower:
+            async with asyncio.timeout(PATIENCE_S):
+                while await self.state(action, agent) not in states:
+                    await follower.changes(PATIENCE_S)
+
+
+class RelayServer(Operator):
+    """A server under test."""
+
+    def __init__(
+        self, parts: Parts, clock: Callable[[], datetime], working: Sequence["asyncio.Future[None]"]
+    ) -> None:
+        services = parts.services
+        super().__init__(services.database, services.store, services.events, services.wake, clock)
+        self.parts = parts
+        self._working = working
+
     async def crash(self) -> None:
         """End relay and scheduler in the middle of whatever they do."""
         for task in self._working:
             task.cancel()
         await asyncio.wait(self._working)
-
-    async def until_state(self, action: Action, agent: AgentKey, *states: CommandState) -> None:
-        """Wait, by the news that followers get, until a command is in one of these states."""
-        with self.parts.services.events.follow(action.id) as follower:
-            async with asyncio.timeout(PATIENCE_S):
-                while await self.state(action, agent) not in states:
-                    await follower.changes(PATIENCE_S)
 
 
 @asynccontextmanager
@@ -135,7 +151,7 @@ async def running_server(
             try:
                 if wait:
                     assert await parts.relay.wait_connected(PATIENCE_S)
-                yield RelayServer(parts, database, working)
+                yield RelayServer(parts, clock, working)
             finally:
                 front.stop()
                 for task in working:
