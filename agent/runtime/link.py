@@ -18,10 +18,7 @@ from datetime import datetime
 from typing import Any, Callable, Dict, NamedTuple, Optional, Set
 from urllib.parse import unquote, urlsplit
 
-import pika
-from pika.adapters.select_connection import IOLoop, SelectConnection
-from pika.channel import Channel
-
+from agent.runtime.amqp import Channel, IOLoop, SelectConnection, pika
 from agent.runtime.identity import Identity
 from protocol.identity import make_broker_password
 from protocol.names import AGENTS_EXCHANGE, agent_queue

@@ -15,11 +15,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Optional
 
-from pika.adapters.select_connection import IOLoop
-
 from agent.config import Baked, load_baked
 from agent.facts import collect_facts, machine_id
+from agent.platform.memory import give_back_free_memory
 from agent.registry import module_names
+from agent.runtime.amqp import IOLoop
 from agent.runtime.heartbeat import encode_heartbeat, format_time
 from agent.runtime.identity import Identity, load_identity
 from agent.runtime.journal import Journal
@@ -35,6 +35,7 @@ from protocol.names import heartbeat_key, result_key
 _LOG = logging.getLogger("mig.agent")
 _SPOOL_RETRY_S = 15.0
 _ANNOUNCE_AFTER_S = 2.0  # a command that runs longer is told to the server at once
+_SETTLED_S = 2.0  # by then the broker has answered and the warm child is up
 _CHECK_IN_QUIET_S = 5.0
 _CHECK_IN_LONGEST_S = 600.0
 
@@ -114,6 +115,7 @@ class Resident:
         self._supervisor.start()
         if self._check_in:
             self._ioloop.call_later(1.0, self._end_check_in)
+        self._ioloop.call_later(_SETTLED_S, give_back_free_memory)
         self._ioloop.start()
 
     def _reconcile(self) -> None:
