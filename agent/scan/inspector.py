@@ -101,28 +101,35 @@ class Inspector:
 
     def inspect(self, batch: Batch) -> Iterator[Match]:
         """Yield the matches among a batch's entries, in their order."""
+        active = self._active(batch)
         for entry in batch.entries:
             self._check()
-            active = [
-                _Candidate(root, self._plan.searches[root.search], ())
-                for root in batch.active
-                if root.search not in self._closed
-            ]
+            if any(one.root.search in self._closed for one in active):
+                active = self._active(batch)
             if not active:
                 return
-            path = join(batch.path, entry.name)
-            status = self._status(batch, entry, path) if entry.is_link else None
-            if entry.is_link and status is None:
-                continue
+            status: Optional[os.stat_result] = None
+            if entry.is_link:
+                # Also where no name fits: what lies behind a link to a directory was not seen; it counts.
+                status = self._status(batch, entry)
+                if status is None:
+                    continue
             self._coverage.files_seen += 1
             named = [kept for kept in (_by_name(one, entry.name) for one in active) if kept is not None]
             if not named:
                 continue
-            status = status or self._status(batch, entry, path)
+            status = status or self._status(batch, entry)
             if status is not None:
-                yield from self._judge(batch, entry, path, status, named)
+                yield from self._judge(batch, entry, status, named)
 
-    def _status(self, batch: Batch, entry: Entry, path: bytes) -> Optional[os.stat_result]:
+    def _active(self, batch: Batch) -> List[_Candidate]:
+        return [
+            _Candidate(root, self._plan.searches[root.search], ())
+            for root in batch.active
+            if root.search not in self._closed
+        ]
+
+    def _status(self, batch: Batch, entry: Entry) -> Optional[os.stat_result]:
         """Return the status of a regular file, through a link where it is one; None counts why not."""
         try:
             status = os.stat(entry.name, dir_fd=batch.directory, follow_symlinks=entry.is_link)
@@ -130,9 +137,9 @@ class Inspector:
             if entry.is_link and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
                 self._coverage.skip("dangling-link")
             elif error.errno == errno.ENOENT:
-                self._coverage.vanish(path)
+                self._coverage.vanish(join(batch.path, entry.name))
             else:
-                self._coverage.fail(path, error)
+                self._coverage.fail(join(batch.path, entry.name), error)
             return None
         if stat.S_ISREG(status.st_mode):
             return status
@@ -141,8 +148,9 @@ class Inspector:
         return None
 
     def _judge(
-        self, batch: Batch, entry: Entry, path: bytes, status: os.stat_result, named: Sequence[_Candidate]
+        self, batch: Batch, entry: Entry, status: os.stat_result, named: Sequence[_Candidate]
     ) -> Iterator[Match]:
+        path = join(batch.path, entry.name)
         facts = _UNREAD
         candidates = _by_status(named, status)
         readers = [one for one in candidates if one.needs_reading()]

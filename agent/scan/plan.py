@@ -109,7 +109,7 @@ def _plan_search(label: str, search: Search, now_ns: int, indices: Dict[str, int
         kinds.add("sha256")
     return PlannedSearch(
         label=label,
-        paths=tuple(os.fsencode(path) for path in search.paths),
+        paths=tuple(path.encode("utf-8", "surrogateescape") for path in search.paths),
         names=tuple(_name_check(value, is_turned="name" in turned) for value in search.names),
         stats=tuple(_stat_checks(search, turned, now_ns)),
         contents=tuple(_content_checks(search, indices)),
