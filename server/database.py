@@ -151,6 +151,9 @@ def _translated() -> Iterator[None]:
 def _environment_code(error: DBAPIError) -> str | None:
     if "database or disk is full" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "53100":
         return "disk-full"
+    # sqlite3 says of a damaged file only "database error".
+    if type(error.orig) is sqlite3.DatabaseError:
+        return "database-away"
     if isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError)) or error.connection_invalidated:
         return "database-away"
     return None

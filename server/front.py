@@ -1,5 +1,6 @@
 """An ASGI application on a listening socket of ours; several of them share one event loop."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,8 @@ def listen_on(address: Listen) -> Iterator[socket.socket]:
         listener = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         where = f"{address.host}:{address.port}"
-        raise EnvironmentFailure("port-in-use", f"cannot listen on {where}: {error.strerror}") from None
+        # create_server appends the address to its text; the system's own text is enough.
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        raise EnvironmentFailure("port-in-use", f"cannot listen on {where}: {reason}") from None
     with listener:
         yield listener

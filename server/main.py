@@ -138,9 +138,9 @@ def investigator() -> None:
 @click.argument("key", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def investigator_add(config_path: Path, name: str | None, rights: str, key: Path) -> None:
     """Let the holder of KEY, an OpenPGP public key, use the API; once more: change name and rights."""
+    chosen = _parse_rights(rights)
     certificate_bytes = key.read_bytes()
     certificate = parse_certificate(certificate_bytes)
-    chosen = _parse_rights(rights)
     known_as = name or next(iter(certificate.user_ids), certificate.fingerprint)
     with _open_store(config_path) as store:
         store.add_investigator(certificate.fingerprint, known_as, certificate_bytes, chosen, utc_now())

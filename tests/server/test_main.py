@@ -1,0 +1,324 @@
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+import urllib3
+
+from protocol.version import VERSION
+from server.config import load_config
+from server.database import Database
+from server.main import cli, main
+from server.migrations import migrate
+from server.parts import utc_now
+from server.store import Store
+from tests.support.broker import AgentKey, free_port
+from tests.support.gpg import Investigator
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+END_S = 60
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Installation:
+    """A configuration, and `mig-server` run in this process on it."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.config = directory / "config.toml"
+        self.state = directory / "state"
+        self._capsys = capsys
+
+    def __call__(self, *words: str, config: bool = True) -> Done:
+        """Run a command."""
+        options = ["--config", str(self.config)] if config else []
+        with pytest.raises(SystemExit, match=r"\d") as ended:
+            main([*words, *options])
+        out, err = self._capsys.readouterr()
+        return Done(int(str(ended.value.code)), out, err)
+
+    def init(self) -> None:
+        """Make a configuration with ports that are free, and a broker that is away."""
+        assert self("init", "--state-dir", str(self.state)).code == 0
+        text = self.config.read_text()
+        for port in ("1664", "1665", "5672"):
+            text = text.replace(f":{port}", f":{free_port()}")
+        self.config.write_text(text)
+
+    @property
+    def store(self) -> Store:
+        """The store, migrated; closed with the process."""
+        database = Database(load_config(self.config).database)
+        migrate(database)
+        return Store(database)
+
+
+@pytest.fixture
+def installation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Installation:
+    return Installation(tmp_path, capsys)
+
+
+@pytest.fixture
+def prepared(installation: Installation) -> Installation:
+    installation.init()
+    assert installation("migrate").code == 0
+    return installation
+
+
+def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Return every command's words."""
+    for name, command in group.commands.items():
+        yield (*prefix, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["version"] == VERSION
+
+
+def test_there_are_the_commands_that_scripts_rely_on() -> None:
+    assert set(commands(cli)) == {
+        ("serve",),
+        ("init",),
+        ("migrate",),
+        ("doctor",),
+        ("investigator",),
+        ("investigator", "add"),
+        ("investigator", "list"),
+        ("investigator", "disable"),
+        ("agent",),
+        ("agent", "list"),
+        ("agent", "approve"),
+        ("agent", "revoke"),
+        ("broker",),
+        ("broker", "up"),
+        ("broker", "down"),
+    }
+
+
+@pytest.mark.parametrize("words", [(), *commands(cli)], ids=" ".join)
+def test_every_command_has_help(installation: Installation, words: tuple[str, ...]) -> None:
+    done = installation(*words, "--help", config=False)
+    assert done.code == 0
+    assert done.out.startswith(f"Usage: mig-server {' '.join(words)}".rstrip())
+
+
+def test_init_writes_a_configuration_that_can_be_used_and_only_the_owner_can_read(
+    installation: Installation,
+) -> None:
+    done = installation("init", "--state-dir", str(installation.state))
+    assert done.code == 0
+    assert f"wrote {installation.config}" in done.out
+    config = load_config(installation.config)
+    assert config.enrolment == "approval"
+    assert config.state_dir == str(installation.state)
+    assert stat.S_IMODE(installation.config.stat().st_mode) == 0o600
+    assert stat.S_IMODE(installation.state.stat().st_mode) == 0o700
+
+
+def test_init_with_a_private_broker_writes_its_url(installation: Installation) -> None:
+    assert installation("init", "--state-dir", str(installation.state), "--private-broker").code == 0
+    relay = load_config(installation.config).relay
+    assert relay.startswith("amqp://mig-server:")
+    assert relay.endswith("/mig")
+
+
+def test_init_changes_nothing_that_is_there(installation: Installation) -> None:
+    installation.config.write_text("mine\n")
+    done = installation("init", "--state-dir", str(installation.state))
+    assert (done.code, installation.config.read_text()) == (4, "mine\n")
+    assert "conflict" in done.err
+
+
+def test_without_a_configuration_every_command_says_which_file_is_missing(installation: Installation) -> None:
+    for words in (["migrate"], ["serve"], ["agent", "list"], ["investigator", "list"]):
+        done = installation(*words)
+        assert done.code == 2
+        assert done.err == f"mig-server: bad-config: {installation.config}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "mig"', 'nmae = "mig"', "nmae"),
+        ('enrolment = "approval"', 'enrolment = "all"', "enrolment"),
+        ('listen = "127.0.0.1:', 'listen = "127.0.0.1', "host:port"),
+        ("[server]", "[server", "config.toml"),
+        ('database = "sqlite:///', 'database = "mysql:///', "mysql"),
+    ],
+)
+def test_a_wrong_setting_is_named(prepared: Installation, old: str, new: str, said: str) -> None:
+    prepared.config.write_text(prepared.config.read_text().replace(old, new, 1))
+    done = prepared("agent", "list")
+    assert done.code == 2
+    assert done.err.startswith("mig-server: bad-config: ")
+    assert done.err.count("\n") == 1
+    assert said in done.err
+
+
+def test_the_doctor_says_everything_in_one_line_each(prepared: Installation) -> None:
+    done = prepared("doctor")
+    subjects = [line.split()[1].rstrip(":") for line in done.out.splitlines()]
+    assert subjects == ["config", "state", "database", "broker", "api", "broker-auth", "agents"]
+    assert [line for line in done.out.splitlines() if line.startswith("FAIL")] == [
+        "FAIL  broker: broker-away: [Errno 111] Connection refused"
+    ]
+    assert done.code == 5
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda state: (state / "mig.sqlite").unlink(), "FAIL  database: database-away: tables are missing"),
+        (lambda state: (state / "mig.sqlite").write_bytes(b"x" * 9000), "FAIL  database: database-away: "),
+        (lambda state: state.chmod(0o777), "FAIL  state: unsafe-file: "),
+        (lambda state: (state.parent / "config.toml").chmod(0o644), "FAIL  config: "),
+    ],
+    ids=["no database", "no SQLite file", "open state", "open configuration"],
+)
+def test_the_doctor_sees_what_is_wrong(prepared: Installation, break_it: object, said: str) -> None:
+    assert callable(break_it)
+    break_it(prepared.state)
+    assert said in prepared("doctor").out
+
+
+def test_the_doctor_sees_a_port_that_is_taken(prepared: Installation) -> None:
+    port = load_config(prepared.config).api_address.port
+    with socket.create_server(("127.0.0.1", port)):
+        assert f"FAIL  api port: port-in-use: cannot listen on 127.0.0.1:{port}" in prepared("doctor").out
+
+
+@pytest.mark.system
+def test_an_investigator_is_added_listed_and_disabled(prepared: Installation, ada: Investigator) -> None:
+    key = prepared.directory / "ada.asc"
+    key.write_bytes(ada.public_key)
+    assert ada.fingerprint in prepared("investigator", "add", "--name", "Ada", str(key)).out
+    assert prepared("investigator", "list").out.split() == [
+        ada.fingerprint,
+        "active",
+        "read,submit,manage",
+        "Ada",
+    ]
+    prepared("investigator", "add", "--rights", "read", str(key))
+    assert prepared("investigator", "list").out.split()[2:4] == ["read", "Ada"]
+    assert prepared("investigator", "disable", ada.fingerprint).code == 0
+    assert prepared("investigator", "list").out.split()[1] == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("content", "rights", "code"),
+    [(b"no key", "read", "bad-key"), (b"", "read", "bad-key"), (b"no key", "all", "usage")],
+)
+def test_a_file_that_is_no_key_adds_nobody(
+    prepared: Installation, content: bytes, rights: str, code: str
+) -> None:
+    key = prepared.directory / "key.asc"
+    key.write_bytes(content)
+    done = prepared("investigator", "add", "--rights", rights, str(key))
+    assert done.code == 2
+    assert f"mig-server: {code}: " in done.err
+    assert prepared("investigator", "list").out == ""
+
+
+def test_agents_are_listed_approved_and_revoked(prepared: Installation) -> None:
+    agent = AgentKey()
+    prepared.store.enrol_agent(agent.id, agent.public, "approval", utc_now())
+    assert prepared("agent", "list", "--pending").out.split() == [agent.id, "pending", "never"]
+    assert prepared("agent", "approve", agent.id).code == 0
+    assert prepared("agent", "list", "--pending").out == ""
+    done = prepared("agent", "revoke", agent.id)
+    assert done.code == 5
+    assert "revoked, but its queue still stands" in done.err
+    assert prepared("agent", "list").out.split()[1] == "revoked"
+
+
+@pytest.mark.parametrize("verb", ["approve", "revoke"])
+def test_an_agent_that_is_none_is_refused(prepared: Installation, verb: str) -> None:
+    assert prepared("agent", verb, "nonsense").err.startswith("mig-server: usage: ")
+    assert prepared("agent", verb, "0" * 32).err == f"mig-server: not-found: no agent {'0' * 32}\n"
+
+
+class Serving:
+    """A server as a process of its own."""
+
+    def __init__(self, config: Path) -> None:
+        self.url = load_config(config).url
+        command = [sys.executable, "-B", "-m", "server.main", "serve", "--config", str(config)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT, env=dict(os.environ))
+
+    def until_said(self, text: bytes) -> None:
+        """Read the log until it holds a text."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if text in line:
+                return
+        raise AssertionError(f"the server ended before it said {text!r}")
+
+    def stop(self) -> int:
+        """Ask the server to end, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        _, _ = self.process.communicate(timeout=END_S)
+        return self.process.returncode
+
+
+@pytest.fixture
+def serving(prepared: Installation) -> Iterator[Serving]:
+    running = Serving(prepared.config)
+    try:
+        running.until_said(b"msg=serving")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.mark.system
+def test_with_the_broker_away_the_api_is_up_and_says_so(prepared: Installation, serving: Serving) -> None:
+    answer = urllib3.request("GET", f"{serving.url}/api/v1/health", retries=False)
+    assert answer.json() == {"status": "degraded", "database": "ok", "broker": "away", "version": VERSION}
+    assert "a server is running" in prepared("doctor").out
+
+
+@pytest.mark.system
+def test_a_second_server_on_the_same_state_says_so(prepared: Installation, serving: Serving) -> None:
+    done = prepared("serve")
+    assert done.code == 2
+    assert "mig-server: state-in-use: another mig-server runs" in done.err
+
+
+@pytest.mark.system
+def test_sigterm_ends_a_server_in_good_order(serving: Serving) -> None:
+    assert serving.stop() == 0
+
+
+@pytest.mark.parametrize("which", ["api_address", "broker_auth_address"])
+def test_a_port_in_use_ends_the_start_with_one_line(prepared: Installation, which: str) -> None:
+    port = getattr(load_config(prepared.config), which).port
+    with socket.create_server(("127.0.0.1", port)):
+        done = prepared("serve")
+    assert done.code == 2
+    assert done.err == f"mig-server: port-in-use: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_database_that_cannot_be_opened_ends_the_start_with_one_line(prepared: Installation) -> None:
+    text = prepared.config.read_text()
+    prepared.config.write_text(text.replace("mig.sqlite", "nowhere/mig.sqlite"))
+    done = prepared("serve")
+    assert done.code == 5
+    assert done.err == f"mig-server: database-away: no directory {prepared.state / 'nowhere'}\n"
