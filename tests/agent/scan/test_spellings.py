@@ -1,5 +1,8 @@
 """Tests of the ancestor's spellings."""
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent.module import decode_params
 from agent.modules.file import Params, upgrade
+from tests.agent.scan.runs import grow, paths, run
 
 HEX = {length: "ab" * (length // 2) for length in (32, 40, 56, 64, 96, 128)}
 
@@ -81,6 +85,26 @@ def test_the_first_shape_of_all_becomes_searches() -> None:
         }
     }
     decode_params(Params, made)
+
+
+def test_the_published_backdoor_action_hashes_what_its_globs_name_also_through_links(tmp_path: Path) -> None:
+    published = Path(__file__).parents[3] / "actions/linux-backdoor.json"
+    search = json.loads(published.read_text())["operations"][0]["parameters"]["searches"]["backdoors"]
+    assert len(search["sha256"]) == 21
+    backdoor = b"planted"
+    grow(
+        tmp_path,
+        {"usr/bin/ls": b"", "usr/sbin/sshd": backdoor, "opt/deep/down/x": backdoor, "tmp/.y": backdoor},
+    )
+    for link in ("bin", "sbin"):
+        (tmp_path / link).symlink_to(f"usr/{link}")
+    search["paths"] = [f"{tmp_path}{path}" for path in search["paths"]]
+    search["sha256"].append(hashlib.sha256(backdoor).hexdigest().upper())
+    upgraded_search = upgrade({"searches": {"backdoors": search}})["searches"]["backdoors"]
+    assert len(upgraded_search["sha256"]) == 21
+    result = run(None, backdoors=upgraded_search)
+    assert paths(result, tmp_path, "backdoors") == ["opt/deep/down/x", "tmp/.y", "usr/sbin/sshd"]
+    assert result.statistics["files_read"] == 4
 
 
 @pytest.mark.parametrize("parameters", [None, [], "x", {}, {"searches": []}, {"a": 1}, {"/a": {"regex": []}}])
