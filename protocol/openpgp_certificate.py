@@ -12,7 +12,7 @@ from protocol.openpgp_packets import KeyPacket, Packet, Refusal, SignaturePacket
 # A key with a hundred signatures of others by RSA-4096 is 60 KiB; more than this is no investigator's key.
 MAX_CERTIFICATE_BYTES = 1 << 18
 _MAX_ARMOURED_BYTES = 2 * MAX_CERTIFICATE_BYTES  # base64 adds 35 %, headers little
-_MAX_PACKETS = 1024  # bounds the verifications that a hostile certificate can cost, to about 0.1 s
+_MAX_PACKETS = 1024  # bounds what a hostile certificate can cost: a few tenths of a second
 _MAX_USER_ID_BYTES = 2048  # gpg's own limit
 
 KEY_REVOCATION = 0x20
