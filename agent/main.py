@@ -91,8 +91,10 @@ def _make_parser() -> argparse.ArgumentParser:
 def _install_or_run(options: argparse.Namespace) -> int:
     from agent.runtime import service  # noqa: PLC0415
 
-    if os.geteuid() == 0 and service.is_systemd():
-        _print(service.install_service(Path(sys.argv[0]).resolve()))
+    # Only the built file is one that a service could run; its start-up code knows where it lies.
+    startup = sys.modules.get("mig_startup")
+    if startup is not None and os.geteuid() == 0 and service.is_systemd():
+        _print(service.install_service(Path(startup.path)))
         return EXIT_FOUND
     options.check_in = False
     return _run(options)

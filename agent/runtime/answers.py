@@ -7,6 +7,7 @@ Standard library only: the resident agent imports this module.
 
 import hashlib
 import logging
+import signal
 from collections import OrderedDict
 from datetime import datetime
 from typing import Any, Callable, Dict, NamedTuple, Optional
@@ -163,3 +164,14 @@ class Answers:
         if self._logged is None or (now - self._logged).total_seconds() >= _LOG_EVERY_S:
             self._logged = now
             _LOG.warning("refused %d deliveries so far, the last: %s", self.refused_silently, code)
+
+
+def explain_end(status: Optional[int], cpu_s: int) -> Problem:
+    """Say why a child that was running ended, by its exit status."""
+    if status == -signal.SIGXCPU:
+        return Problem("over-limit", 0, f"it used {cpu_s} s of processor time")
+    if status is not None and status < 0:
+        return Problem("child-failed", 0, f"the process that ran it was ended by signal {-status}")
+    return Problem(
+        "child-failed", 0, f"the process that ran it ended with status {status}, without an answer"
+    )

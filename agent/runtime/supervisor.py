@@ -19,16 +19,15 @@ Standard library only: the resident agent imports this module.
 
 import base64
 import logging
-import signal
 from collections import deque
 from datetime import datetime
-from typing import Any, Callable, Deque, Dict, Optional, Set
+from typing import Any, Callable, Deque, Dict, List, Optional, Set
 
 from agent.config import Baked
 from agent.runtime import frames
-from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers, Problem
+from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers, Problem, explain_end
 from agent.runtime.frames import Frame
-from agent.runtime.journal import ACCEPTED, ANSWERED, Journal, JournalEntry
+from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal, JournalEntry
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
 from agent.runtime.verdict import Verdict, decode_verdict
@@ -47,22 +46,24 @@ _JUDGEMENTS = 2
 _LAST_SILENT_STEP = 3
 
 
-def _acknowledge_nothing() -> None:
-    """Stand in for the acknowledgement of what comes from the journal."""
-
-
 class _Command:
-    """A delivery on its way; `entry` once the journal holds it."""
+    """A delivery on its way; `entry` once the journal holds it.
 
-    def __init__(
-        self, body: bytes, digest: str, acknowledge: Callable[[], None], entry: Optional[JournalEntry] = None
-    ) -> None:
+    The broker may deliver the same again before it is acknowledged; then there is more to acknowledge.
+    """
+
+    def __init__(self, body: bytes, digest: str, entry: Optional[JournalEntry] = None) -> None:
         self.body = body
         self.digest = digest
-        self.acknowledge = acknowledge
         self.entry = entry
+        self.acknowledgements: List[Callable[[], None]] = []
         self.judgements = 0
         self.started: Optional[datetime] = None
+
+    def acknowledge(self) -> None:
+        """Tell the broker, for every time it delivered this, that it need not do so again."""
+        while self.acknowledgements:
+            self.acknowledgements.pop()()
 
 
 class Supervisor:
@@ -111,6 +112,11 @@ class Supervisor:
         self.problem = ""  # why nothing can be run for now, in one line
 
     @property
+    def refused_silently(self) -> int:
+        """How many deliveries were refused that nobody trusted had signed."""
+        return self._answers.refused_silently
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do: no command under way and none waiting."""
         return self._current is None and not self._queue
@@ -121,7 +127,7 @@ class Supervisor:
         """Deal with what a crash left in the journal, and start the warm child."""
         for entry in self._journal.unanswered():
             if entry.state == ACCEPTED:
-                self._queue.append(_Command(entry.envelope, entry.digest, _acknowledge_nothing, entry))
+                self._queue.append(_Command(entry.envelope, entry.digest, entry))
             else:
                 self._answers.interrupt(entry)
         self._next()
@@ -134,8 +140,20 @@ class Supervisor:
             self._answers.count_silently(error.code)
             acknowledge()
             return
-        self._queue.append(_Command(body, digest, acknowledge))
+        if self._journal.state_of(digest, NO_OCCURRENCE) in {ACCEPTED, STARTED}:
+            acknowledge()
+            return
+        command = self._find_waiting(body)
+        if command is None:
+            command = _Command(body, digest)
+            self._queue.append(command)
+        command.acknowledgements.append(acknowledge)
         self._next()
+
+    def _find_waiting(self, body: bytes) -> Optional[_Command]:
+        """Return the command of these very bytes that waits or is being judged: it was delivered before."""
+        waiting = [*self._queue] if self._current is None else [self._current, *self._queue]
+        return next((command for command in waiting if command.body == body), None)
 
     def close(self) -> None:
         """Kill the child and take nothing more; what ran is answered `interrupted` by the next start."""
@@ -153,10 +171,10 @@ class Supervisor:
         while self._queue and self._current is None and self._hold is None:
             command = self._queue.popleft()
             known = None if command.entry else self._journal.state_of(command.digest, NO_OCCURRENCE)
-            if known is None:
-                self._judge(command)
-            elif known == ANSWERED:
+            if known == ANSWERED:
                 self._refuse_replay(command)
+            elif known is None:
+                self._judge(command)
             else:
                 command.acknowledge()
         if self._config.warm_child and self._child is None and self._hold is None and not self._is_closed:
@@ -252,7 +270,7 @@ class Supervisor:
         elif command.started is None:
             self._judge_again(command)
         else:
-            self._finish(command, "failed", _explain_end(status, self._config.limits.cpu_s))
+            self._finish(command, "failed", explain_end(status, self._config.limits.cpu_s))
 
     def _on_slow_judgement(self) -> None:
         self._timer = None
@@ -373,15 +391,4 @@ def _encode_trust(baked: Baked) -> bytes:
             "limits": config.limits._asdict(),
             "max_validity_s": config.max_validity_s,
         }
-    )
-
-
-def _explain_end(status: Optional[int], cpu_s: int) -> Problem:
-    """Say why a child that was running ended, by its exit status."""
-    if status == -signal.SIGXCPU:
-        return Problem("over-limit", 0, f"it used {cpu_s} s of processor time")
-    if status is not None and status < 0:
-        return Problem("child-failed", 0, f"the process that ran it was ended by signal {-status}")
-    return Problem(
-        "child-failed", 0, f"the process that ran it ended with status {status}, without an answer"
     )

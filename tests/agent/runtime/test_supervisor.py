@@ -185,6 +185,32 @@ def test_a_replayed_action_is_refused_once_and_never_runs_again(
     assert agent.acknowledged == [body] * 3
 
 
+def test_what_is_delivered_again_before_it_ran_is_acknowledged_each_time_and_runs_once(
+    make_agent: MakeAgent, ada: Investigator
+) -> None:
+    agent = make_agent()
+    first, second = sign_action(ada), sign_action(ada)
+    for body in (first, second, first, second, second):
+        agent.submit(body)
+    agent.run_until_idle()
+    assert [decode_result(answer.payload).status for answer in agent.answers] == ["done", "done"]
+    assert sorted(agent.acknowledged) == sorted([first, second, first, second, second])
+
+
+@pytest.mark.usefixtures("trouble")
+def test_what_is_delivered_again_while_it_runs_is_acknowledged_at_once(
+    make_agent: MakeAgent, ada: Investigator
+) -> None:
+    agent = make_agent(limits=AgentLimits(wall_s=1))
+    body = in_trouble(ada, "dawdle")
+    agent.submit(body)
+    agent.run_until(lambda: agent.acknowledged == [body])
+    agent.submit(body)
+    assert agent.acknowledged == [body, body]
+    agent.run_until_idle()
+    assert [decode_result(answer.payload).status for answer in agent.answers] == ["done"]
+
+
 def test_the_same_payload_in_another_envelope_is_a_replay(
     make_agent: MakeAgent, ada: Investigator, bob: Investigator
 ) -> None:
@@ -493,7 +519,7 @@ def test_a_child_that_cannot_start_leaves_the_delivery_unacknowledged(
 @pytest.mark.parametrize(
     ("imported", "unwanted"),
     [
-        ("agent.runtime.supervisor", {"asyncio", "cryptography", "pika"}),
+        ("agent.runtime.supervisor", {"asyncio", "cryptography", "ctypes", "pika"}),
         ("agent.runtime.resident", set()),
     ],
 )
@@ -503,9 +529,7 @@ def test_the_resident_loads_no_module_and_no_parser_of_hostile_bytes(
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {imported}; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & (
-        unwanted | {"msgspec", "pgpy", "psutil", "re2", "xxhash", "ctypes", "protocol.openpgp"}
-    )
+    assert not loaded & (unwanted | {"msgspec", "pgpy", "psutil", "re2", "xxhash", "protocol.openpgp"})
     assert not {name for name in loaded if name.startswith(("agent.modules.", "agent.scan"))}
 
 
