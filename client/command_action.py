@@ -69,12 +69,12 @@ def new(module: str, output: Path | None) -> int:
 )
 @with_options(expiry_options())
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help=f"Where to write it. Default: FILE{_SIGNED}."
+    "-o", "--output", type=click.Path(path_type=Path), help=f"Where to write it. Default: NAME{_SIGNED}."
 )
 def sign(file: Path, target: str | None, expire: str | None, output: Path | None) -> int:
-    """Sign FILE with your key and write FILE.signed.json, whose name is printed.
+    """Sign NAME.json with your key and write NAME.signed.json, whose path is printed.
 
-    A FILE that is signed already gets your signature added, over the same bytes, and stays where it is.
+    A file that is signed already gets your signature added, over the same bytes, and stays where it is.
     """
     read = read_action_file(file)
     signer = make_signer(load_config())
@@ -93,7 +93,7 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
         for note in completed.notes:
             say(note)
         envelope = signer.sign(ACTION, encode_action(completed.action))
-        path = output or file.with_name(file.name + _SIGNED)
+        path = output or file.with_name(file.name.removesuffix(".json") + _SIGNED)
     write_file(path, encode_envelope(envelope) + b"\n")
     click.echo(str(path))
     return EXIT_FOUND
@@ -168,7 +168,8 @@ def verify(file: Path, keys: Path | None) -> int:
 @action.command("submit")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-y", "--yes", "assume_yes", is_flag=True, help="Do not ask for confirmation.")
-def submit(file: Path, *, assume_yes: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print id and number of commands as one JSON object.")
+def submit(file: Path, *, assume_yes: bool, as_json: bool) -> int:
     """Hand FILE, signed, to the server, print the action's id and do not wait for answers."""
     read = _read_signed_file(file)
     require_confirmable(Choices(assume_yes=assume_yes))
@@ -178,7 +179,8 @@ def submit(file: Path, *, assume_yes: bool) -> int:
     submitted = connection.api.submit(encode_envelope(read.envelope))
     state = f"{submitted.commands:,} commands" if submitted.new else "was submitted before"
     say(f"{state}; answers: mig results {read.action.id}")
-    click.echo(read.action.id)
+    members = {"id": read.action.id, "commands": submitted.commands, "new": submitted.new}
+    click.echo(dump_json(members) if as_json else read.action.id)
     return EXIT_FOUND
 
 

@@ -8,6 +8,8 @@ from protocol.result import OperationResult
 # These answered the question that was asked; a limit has cut the answer, and what is there stands.
 ANSWERED = frozenset({"ok", "limit"})
 _MAX_NAMES = 64
+# Modules count what they looked at under names that end so; none of it seen is no answer.
+_SEEN = "_seen"
 
 
 class Coverage:
@@ -60,6 +62,7 @@ class Coverage:
         ]
         if self.truncated_on and not holes:
             holes.append(f"cut short on {_agents(self.truncated_on)}")
+        holes += [f"{name} 0" for name, value in self.totals.items() if name.endswith(_SEEN) and not value]
         errors = self.totals.get("errors", 0)
         if errors:
             holes.append(f"{errors:,} errors")
@@ -77,7 +80,7 @@ class Coverage:
         else:
             verdict = "nothing found"
         parts = [f"{self.module}: {_agents(self.answered)} answered, {verdict}"]
-        parts += [f"{name} {value:,}" for name, value in self.totals.items() if name != "errors"]
+        parts += [f"{name} {value:,}" for name, value in self.totals.items() if value and name != "errors"]
         parts += self.holes()
         parts += [f"{name[:-2]} up to {value:.3f} s" for name, value in self.slowest.items()]
         return "; ".join(parts)

@@ -120,6 +120,7 @@ class Follower:
                 say(f"warning: {warning}")
             if self.tally.add(answer):
                 self._writer.write_answer(answer, self._question.modules)
+                sys.stdout.flush()  # whoever reads a pipe wants answers as they come
         waiting.advance(len(self.tally.answered) + len(self.tally.problems))
 
     def _finish(self) -> Tally:

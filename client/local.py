@@ -31,7 +31,7 @@ def ask_here(action: Action, choices: Choices) -> int:
     modules = tuple(operation.module for operation in action.operations)
     name = platform.node() or "local"
     command = Command(id=_NOBODY, agent=_NOBODY, agent_name=name, state=CommandState.DONE.value)
-    tally = Tally(action.id, modules, (command,))
+    tally = Tally("", modules, (command,))
     answer = Answer(_NOBODY, name, _result(action, results, started))
     tally.add(answer)
     if choices.format_name == "table":

@@ -137,10 +137,11 @@ class _Table:
             self._line(f"and {len(missing) - _MAX_MISSING:,} more: --json lists them all")
         for detail in tally.hostile:
             self._line(f"not believed: {printable(detail)}")
-        took = f"{tally.elapsed_s:.2f} s; " if tally.elapsed_s is not None else ""
+        took = f"; {tally.elapsed_s:.2f} s" if tally.elapsed_s is not None else ""
+        action = f"; action {tally.action_id}" if tally.action_id else ""
         self._line(
             f"{len(tally.answered):,} of {len(tally.roster):,} agents answered, "
-            f"found on {len(tally.found_on):,}; {took}action {tally.action_id}"
+            f"found on {len(tally.found_on):,}{took}{action}"
         )
 
     def _line(self, text: str) -> None:
@@ -151,7 +152,12 @@ def _nothing(operation: OperationResult) -> str:
     if operation.status not in ANSWERED:
         return f"no answer: {operation.status}"
     statistics = operation.statistics
-    has_hole = operation.truncated or statistics.get("errors") or statistics.get("skipped")
+    has_hole = (
+        operation.truncated
+        or statistics.get("errors")
+        or statistics.get("skipped")
+        or any(name.endswith("_seen") and not value for name, value in statistics.items())
+    )
     return "nothing found in what could be looked at" if has_hole else "nothing found"
 
 

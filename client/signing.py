@@ -10,6 +10,7 @@ Rules:
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,6 +84,7 @@ class Signer:
             *("--personal-digest-preferences", _DIGESTS, "--no-armor", "--no-textmode"),
             *("--local-user", self.fingerprint, "--detach-sign", "--output", "-"),
             data=message,
+            meanwhile=_load_policy,
         )
         self._require_created(run)
         self._require_accepted(run.output, message, now or datetime.now(UTC))
@@ -128,7 +130,8 @@ class Signer:
     def _where(self) -> str:
         return self._home or "gpg's default home"
 
-    def _run(self, *arguments: str, data: bytes) -> _Run:
+    def _run(self, *arguments: str, data: bytes, meanwhile: Callable[[], None] = lambda: None) -> _Run:
+        """Run gpg on `data`; `meanwhile` is done while it starts."""
         read_fd, write_fd = os.pipe()
         command = [self._program, "--status-fd", str(write_fd)]
         if self._home:
@@ -141,28 +144,37 @@ class Signer:
             environment.setdefault("GPG_TTY", os.ttyname(sys.stdin.fileno()))
         with os.fdopen(read_fd, "rb") as status:
             try:
-                done = subprocess.run(
+                process = subprocess.Popen(
                     [*command, *arguments],
-                    input=data,
-                    capture_output=True,
-                    check=False,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
                     pass_fds=(write_fd,),
                     env=environment,
-                    timeout=_GPG_TIMEOUT_S,
                 )
             except FileNotFoundError:
                 raise EnvironmentFailure("gpg-missing", f"{self._program} is not installed") from None
-            except PermissionError:
-                raise EnvironmentFailure("gpg-missing", f"{self._program} cannot be run") from None
-            except subprocess.TimeoutExpired:
-                raise EnvironmentFailure("gpg-failed", f"no answer within {_GPG_TIMEOUT_S:g} s") from None
+            except OSError as error:
+                raise EnvironmentFailure("gpg-missing", f"{self._program}: {error.strerror}") from None
             finally:
                 os.close(write_fd)
+            with process:
+                try:
+                    meanwhile()
+                    output, errors = process.communicate(data, timeout=_GPG_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    raise EnvironmentFailure("gpg-failed", f"no answer within {_GPG_TIMEOUT_S:g} s") from None
+                finally:
+                    process.kill()  # nothing, where it has ended
             # A few hundred bytes, far below a pipe's 64 KiB: reading after gpg ended cannot stall it.
             lines = status.read().decode("utf-8", "replace").splitlines()
-        prose = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        prose = errors.decode("utf-8", "replace").strip().splitlines()
         return _Run(
-            done.stdout,
+            output,
             tuple(tuple(line.split()[1:]) for line in lines if line.startswith("[GNUPG:] ")),
             printable(prose[-1], 300) if prose else "",
         )
+
+
+def _load_policy() -> None:
+    import protocol.openpgp  # noqa: F401, PLC0415  (some 30 ms, while gpg starts)

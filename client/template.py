@@ -15,7 +15,7 @@ threat       level, type, family, ref: for people
 operations   modules to run, in this order, each with its parameters: mig MODULE --help
              `file` takes searches by label: paths, names, sizes, modes, mtimes, contents, md5, sha256, ...
 next         mig run FILE            sign, submit, follow, print
-             mig action sign FILE    only sign; a second investigator signs FILE.signed.json
+             mig action sign FILE    only sign; a second investigator signs what that wrote
 id, validfrom and expireafter are added when it is signed: valid for 5 minutes unless --expire says more"""
 
 _FILE_SEARCH = {

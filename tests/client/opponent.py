@@ -88,6 +88,8 @@ class Opponent:
         self.items: Callable[[Envelope], list[dict[str, Any]]] = self._honest_items
         self.respond: Callable[[str, str], tuple[int, bytes] | None] = lambda _method, _path: None
         self.cut_after: int | None = None  # events after which a stream breaks, once
+        self.is_released = threading.Event()  # a stream ends only then
+        self.is_released.set()
         self.question: Envelope | None = None
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.logins: list[dict[str, Any]] = []
@@ -162,6 +164,7 @@ class Opponent:
         for item in items[:cut]:
             yield f"event: result\nid: {item['seq']}\ndata: {json.dumps(item)}\n\n".encode()
         if cut is None:
+            self.is_released.wait(30)
             yield b'event: done\ndata: {"counts": {}}\n\n'
 
 
@@ -202,12 +205,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the test's output to itself."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *arguments: Any) -> None:
+        """Say nothing of clients that went away."""
+
+
 @contextmanager
 def running_opponent() -> Iterator[Opponent]:
     """Run a platform on a free port of loopback."""
     opponent = Opponent()
     handler = type("Handler", (_Handler,), {"opponent": opponent})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     opponent.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -1,10 +1,13 @@
+import contextlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import pytest
@@ -159,7 +162,7 @@ def test_two_investigators_sign_and_gpg_alone_can_check_it(
     tmp_path = template.parent
     assert run_command_line(["action", "sign", str(template), "-t", "os = 'linux'"]) == 0
     signed = Path(capfdbinary.readouterr().out.decode().strip())
-    assert signed == tmp_path / "question.json.signed.json"
+    assert signed == tmp_path / "question.signed.json"
     config = Path(os.environ["MIG_CONFIG"])
     config.write_text(
         config.read_text().replace(ada.fingerprint, bob.fingerprint).replace(str(ada.home), str(bob.home))
@@ -196,6 +199,8 @@ def test_a_signed_action_is_submitted_run_and_shown(desk: Opponent, template: Pa
     signed = capsys.readouterr().out.strip()
     assert run_command_line(["action", "submit", signed, "--yes"]) == 0
     action_id = capsys.readouterr().out.strip()
+    assert run_command_line(["action", "submit", signed, "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": action_id, "commands": 1, "new": True}
     assert run_command_line(["run", signed, "--yes"]) == 0
     assert "agentinfo: 1 agent answered, found on 1" in capsys.readouterr().out
     assert run_command_line(["run", signed, "--yes", "-t", "os = 'linux'"]) == 2
@@ -293,3 +298,57 @@ def test_a_reader_that_has_enough_costs_no_traceback(desk: Opponent) -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("web0 ")
     assert done.stderr == ""
+
+
+MIG = [sys.executable, "-c", "from client.main import main; main()"]
+
+
+def test_ctrl_c_ends_the_waiting_and_not_what_came(desk: Opponent) -> None:
+    desk.agents, desk.silent = [SimulatedAgent("web1", FOUND)], [SimulatedAgent("web2")]
+    desk.is_released.clear()
+    with subprocess.Popen(
+        [*MIG, "agentinfo", "--yes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as mig:
+        assert mig.stdout is not None
+        assert mig.stderr is not None
+        assert mig.stdout.readline().startswith(b"web1  id=")
+        mig.send_signal(signal.SIGINT)
+        assert b"no answer from web2: sent" in mig.stdout.read()
+        assert b"no longer waiting; the action goes on: mig results" in mig.stderr.read()
+    desk.is_released.set()
+    assert mig.returncode == 3
+
+
+def on_terminal(arguments: list[str], until: bytes, act: Callable[[BinaryIO], Any]) -> tuple[int, bytes]:
+    """Run mig with a terminal for standard input and error; act when the screen shows `until`."""
+    controller, terminal = pty.openpty()
+    command = [*MIG, *arguments]
+    with subprocess.Popen(command, stdin=terminal, stderr=terminal, stdout=subprocess.DEVNULL) as mig:
+        os.close(terminal)
+        screen, has_acted = b"", False
+        with contextlib.suppress(OSError), os.fdopen(controller, "rb+", buffering=0) as person:
+            while data := person.read(1024):
+                screen += data
+                if not has_acted and until in screen:
+                    act(person)
+                    has_acted = True
+    return mig.returncode, screen
+
+
+def test_on_a_terminal_the_number_of_agents_is_shown_and_confirmed(desk: Opponent) -> None:
+    desk.agents = [SimulatedAgent("web1", FOUND), SimulatedAgent("web\x1b2", FOUND)]
+    arguments = ["agentinfo", "-t", "status = 'online' AND os = 'linux'"]
+    code, screen = on_terminal(arguments, b"[y/N]", lambda person: person.write(b"n\n"))
+    assert code == 4
+    assert b"2 agents would be asked: web1, web\\x1b2" in screen
+    assert b"endpoints enforce: os = 'linux'" in screen
+    assert desk.question is None
+    assert on_terminal(arguments, b"[y/N]", lambda person: person.write(b"y\n"))[0] == 0
+
+
+def test_on_a_terminal_progress_is_shown_while_waiting(desk: Opponent) -> None:
+    desk.agents = [SimulatedAgent("web1", FOUND)]
+    desk.is_released.clear()
+    code, screen = on_terminal(["agentinfo", "--yes"], b"1/1", lambda _: desk.is_released.set())
+    assert code == 0
+    assert b"answers" in screen

@@ -108,6 +108,7 @@ def test_a_table_shows_records_coverage_and_who_is_missing() -> None:
     "hole",
     [
         {"statistics": {"errors": 2}},
+        {"statistics": {"files_seen": 0}},
         {"statistics": {"skipped": {"permission": 1}}},
         {"truncated": True},
         {"status": "failed"},

@@ -143,5 +143,5 @@ def test_sums_maxima_and_reasons_are_kept_apart() -> None:
         coverage.add(OperationResult(found=False, status="ok", statistics=statistics))
     assert coverage.describe() == (
         "file: 2 agents answered, nothing found in what could be looked at; files_seen 4; 2 errors; "
-        "skipped: special 6; at most 2 s of cpu"
+        "skipped: special 6; cpu up to 2.000 s"
     )

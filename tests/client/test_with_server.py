@@ -1,0 +1,136 @@
+"""The client against the real API and its store; only the broker and the agents' machines are not there."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from client.main import run_command_line
+from protocol.envelope import ACTION, Envelope, decode_envelope, encode_envelope
+from protocol.heartbeat import Heartbeat
+from protocol.result import OperationResult
+from server.rows import ReceivedResult
+from tests.client.opponent import SimulatedAgent
+from tests.support.api import ApiServer, api_server
+from tests.support.gpg import Investigator
+
+FOUND = OperationResult(found=True, status="ok", records=({"id": "x"},))
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def api(tmp_path: Path, ada: Investigator, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with api_server(tmp_path) as server:
+        server.store.add_investigator(
+            ada.fingerprint, ada.name, ada.public_key, ("read", "submit"), datetime.now(UTC)
+        )
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'[client]\nserver = "{server.url}"\nfingerprint = "{ada.fingerprint}"\ngpg_home = "{ada.home}"\n'
+        )
+        monkeypatch.setenv("MIG_CONFIG", str(config))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+        yield server
+
+
+def enrol(api: ApiServer, name: str) -> SimulatedAgent:
+    agent = SimulatedAgent(name, FOUND)
+    now = datetime.now(UTC)
+    api.store.enrol_agent(agent.id, agent.public_key, "open", now)
+    heartbeat = Heartbeat(
+        agent=agent.id,
+        name=name,
+        os="linux",
+        arch="amd64",
+        ident="Debian 12",
+        version="1",
+        time=now,
+        started=now,
+        tags={},
+        environment={},
+        modules=("agentinfo",),
+    )
+    api.store.save_heartbeat(heartbeat, now)
+    return agent
+
+
+def answer(api: ApiServer, agent: SimulatedAgent, question: Envelope) -> None:
+    """Do what the relay does with an answer: store it, then tell followers."""
+    result = agent.result(question)
+    received = ReceivedResult(
+        agent_id=agent.id, envelope_bytes=encode_envelope(agent.sign(result)), result=result
+    )
+    api.publish(api.store.save_results([received], datetime.now(UTC)))
+
+
+def answer_in_background(api: ApiServer, *agents: SimulatedAgent) -> threading.Thread:
+    """Wait for the scheduler to be woken, then answer every pending command."""
+
+    def run() -> None:
+        while not api.was_woken():
+            pass
+        for command in api.store.pending_commands(datetime.now(UTC), 100):
+            agent = next(agent for agent in agents if agent.id == command.agent_id)
+            answer(api, agent, decode_envelope(command.body, ACTION))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_question_goes_through_login_submission_and_stream(api: ApiServer, capsys: Printed) -> None:
+    agents = [enrol(api, "web1"), enrol(api, "web2")]
+    thread = answer_in_background(api, *agents)
+    assert run_command_line(["agentinfo", "--yes", "--json"]) == 0
+    thread.join()
+    *answers, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert sorted(line["agent_name"] for line in answers) == ["web1", "web2"]
+    assert summary["summary"]["exit"] == 0
+
+    action_id = summary["summary"]["action"]
+    assert run_command_line(["results", action_id]) == 0
+    assert "2 of 2 agents answered, found on 2" in capsys.readouterr().out
+    assert run_command_line(["action", "list"]) == 0
+    assert capsys.readouterr().out.startswith(f"{action_id}  done")
+    assert run_command_line(["action", "show", action_id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == action_id
+
+
+def test_only_agents_that_the_target_means_are_asked(api: ApiServer, capsys: Printed) -> None:
+    agents = [enrol(api, "web1"), enrol(api, "db1")]
+    thread = answer_in_background(api, *agents)
+    assert run_command_line(["agentinfo", "--yes", "-t", "name LIKE 'web%'"]) == 0
+    thread.join()
+    assert "1 of 1 agents answered" in capsys.readouterr().out
+
+
+def test_a_target_that_nobody_matches_is_exit_code_1(api: ApiServer, capsys: Printed) -> None:
+    assert run_command_line(["agentinfo", "--yes"]) == 1
+    assert "no-agents" in capsys.readouterr().err
+
+
+def test_agents_and_investigators_are_listed(api: ApiServer, ada: Investigator, capsys: Printed) -> None:
+    agent = enrol(api, "web1")
+    assert run_command_line(["agents"]) == 0
+    assert capsys.readouterr().out.startswith(f"web1  {agent.id}  online  1  linux/amd64  Debian 12")
+    assert run_command_line(["agents", "-t", "name = 'other'"]) == 1
+    capsys.readouterr()
+    assert run_command_line(["investigators"]) == 0
+    assert capsys.readouterr().out == f"{ada.fingerprint}  Ada Investigator  active  read,submit\n"
+
+
+def test_a_login_to_another_server_is_refused_in_one_line(api: ApiServer, capsys: Printed) -> None:
+    config = Path(os.environ["MIG_CONFIG"])
+    config.write_text(config.read_text().replace("127.0.0.1", "localhost"))
+    assert run_command_line(["agents"]) == 4
+    assert capsys.readouterr().err.startswith("mig: unauthenticated: the login is for another server")
+
+
+def test_an_unknown_action_is_exit_code_2(api: ApiServer, capsys: Printed) -> None:
+    assert run_command_line(["results", "../../x"]) == 2
+    assert capsys.readouterr().err.startswith("mig: not-found: ")
