@@ -281,7 +281,7 @@ class Publisher:
     megabyte would stand in memory.
     """
 
-    def __init__(self, channel: Channel, *, window: int = 500, window_bytes: int = 8 << 20) -> None:
+    def __init__(self, channel: Channel, *, window: int, window_bytes: int) -> None:
         self._channel = channel
         self._window = window
         self._window_bytes = window_bytes
@@ -292,9 +292,9 @@ class Publisher:
         self._room = asyncio.Event()
 
     @classmethod
-    async def on(cls, channel: Channel) -> "Publisher":
+    async def on(cls, channel: Channel, *, window: int = 500, window_bytes: int = 8 << 20) -> "Publisher":
         """Put a channel in confirm mode."""
-        publisher = cls(channel)
+        publisher = cls(channel, window=window, window_bytes=window_bytes)
         raw = channel._channel  # noqa: SLF001  (the two classes are one adapter)
         raw.add_on_return_callback(publisher._on_return)
         await channel._call(raw.confirm_delivery, ack_nack_callback=publisher._on_confirm)  # noqa: SLF001

@@ -67,7 +67,7 @@ def listen_on(address: Listen) -> Iterator[socket.socket]:
     except OSError as error:
         where = f"{address.host}:{address.port}"
         # create_server appends the address to its text; the system's own text is enough.
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise EnvironmentFailure("port-in-use", f"cannot listen on {where}: {reason}") from None
     with listener:
         yield listener
