@@ -4,7 +4,9 @@ from typing import Any
 
 from litestar import Request, get, post
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
 from litestar.handlers.base import BaseRouteHandler
+from litestar.params import RawBody
 from litestar.types import Guard
 
 from protocol.errors import InvalidInput
@@ -49,7 +51,7 @@ def bearer_token(connection: Connection) -> str:
 
 
 @post("/challenge", summary="Ask for a challenge to sign", tags=["access"], responses=refusals(503))
-async def make_challenge(sessions: Sessions) -> Challenge:
+async def make_challenge(sessions: NamedDependency[Sessions]) -> Challenge:
     """Return 32 random bytes that the login must repeat; they are good once, for two minutes."""
     return Challenge(nonce=sessions.challenge())
 
@@ -62,7 +64,7 @@ async def make_challenge(sessions: Sessions) -> Challenge:
     request_max_body_size=MAX_LOGIN_BODY_BYTES,
     responses=refusals(400, 401, 403, 413, 503),
 )
-async def open_session(body: bytes, sessions: Sessions) -> Session:
+async def open_session(body: RawBody, sessions: NamedDependency[Sessions]) -> Session:
     """Open a session for whoever signed an envelope of type `application/vnd.mig.login+json`."""
     opened = await sessions.login(body)
     return Session(
@@ -78,7 +80,7 @@ async def open_session(body: bytes, sessions: Sessions) -> Session:
     security=SECURED,
     responses=refusals(401, 403, 503),
 )
-async def list_investigators(services: Services) -> InvestigatorList:
+async def list_investigators(services: NamedDependency[Services]) -> InvestigatorList:
     """Return everyone who may use this server, and those who may no longer."""
     rows = await services.database.read(services.store.list_investigators)
     return InvestigatorList(investigators=tuple(map(investigator_document, rows)))

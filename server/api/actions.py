@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, QueryParameter, RawBody
 from litestar.response import Stream
 
 from protocol.envelope import MAX_ENVELOPE_BYTES
@@ -36,7 +37,7 @@ _MAX_SEQ = (1 << 63) - 1
 _CREATED = 202
 _THERE_ALREADY = 200
 
-Seq = Annotated[int, Parameter(ge=0, le=_MAX_SEQ, description="answers behind this `seq`")]
+Seq = Annotated[int, QueryParameter(ge=0, le=_MAX_SEQ, description="answers behind this `seq`")]
 
 
 @post(
@@ -50,7 +51,9 @@ Seq = Annotated[int, Parameter(ge=0, le=_MAX_SEQ, description="answers behind th
     request_max_body_size=MAX_ENVELOPE_BYTES,
     responses=refusals(400, 401, 403, 404, 409, 413, 503),
 )
-async def submit(body: bytes, services: Services, request: Request[Any, Any, State]) -> Response[Submitted]:
+async def submit(
+    body: RawBody, services: NamedDependency[Services], request: Request[Any, Any, State]
+) -> Response[Submitted]:
     """Send an envelope of type `application/vnd.mig.action+json` to the agents that its target means.
 
     Every signature must be by an active investigator, and one of them by somebody who may submit. 202 for a
@@ -72,7 +75,9 @@ async def submit(body: bytes, services: Services, request: Request[Any, Any, Sta
     security=SECURED,
     responses=refusals(400, 401, 403, 503),
 )
-async def list_actions(services: Services, limit: Limit = 100, offset: Offset = 0) -> ActionPage:
+async def list_actions(
+    services: NamedDependency[Services], limit: Limit = 100, offset: Offset = 0
+) -> ActionPage:
     """Return one page of all actions, the newest first."""
     total, rows = await services.database.read(services.store.list_actions, limit, offset)
     return ActionPage(total=total, actions=tuple(map(action_document, rows)))
@@ -86,7 +91,7 @@ async def list_actions(services: Services, limit: Limit = 100, offset: Offset = 
     security=SECURED,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def show_action(services: Services, action_id: str) -> StoredAction:
+async def show_action(services: NamedDependency[Services], action_id: FromPath[str]) -> StoredAction:
     """Return one action with the envelope that agents get."""
     return stored_action_document(await _require_action(services, action_id))
 
@@ -99,7 +104,7 @@ async def show_action(services: Services, action_id: str) -> StoredAction:
     security=SECURED,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def list_commands(services: Services, action_id: str) -> Roster:
+async def list_commands(services: NamedDependency[Services], action_id: FromPath[str]) -> Roster:
     """Return everyone who was asked, and how far each is."""
     await _require_action(services, action_id)
     rows = await services.database.read(services.store.list_commands, action_id)
@@ -114,7 +119,9 @@ async def list_commands(services: Services, action_id: str) -> Roster:
     security=SECURED,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def list_results(services: Services, action_id: str, after: Seq = 0, limit: Limit = 100) -> ResultPage:
+async def list_results(
+    services: NamedDependency[Services], action_id: FromPath[str], after: Seq = 0, limit: Limit = 100
+) -> ResultPage:
     """Return one page of answers in the order of their arrival; a page may hold fewer than `limit`."""
     await _require_action(services, action_id)
     return await services.database.read(_result_page, services.store, action_id, after, limit)
@@ -130,13 +137,13 @@ async def list_results(services: Services, action_id: str, after: Seq = 0, limit
     responses=refusals(400, 401, 403, 404, 503),
 )
 async def follow(
-    services: Services,
-    sessions: Sessions,
+    services: NamedDependency[Services],
+    sessions: NamedDependency[Sessions],
     request: Request[Any, Any, State],
-    action_id: str,
+    action_id: FromPath[str],
     last_event_id: Annotated[
         str | None,
-        Parameter(header="Last-Event-ID", pattern=r"^[0-9]{0,18}$", description="resume behind it"),
+        HeaderParameter(name="Last-Event-ID", pattern=r"^[0-9]{0,18}$", description="resume behind it"),
     ] = None,
 ) -> Stream:
     """Return the action's changes as server-sent events.

@@ -3,7 +3,8 @@
 from typing import Annotated
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
 
 from protocol.errors import InvalidInput
 from protocol.names import is_agent_id
@@ -15,8 +16,8 @@ from server.api.documents import Agent, AgentPage, agent_document
 from server.services import Services
 
 _MAX_TARGET = 32768
-Limit = Annotated[int, Parameter(ge=1, le=1000, description="at most so many")]
-Offset = Annotated[int, Parameter(ge=0, le=1 << 31, description="leave out so many at the beginning")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="at most so many")]
+Offset = Annotated[int, QueryParameter(ge=0, le=1 << 31, description="leave out so many at the beginning")]
 
 
 @get(
@@ -28,10 +29,10 @@ Offset = Annotated[int, Parameter(ge=0, le=1 << 31, description="leave out so ma
     responses=refusals(400, 401, 403, 503),
 )
 async def find_agents(
-    services: Services,
+    services: NamedDependency[Services],
     target: Annotated[
         str | None,
-        Parameter(max_length=_MAX_TARGET, description="a target, e.g. os = 'linux'; none: all agents"),
+        QueryParameter(max_length=_MAX_TARGET, description="a target, e.g. os = 'linux'; none: all agents"),
     ] = None,
     limit: Limit = 100,
     offset: Offset = 0,
@@ -58,7 +59,7 @@ async def find_agents(
     security=SECURED,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def show_agent(services: Services, agent_id: str) -> Agent:
+async def show_agent(services: NamedDependency[Services], agent_id: FromPath[str]) -> Agent:
     """Return one agent."""
     row = await services.database.read(services.store.get_agent, agent_id) if is_agent_id(agent_id) else None
     if row is None:

@@ -2,7 +2,7 @@
 
 from litestar import Litestar, Router, get
 from litestar.datastructures import State
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from server.api import access, actions, agents, downloads, pages
@@ -14,7 +14,7 @@ from server.sessions import Sessions
 
 
 @get("/health", summary="Show the server's health", tags=["server"], responses=refusals())
-async def show_health(services: Services) -> Health:
+async def show_health(services: NamedDependency[Services]) -> Health:
     """Return whether database and broker are there; for monitoring, without a login."""
     has_database = await services.database.read(services.database.is_reachable)
     has_broker = services.is_broker_connected()

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 
 from litestar import MediaType, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.response import File
 
 from protocol.errors import InvalidInput
@@ -26,7 +28,9 @@ _CHECKSUM = ".sha256"
     media_type="application/octet-stream",
     responses=refusals(400, 404),
 )
-async def download_agent(services: Services, platform: str) -> File | Response[str]:
+async def download_agent(
+    services: NamedDependency[Services], platform: FromPath[str]
+) -> File | Response[str]:
     """Return the file `mig-agent-PLATFORM`; `PLATFORM.sha256` returns the line that `sha256sum -c` reads."""
     name = f"mig-agent-{platform.removesuffix(_CHECKSUM)}"
     path = Path(services.config.agents_dir) / name

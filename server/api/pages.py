@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, MediaType, Response, get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi.config import OpenAPIConfig
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from protocol.errors import InvalidInput
@@ -75,7 +76,7 @@ class Pages:
 
 
 @get("/openapi.json", include_in_schema=False, sync_to_thread=True)
-def show_description(pages: Pages) -> Response[bytes]:
+def show_description(pages: NamedDependency[Pages]) -> Response[bytes]:
     """Return the OpenAPI 3.1 description."""
     return Response(msgspec.json.encode(pages.description()), media_type="application/json")
 
@@ -87,7 +88,7 @@ def show_page() -> Response[str]:
 
 
 @get("/docs/{asset:str}", include_in_schema=False, sync_to_thread=True)
-def show_asset(asset: str, pages: Pages) -> Response[bytes]:
+def show_asset(asset: FromPath[str], pages: NamedDependency[Pages]) -> Response[bytes]:
     """Return a part of the page; the parts are package data, which may lie in a zip file."""
     if asset == "start.js":
         return Response(_START.encode(), media_type="text/javascript")
