@@ -27,7 +27,7 @@ from client.files import write_file
 from client.follow import say
 from client.keys import judge_signatures, load_key_directory
 from client.options import Choices, expiry_options, require_confirmable, with_options
-from client.render import dump_json
+from client.render import dump_json, time_text
 from client.screen import printable
 from client.template import EXPLANATION, new_template
 from protocol.action import Action, encode_action
@@ -83,7 +83,7 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
         if target is not None or expire is not None:
             raise InvalidInput("usage", "the action is signed: its target and expiry cannot be changed")
         if read.action.expireafter <= now:
-            raise InvalidInput("expired", f"{file} expired at {read.action.expireafter}")
+            raise InvalidInput("expired", f"{file} expired at {time_text(read.action.expireafter)}")
         _describe(read.action)
         envelope = signer.add_signature(read.envelope)
         path = output or file
@@ -101,7 +101,7 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
 
 def _describe(found: Action) -> None:
     modules = ", ".join(operation.module for operation in found.operations)
-    say(f"{found.name}: {modules}; target {found.target}; valid until {found.expireafter}")
+    say(f"{found.name}: {modules}; target {found.target}; valid until {time_text(found.expireafter)}")
 
 
 def _read_signed_file(file: Path) -> SignedAction:
@@ -159,7 +159,7 @@ def verify(file: Path, keys: Path | None) -> int:
         click.echo(f"refused {who}: {printable(verdict.reason)}" if verdict.reason else f"accepted {who}")
     _describe(read.action)
     if read.action.expireafter <= now:
-        raise InvalidInput("expired", f"{file} expired at {read.action.expireafter}")
+        raise InvalidInput("expired", f"{file} expired at {time_text(read.action.expireafter)}")
     if not any(not verdict.reason for verdict in verdicts):
         raise InvalidInput("unsigned", f"{file}: no signature is accepted")
     return EXIT_REFUSED if any(verdict.reason for verdict in verdicts) else EXIT_FOUND
@@ -198,7 +198,8 @@ def show(action_id: str, *, as_json: bool) -> int:
         return EXIT_FOUND
     click.echo(_summary_line(stored))
     click.echo(f"target {printable(signed.action.target)}")
-    click.echo(f"valid from {signed.action.validfrom} until {signed.action.expireafter}")
+    window = time_text(signed.action.validfrom), time_text(signed.action.expireafter)
+    click.echo(f"valid from {window[0]} until {window[1]}")
     for signature in signed.envelope.signatures:
         click.echo(f"signed by {printable(signature.keyid, 64)} (not verified here: mig action verify)")
     for operation in signed.action.operations:
@@ -219,7 +220,7 @@ def list_actions(limit: int, *, as_json: bool) -> int:
 
 def _summary_line(stored: ActionSummary) -> str:
     counts = ", ".join(f"{state} {count:,}" for state, count in stored.counts.items())
-    created = stored.created.strftime("%Y-%m-%d %H:%M:%S UTC")
+    created = time_text(stored.created.replace(microsecond=0))
     return "  ".join(
         printable(cell, 200) for cell in (stored.id, stored.status, created, stored.name, counts)
     )

@@ -9,7 +9,8 @@ import msgspec
 from client.api import Api
 from client.connect import connect
 from client.documents import Agent
-from client.render import dump_json
+from client.follow import say
+from client.render import dump_json, time_text
 from client.screen import printable
 from protocol.errors import EXIT_FOUND, EXIT_NOTHING_FOUND
 from protocol.target import upgrade_target
@@ -34,7 +35,10 @@ def _find_all(api: Api, target: str | None) -> Iterator[Agent]:
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: one object per agent.")
 def agents(target: str | None, *, as_json: bool) -> int:
     """List agents: name, id, status, version, system, last heartbeat, tags."""
-    condition = None if target is None else str(upgrade_target(target))
+    condition = None
+    if target is not None:
+        condition = str(upgrade_target(target))
+        say(f"endpoints enforce: {upgrade_target(target).enforced()}")
     count = 0
     for agent in _find_all(connect().api, condition):
         count += 1
@@ -48,7 +52,7 @@ def agents(target: str | None, *, as_json: bool) -> int:
 
 
 def _agent_line(agent: Agent) -> str:
-    seen = agent.heartbeattime.strftime("%Y-%m-%d %H:%M:%S UTC") if agent.heartbeattime else "never"
+    seen = time_text(agent.heartbeattime.replace(microsecond=0)) if agent.heartbeattime else "never"
     tags = ",".join(f"{name}:{value}" for name, value in agent.tags.items())
     cells: list[Any] = [
         agent.name,

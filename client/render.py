@@ -8,6 +8,7 @@ of them are never held at once; only the JSON array and CSV, whose heads depend 
 import csv
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TextIO
 
 from client.answers import Answer
@@ -172,7 +173,7 @@ def result_members(
         "operation": index,
         "module": modules[index],
     }
-    times = {"started": _time(result.started), "finished": _time(result.finished)}
+    times = {"started": time_text(result.started), "finished": time_text(result.finished)}
     if not result.results:
         problem = result.problem
         notes = [f"{problem.code}: {problem.detail}"] if problem is not None else []
@@ -199,8 +200,9 @@ def result_members(
     }
 
 
-def _time(moment: Any) -> str:
-    return str(moment.isoformat()).replace("+00:00", "Z")
+def time_text(moment: datetime) -> str:
+    """Return a time as RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _problem_members(tally: Tally, modules: tuple[str, ...]) -> Iterator[dict[str, Any]]:
