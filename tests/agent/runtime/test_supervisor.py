@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 
 from agent.config import AgentLimits, Baked
+from agent.runtime import frames
 from agent.runtime.journal import Journal, JournalEntry, expiry_seconds
 from agent.runtime.loop import SelectorLoop
 from agent.runtime.supervisor import Answer, Supervisor
+from agent.runtime.verdict import encode_admitted
 from protocol.envelope import ACTION, HEARTBEAT, Envelope, decode_envelope, encode_envelope
+from protocol.errors import InvalidInput
 from protocol.names import command_id
 from protocol.result import Result, decode_result
 from tests.support.endpoint import AGENT_ID, FACTS, make_baked, sign_action, utc_now
@@ -400,6 +403,87 @@ def test_a_child_is_bound_before_it_reads_a_delivery(make_agent: MakeAgent, ada:
     assert bounds["core"] == [0, 0]
     assert (bounds["open_files"], bounds["cpu_s"], bounds["data_bytes"]) == (128, 77, 512 << 20)
     assert bounds["descriptors"] == ["/dev/null", "/dev/null"]
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_delivery_whose_judging_ends_the_child_twice_is_dropped_and_the_next_is_served(
+    make_agent: MakeAgent, ada: Investigator
+) -> None:
+    agent = make_agent()
+    fatal = sign_action(ada, operations=[{"module": "fatal", "parameters": {}}])
+    agent.submit(fatal)
+    agent.run_until_idle()
+    assert agent.acknowledged == [fatal]
+    assert agent.answers == []
+    assert agent.supervisor.refused_silently == 1
+    assert agent.ask(sign_action(ada)).status == "done"
+
+
+@pytest.mark.usefixtures("trouble")
+def test_an_accepted_action_whose_judging_ends_the_child_twice_is_answered_failed(
+    make_agent: MakeAgent, ada: Investigator
+) -> None:
+    fatal = sign_action(ada, operations=[{"module": "fatal", "parameters": {}}])
+    assert make_agent().journal.insert(entry_for(fatal))
+    agent = make_agent()
+    agent.supervisor.start()
+    agent.run_until_idle()
+    (answer,) = agent.answers
+    result = decode_result(answer.payload)
+    assert result.problem is not None
+    assert (result.status, result.problem.code) == ("failed", "child-failed")
+
+
+ADMITTED = encode_admitted(
+    action_id="00000000-0000-7000-8000-000000000000",
+    name="x",
+    signers=["A" * 40],
+    modules=["agentinfo"],
+    expireafter=4_000_000_000,
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"garbage",
+        frames.encode_frame(frames.READY) + frames.encode_frame(frames.ANSWER, b"[]"),
+        frames.encode_frame(frames.READY) + frames.encode_frame(frames.VERDICT, b"{}"),
+        frames.encode_frame(frames.READY) + frames.HEADER.pack(frames.ANSWER, 1 << 30),
+        frames.encode_frame(frames.READY) + frames.encode_frame(frames.PERMIT),
+    ],
+    ids=["garbage", "answer before the permission", "no verdict", "too long", "a frame of the resident's"],
+)
+def test_a_child_that_is_out_of_control_gets_no_permission_and_no_answer_out(
+    said: bytes, make_agent: MakeAgent, ada: Investigator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"import os; os.write(1, {said!r}); os.read(0, 1 << 20); os.read(0, 1)"
+    startup = SimpleNamespace(pass_fds=(), child_argv=lambda *_words: [sys.executable, "-I", "-c", code])
+    monkeypatch.setitem(sys.modules, "mig_startup", startup)
+    agent = make_agent()
+    agent.submit(sign_action(ada))
+    agent.run_until(lambda: agent.supervisor.is_idle or agent.supervisor.problem != "")
+    assert agent.answers == []
+    assert agent.journal.unanswered() == []
+
+
+def test_a_child_out_of_control_cannot_change_what_the_resident_says(
+    make_agent: MakeAgent, ada: Investigator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = frames.encode_frame(frames.READY) + frames.encode_frame(frames.VERDICT, ADMITTED)
+    answer = frames.encode_frame(frames.ANSWER, b'[],"agent":"' + b"f" * 32 + b'"')
+    code = (
+        f"import os; os.write(1, {said!r}); data = b''\n"
+        "while b'P\\0\\0\\0\\0' not in data: data += os.read(0, 65536)\n"
+        f"os.write(1, {answer!r}); os.read(0, 1)"
+    )
+    startup = SimpleNamespace(pass_fds=(), child_argv=lambda *_words: [sys.executable, "-I", "-c", code])
+    monkeypatch.setitem(sys.modules, "mig_startup", startup)
+    agent = make_agent()
+    agent.submit(sign_action(ada))
+    agent.run_until(lambda: bool(agent.answers))
+    with pytest.raises(InvalidInput, match="duplicate key 'agent'"):
+        decode_result(agent.answers[0].payload)
 
 
 def test_a_warm_child_that_was_killed_is_replaced(make_agent: MakeAgent, ada: Investigator) -> None:
