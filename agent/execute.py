@@ -84,12 +84,17 @@ def run_module(module: Module, parameters: Any, context: Context) -> OperationRe
     )
 
 
+def _load_supported(name: str) -> Module:
+    module = load_module(name)
+    if not module.is_supported():
+        raise InvalidInput("unsupported", f"module {name} does not work on this platform")
+    return module
+
+
 def run_operation(name: str, parameters: Any, context: Context) -> OperationResult:
     """Run one operation by canonical module name and undecoded parameters."""
     try:
-        module = load_module(name)
-        if not module.is_supported():
-            raise InvalidInput("unsupported", f"module {name} does not work on this platform")
+        module = _load_supported(name)
         decoded = decode_params(module.params, parameters)
     except InvalidInput as error:
         status = _STATUS_BY_CODE.get(error.code, "unsupported")
