@@ -9,8 +9,9 @@ Rules:
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
-from protocol.envelope import HEARTBEAT, RESULT, Envelope, decode_envelope
+from protocol.envelope import HEARTBEAT, RESULT, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
 from protocol.identity import require_agent_signature
@@ -19,9 +20,12 @@ from protocol.result import MAX_RESULT_BYTES, decode_result
 from server.amqp import Delivery
 from server.database import Database
 from server.events import Events
-from server.rows import Change, ReceivedResult
+from server.rows import ReceivedResult
 from server.scheduler import Scheduler
 from server.store import Store
+from server.store_agents import require_storable_heartbeat
+
+_D = TypeVar("_D")
 
 
 class Intake:
@@ -65,41 +69,21 @@ class Intake:
             EnvironmentFailure: `database-away` or `disk-full`: what was stored is stored again.
 
         """
-        verdicts, heard, changes = await self._database.run(self._save_heartbeats, batch, self._clock())
-        self._events.publish(changes)
-        for agent_id in heard:
-            await self._scheduler.heard(agent_id)
-        return verdicts
+        checked = await self._database.read(self._check_heartbeats, batch)
+        good = [item for item in checked if isinstance(item, Heartbeat)]
+        if good:
+            now = self._clock()
+            self._events.publish(await self._database.run(self._store.save_heartbeats, good, now))
+            await self._scheduler.heard({heartbeat.agent for heartbeat in good})
+        return [item.code if isinstance(item, InvalidInput) else None for item in checked]
 
     def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:
         keys = _Keys(self._store)
-        return [_caught(self._open_result, delivery, keys) for delivery in batch]
+        return [_caught(_open_result, delivery, keys) for delivery in batch]
 
-    def _open_result(self, delivery: Delivery, keys: "_Keys") -> ReceivedResult:
-        agent_id = require_sender(delivery, result_key)
-        envelope = decode_envelope(delivery.body, RESULT, max_payload_bytes=MAX_RESULT_BYTES)
-        require_agent_signature(envelope, keys.require(agent_id), agent_id)
-        result = decode_result(envelope.payload)
-        _require_own(result.agent, agent_id)
-        return ReceivedResult(agent_id=agent_id, envelope_bytes=delivery.body, result=result)
-
-    def _save_heartbeats(
-        self, batch: Sequence[Delivery], now: datetime
-    ) -> tuple[list[str | None], list[str], list[Change]]:
+    def _check_heartbeats(self, batch: Sequence[Delivery]) -> list[Heartbeat | InvalidInput]:
         keys = _Keys(self._store)
-        verdicts: list[str | None] = []
-        heard: dict[str, None] = {}
-        changes: list[Change] = []
-        for delivery in batch:
-            try:
-                heartbeat = _open_heartbeat(delivery, keys)
-                changes += self._store.save_heartbeat(heartbeat, now)
-            except InvalidInput as error:
-                verdicts.append(error.code)
-                continue
-            verdicts.append(None)
-            heard[heartbeat.agent] = None
-        return verdicts, list(heard), changes
+        return [_caught(_open_heartbeat, delivery, keys) for delivery in batch]
 
 
 class _Keys:
@@ -136,12 +120,22 @@ def require_sender(delivery: Delivery, key_of: Callable[[str], str]) -> str:
     return delivery.user_id
 
 
+def _open_result(delivery: Delivery, keys: _Keys) -> ReceivedResult:
+    agent_id = require_sender(delivery, result_key)
+    envelope = decode_envelope(delivery.body, RESULT, max_payload_bytes=MAX_RESULT_BYTES)
+    require_agent_signature(envelope, keys.require(agent_id), agent_id)
+    result = decode_result(envelope.payload)
+    _require_own(result.agent, agent_id)
+    return ReceivedResult(agent_id=agent_id, envelope_bytes=delivery.body, result=result)
+
+
 def _open_heartbeat(delivery: Delivery, keys: _Keys) -> Heartbeat:
     agent_id = require_sender(delivery, heartbeat_key)
-    envelope: Envelope = decode_envelope(delivery.body, HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
+    envelope = decode_envelope(delivery.body, HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
     require_agent_signature(envelope, keys.require(agent_id), agent_id)
     heartbeat = decode_heartbeat(envelope.payload)
     _require_own(heartbeat.agent, agent_id)
+    require_storable_heartbeat(heartbeat)
     return heartbeat
 
 
@@ -151,9 +145,9 @@ def _require_own(named: str, agent_id: str) -> None:
 
 
 def _caught(
-    open_result: Callable[[Delivery, _Keys], ReceivedResult], delivery: Delivery, keys: _Keys
-) -> ReceivedResult | InvalidInput:
+    open_document: Callable[[Delivery, _Keys], _D], delivery: Delivery, keys: _Keys
+) -> _D | InvalidInput:
     try:
-        return open_result(delivery, keys)
+        return open_document(delivery, keys)
     except InvalidInput as error:
         return error

@@ -16,7 +16,7 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -102,17 +102,22 @@ class Scheduler:
             del self._aside[command_id]
         self._outbox.set()
 
-    async def heard(self, agent_id: str) -> None:
-        """Send again, after a heartbeat, what was sent a while ago and has not reached the agent."""
-        patience = self._patience.get(agent_id, RESEND_AFTER)
-        sent_before = self._clock() - patience
+    async def heard(self, agent_ids: Collection[str]) -> None:
+        """Send again, after heartbeats, what was sent a while ago and has not reached these agents."""
+        now = self._clock()
         try:
-            if await self._count_missing(agent_id, sent_before):
-                ready = await self._relay.declare_agent_queue(agent_id)
-                if await self._resend(agent_id, ready, sent_before):
-                    self._patience[agent_id] = min(2 * patience, _LONGEST_PATIENCE)
+            silent = self._store.silent_agents
+            for agent_id in await self._database.read(silent, list(agent_ids), now, now - RESEND_AFTER):
+                await self._remind(agent_id, now)
         except EnvironmentFailure as error:
-            _log.warning("nothing was sent again", extra={"agent": agent_id, "reason": error})
+            _log.warning("nothing was sent again", extra={"reason": error})
+
+    async def _remind(self, agent_id: str, now: datetime) -> None:
+        patience = self._patience.get(agent_id, RESEND_AFTER)
+        if await self._count_missing(agent_id, now - patience):
+            ready = await self._relay.declare_agent_queue(agent_id)
+            if await self._resend(agent_id, ready, now - patience):
+                self._patience[agent_id] = min(2 * patience, _LONGEST_PATIENCE)
 
     async def _count_missing(self, agent_id: str, sent_before: datetime) -> int:
         count = self._store.count_unacknowledged

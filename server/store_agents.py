@@ -1,6 +1,7 @@
 """Agents in the store: enrolment, heartbeats, and who is meant by a target."""
 
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -17,6 +18,24 @@ from server.store_base import StorePart, chunks, require_storable
 from server.target_sql import prefilter
 
 _agents = schema.agents
+_SAID = (
+    "name",
+    "os",
+    "arch",
+    "ident",
+    "version",
+    "heartbeattime",
+    "clock_skew_s",
+    "tags",
+    "environment",
+    "modules",
+)
+# Made once: building it for each of a fleet's heartbeats costs more than running it.
+_SAVE_HEARTBEAT = (
+    sa.update(_agents)
+    .where(_agents.c.id == sa.bindparam("agent_id"), _agents.c.enrolment != "revoked")
+    .values({column: sa.bindparam(f"new_{column}") for column in _SAID})
+)
 
 
 class AgentStore(StorePart):
@@ -87,46 +106,54 @@ class AgentStore(StorePart):
             return _agent_row(connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).one())
 
     def save_heartbeat(self, heartbeat: Heartbeat, now: datetime) -> list[Change]:
-        """Keep what an agent says of itself, and mark the commands that it holds acknowledged.
+        """Keep one heartbeat: `save_heartbeats`."""
+        return self.save_heartbeats([heartbeat], now)
+
+    def save_heartbeats(self, heartbeats: Sequence[Heartbeat], now: datetime) -> list[Change]:
+        """Keep what agents say of themselves, and mark the commands that they hold acknowledged.
 
         A heartbeat of an agent that is unknown or revoked changes nothing; only its own commands count.
 
         Raises:
-            InvalidInput: `bad-document` where a text cannot be stored.
+            InvalidInput: `bad-document` where a text cannot be stored; nothing is stored then.
 
         """
-        _require_storable_heartbeat(heartbeat)
+        for heartbeat in heartbeats:
+            require_storable_heartbeat(heartbeat)
         with self._database.writing() as connection:
-            if heartbeat.commands:
+            if any(heartbeat.commands for heartbeat in heartbeats):
                 self._lock_commands(connection)
-            updated = connection.execute(
-                sa.update(_agents)
-                .where(_agents.c.id == heartbeat.agent, _agents.c.enrolment != "revoked")
-                .values(
-                    name=heartbeat.name,
-                    os=heartbeat.os,
-                    arch=heartbeat.arch,
-                    ident=heartbeat.ident,
-                    version=heartbeat.version,
-                    heartbeattime=now,
-                    clock_skew_s=(heartbeat.time - now).total_seconds(),
-                    tags=heartbeat.tags,
-                    environment=heartbeat.environment,
-                    modules=list(heartbeat.modules),
-                )
-            )
-            if updated.rowcount == 0:
-                return []
             return [
                 change
-                for ids in chunks(heartbeat.commands)
-                for change in self._move_commands(
-                    connection,
-                    [schema.commands.c.id.in_(ids), schema.commands.c.agent_id == heartbeat.agent],
-                    CommandState.ACKNOWLEDGED,
-                    now,
-                )
+                for heartbeat in heartbeats
+                for change in self._save_heartbeat(connection, heartbeat, now)
             ]
+
+    def _save_heartbeat(
+        self, connection: sa.Connection, heartbeat: Heartbeat, now: datetime
+    ) -> Iterator[Change]:
+        said = {
+            "name": heartbeat.name,
+            "os": heartbeat.os,
+            "arch": heartbeat.arch,
+            "ident": heartbeat.ident,
+            "version": heartbeat.version,
+            "heartbeattime": now,
+            "clock_skew_s": (heartbeat.time - now).total_seconds(),
+            "tags": heartbeat.tags,
+            "environment": heartbeat.environment,
+            "modules": list(heartbeat.modules),
+        }
+        values = {f"new_{column}": value for column, value in said.items()}
+        if connection.execute(_SAVE_HEARTBEAT, {"agent_id": heartbeat.agent, **values}).rowcount == 0:
+            return
+        for ids in chunks(heartbeat.commands):
+            yield from self._move_commands(
+                connection,
+                [schema.commands.c.id.in_(ids), schema.commands.c.agent_id == heartbeat.agent],
+                CommandState.ACKNOWLEDGED,
+                now,
+            )
 
     def find_agents(
         self, target: Target | None, now: datetime, limit: int, offset: int
@@ -185,7 +212,13 @@ def _endpoint(agent: AgentRow, now: datetime) -> Endpoint:
     )
 
 
-def _require_storable_heartbeat(heartbeat: Heartbeat) -> None:
+def require_storable_heartbeat(heartbeat: Heartbeat) -> None:
+    """Raise unless every database can hold what a heartbeat says.
+
+    Raises:
+        InvalidInput: `bad-document`.
+
+    """
     texts = [
         heartbeat.name,
         heartbeat.os,

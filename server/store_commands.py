@@ -97,14 +97,27 @@ class CommandStore(StorePart):
             return connection.execute(
                 sa.select(sa.func.count())
                 .select_from(_commands)
-                .where(*_is_unacknowledged(agent_id, now, sent_before))
+                .where(_commands.c.agent_id == agent_id, *_is_unacknowledged(now, sent_before))
             ).scalar_one()
+
+    def silent_agents(self, agent_ids: Sequence[str], now: datetime, sent_before: datetime) -> list[str]:
+        """Return those of some agents for which `count_unacknowledged` is not zero."""
+        with self._database.reading() as connection:
+            return [
+                row.agent_id
+                for ids in chunks(agent_ids)
+                for row in connection.execute(
+                    sa.select(_commands.c.agent_id)
+                    .distinct()
+                    .where(_commands.c.agent_id.in_(ids), *_is_unacknowledged(now, sent_before))
+                )
+            ]
 
     def requeue_agent(self, agent_id: str, now: datetime, sent_before: datetime) -> int:
         """Make pending again what `count_unacknowledged` counts; return how many."""
         with self._database.writing() as connection:
             self._lock_commands(connection)
-            where = _is_unacknowledged(agent_id, now, sent_before)
+            where = [_commands.c.agent_id == agent_id, *_is_unacknowledged(now, sent_before)]
             return len(self._move_commands(connection, where, CommandState.PENDING, now))
 
     def save_results(self, received: Sequence[ReceivedResult], now: datetime) -> list[Change]:
@@ -191,11 +204,8 @@ class CommandStore(StorePart):
         return min(times, default=None)
 
 
-def _is_unacknowledged(
-    agent_id: str, now: datetime, sent_before: datetime
-) -> Sequence[sa.ColumnElement[bool]]:
+def _is_unacknowledged(now: datetime, sent_before: datetime) -> Sequence[sa.ColumnElement[bool]]:
     return [
-        _commands.c.agent_id == agent_id,
         _commands.c.state == CommandState.SENT.value,
         _commands.c.updated < sent_before,
         _commands.c.expireafter > now,

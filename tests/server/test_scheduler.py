@@ -248,7 +248,7 @@ def test_heartbeats_send_again_after_a_while_and_then_ever_more_rarely(tmp_path:
         for minute in range(60):
             bench.relay.queues[agent.id].clear()  # the agent takes it, and says nothing
             await bench.forward(timedelta(minutes=1))
-            await bench.scheduler.heard(agent.id)
+            await bench.scheduler.heard([agent.id])
             await bench.settle()
             if bench.relay.queues[agent.id]:
                 sent_after.append(minute + 1)
@@ -266,7 +266,7 @@ def test_a_heartbeat_leaves_alone_what_still_stands_in_the_queue(tmp_path: Path)
         await bench.until_state(action, agent, CommandState.SENT)
         for _ in range(10):
             await bench.forward(timedelta(minutes=10))
-            await bench.scheduler.heard(agent.id)
+            await bench.scheduler.heard([agent.id])
             await bench.settle()
         assert len(bench.relay.queues[agent.id]) == 1
 
