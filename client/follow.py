@@ -103,7 +103,7 @@ class Follower:
         try:
             item = msgspec.json.decode(data, type=ResultItem)
         except msgspec.MsgspecError as error:
-            self.tally.hostile.append(f"the server sent an answer of another shape: {error}")
+            self.tally.disbelieve(f"the server sent an answer of another shape: {error}")
             return
         self._take(item, waiting)
 
@@ -111,7 +111,7 @@ class Follower:
         try:
             answer = verify_answer(item, self._question)
         except InvalidInput as error:
-            self.tally.hostile.append(error.detail)
+            self.tally.disbelieve(error.detail)
             return
         warning = self._known.note(answer.agent_name, answer.agent)
         with waiting.aside():

@@ -68,8 +68,9 @@ def _first_line(module: str) -> str:
     name = f"agent.modules.{module}"
     spec = importlib.util.find_spec(name)
     get_source = getattr(spec.loader if spec else None, "get_source", lambda _: "")
-    lines = (get_source(name) or "").splitlines()
-    return lines[0].strip('"').strip() if lines and lines[0].startswith('"""') else ""
+    first, _, _ = (get_source(name) or "").partition("\n")
+    _, quotes, text = first.partition('"""')
+    return text.removesuffix('"""').strip() if quotes else ""
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110})

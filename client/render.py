@@ -138,6 +138,8 @@ class _Table:
             self._line(f"and {len(missing) - _MAX_MISSING:,} more: --json lists them all")
         for detail in tally.hostile:
             self._line(f"not believed: {printable(detail)}")
+        if tally.hostile_count > len(tally.hostile):
+            self._line(f"and {tally.hostile_count - len(tally.hostile):,} more that are not believed")
         took = f"; {tally.elapsed_s:.2f} s" if tally.elapsed_s is not None else ""
         action = f"; action {tally.action_id}" if tally.action_id else ""
         self._line(

@@ -20,6 +20,8 @@ from protocol.errors import (
 )
 from protocol.result import OperationResult, Result
 
+# A hostile server can send answers without end; a few tell enough.
+_MAX_HOSTILE = 100
 _REASONS = {
     "pending": "the broker has not taken the command",
     "sent": "the command waits for the agent",
@@ -49,6 +51,7 @@ class Tally:
         self.found_on: set[str] = set()
         self.problems: dict[str, Result] = {}
         self.hostile: list[str] = []
+        self.hostile_count = 0
         self.warnings: list[str] = []
         self.is_out_of_reach = False
         self.elapsed_s: float | None = None  # from the submission to the last answer, where both were here
@@ -74,6 +77,12 @@ class Tally:
         if any(result.found for result in answer.result.results):
             self.found_on.add(answer.agent)
         return True
+
+    def disbelieve(self, detail: str) -> None:
+        """Count an answer that does not verify; the first ones are kept to be shown."""
+        self.hostile_count += 1
+        if len(self.hostile) < _MAX_HOSTILE:
+            self.hostile.append(detail)
 
     def _judge(self, result: OperationResult) -> None:
         if result.status == "refused":
@@ -112,7 +121,7 @@ class Tally:
         if self.is_out_of_reach:
             return EXIT_OUT_OF_REACH
         missing = self.missing()
-        if self.hostile or self._is_refused or any(line.state == "refused" for line in missing):
+        if self.hostile_count or self._is_refused or any(line.state == "refused" for line in missing):
             return EXIT_REFUSED
         if missing or self._is_incomplete or not self.answered:
             return EXIT_MISSING_ANSWERS
@@ -128,6 +137,7 @@ class Tally:
             "operations": [coverage.members() for coverage in self.coverage],
             "missing": [line._asdict() for line in self.missing()],
             "hostile": list(self.hostile),
+            "hostile_count": self.hostile_count,
             "warnings": list(self.warnings),
             **({"elapsed_s": round(self.elapsed_s, 4)} if self.elapsed_s is not None else {}),
             "exit": self.exit_code,

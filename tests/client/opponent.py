@@ -171,6 +171,7 @@ class Opponent:
 class _Handler(BaseHTTPRequestHandler):
     opponent: Opponent
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def _answer(self) -> None:
         opponent = self.opponent

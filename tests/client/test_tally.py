@@ -69,10 +69,17 @@ def test_the_exit_code_is_the_least_favourable_of_what_happened(answers: list[An
 def test_an_answer_that_is_not_believed_is_a_refusal_and_out_of_reach_stands_above_it() -> None:
     account = tally("a")
     account.add(answer("a", FOUND))
-    account.hostile.append("x")
+    account.disbelieve("x")
     assert account.exit_code == 4
     account.is_out_of_reach = True
     assert account.exit_code == 5
+
+
+def test_answers_without_end_that_are_not_believed_do_not_fill_the_memory() -> None:
+    account = tally("a")
+    for number in range(1000):
+        account.disbelieve(f"reason {number}")
+    assert (len(account.hostile), account.summary()["hostile_count"]) == (100, 1000)
 
 
 def test_an_answer_overtakes_a_refusal_and_counts_once() -> None:
