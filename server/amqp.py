@@ -258,12 +258,6 @@ class Channel:
         except AMQPError as error:
             raise self._failure(error) from None
 
-    async def close(self) -> None:
-        """Close the channel."""
-        if self.is_open:
-            self._channel.close()
-            await asyncio.shield(self.closed)
-
 
 class _Batch:
     """The messages of one `publish`: which are still open, which the broker took."""

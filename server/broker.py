@@ -187,9 +187,9 @@ class PrivateBroker:
         self._node.stop(patience_s=_STOP_S)
         self._epmd.stop(patience_s=_STOP_S)
 
-    def ended_within(self, wait_s: float) -> bool:
-        """Wait at most `wait_s` for a node that was started here to end by itself; tell whether it did."""
-        return self._node.ended_within(wait_s) is not None
+    def wait_ended(self) -> None:
+        """Wait until a node that was started here has ended by itself."""
+        self._node.ended_within(None)
 
     @property
     def _url_file(self) -> Path:

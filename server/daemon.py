@@ -85,8 +85,8 @@ class Daemon:
             )
         self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
 
-    def ended_within(self, wait_s: float) -> int | None:
-        """Wait at most `wait_s` for a process started here to end; return its exit code, or None."""
+    def ended_within(self, wait_s: float | None) -> int | None:
+        """Wait at most `wait_s` (None: for ever) for a process started here to end; return its exit code."""
         if self._process is None:
             raise RuntimeError("nothing was started here")
         try:

@@ -244,9 +244,9 @@ def broker_up(state_dir: Path, auth_port: int, *, foreground: bool) -> None:
         node.start(click.echo)
         try:
             click.echo(f"up: agents connect to {node.agent_url}; the server's URL is in {state_dir / 'url'}")
-            while foreground:
-                if node.ended_within(3600.0):
-                    raise EnvironmentFailure("broker-away", f"RabbitMQ ended; see {state_dir / 'log'}")
+            if foreground:
+                node.wait_ended()
+                raise EnvironmentFailure("broker-away", f"RabbitMQ ended; see {state_dir / 'log'}")
         finally:
             if foreground:
                 node.stop()

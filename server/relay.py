@@ -135,15 +135,6 @@ class Relay:
         """
         return await self._administer(lambda administrator: administrator.declare_agent_queue(agent_id))
 
-    async def delete_agent_queue(self, agent_id: str) -> None:
-        """Delete an agent's queue, which ends its consumer too.
-
-        Raises:
-            EnvironmentFailure: `broker-away`.
-
-        """
-        await self._administer(lambda administrator: administrator.delete_agent_queue(agent_id))
-
     async def _administer(self, operation: Callable[[Administrator], Awaitable[_R]]) -> _R:
         async with self._administering:
             if self._administrator is None:

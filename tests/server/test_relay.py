@@ -1,7 +1,8 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pika
@@ -9,7 +10,7 @@ import pytest
 
 from protocol.action import Action
 from protocol.command import CommandState
-from protocol.errors import InvalidInput
+from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.names import (
     AGENTS_EXCHANGE,
     DEAD_QUEUE,
@@ -20,9 +21,10 @@ from protocol.names import (
     result_key,
 )
 from protocol.result import Problem
-from server.amqp import parse_url
+from server.amqp import Delivery, parse_url
 from server.broker import PrivateBroker
 from server.parts import utc_now
+from server.relay import Relay
 from server.shutout import delete_agent_queue
 from tests.support.broker import AgentKey, server_connection
 from tests.support.relay import (
@@ -463,3 +465,37 @@ def test_a_full_queue_holds_up_no_other_agent(clean_broker: PrivateBroker, tmp_p
 def test_a_relay_that_is_no_amqp_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(InvalidInput, match="bad-config: relay: "):
         parse_url(url)
+
+
+def test_a_message_that_no_handler_can_deal_with_holds_up_no_other(clean_broker: PrivateBroker) -> None:
+    handled: list[bytes] = []
+    attempts = 0
+
+    async def handle(batch: Sequence[Delivery]) -> Sequence[str | None]:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise EnvironmentFailure("database-away", retryable=True)
+        if any(delivery.body == b"poison" for delivery in batch):
+            raise ZeroDivisionError
+        handled.extend(delivery.body for delivery in batch)
+        if b"last" in handled:
+            finished.set()
+        return [None] * len(batch)
+
+    async def scenario() -> None:
+        relay = Relay(clean_broker.url, clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
+        running = asyncio.ensure_future(relay.run({RESULTS_QUEUE: handle}, lambda: None))
+        assert await relay.wait_connected(PATIENCE_S)
+        for body in (b"first", b"poison", b"middle", b"last"):
+            await as_server(clean_broker, partial(publish, routing_key=result_key("any"), body=body))
+        async with asyncio.timeout(PATIENCE_S):
+            await finished.wait()
+        assert await as_server(clean_broker, partial(receive, queue=DEAD_QUEUE)) == b"poison"
+        assert relay.dead == {"bad-document": 1}
+        running.cancel()
+        await asyncio.wait([running])
+
+    finished = asyncio.Event()
+    asyncio.run(scenario())
+    assert handled == [b"first", b"middle", b"last"]
