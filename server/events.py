@@ -82,6 +82,10 @@ class Events:
             if not followers:
                 del self._followers[action_id]
 
+    def count_followers(self, action_id: str) -> int:
+        """Return how many follow an action now."""
+        return len(self._followers.get(action_id, ()))
+
     def publish(self, changes: Iterable[Change]) -> None:
         """Tell the followers what was committed; what nobody follows costs nothing."""
         by_action: dict[str, list[Change]] = {}

@@ -40,6 +40,9 @@ class Challenges:
         self._max = max_challenges
         self._expiries: OrderedDict[str, datetime] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._expiries)
+
     def make(self, now: datetime) -> str:
         """Return a new challenge, 64 hex digits."""
         while self._expiries and (

@@ -89,7 +89,7 @@ def show_page() -> Response[str]:
 
 @get("/docs/{asset:str}", include_in_schema=False, sync_to_thread=True)
 def show_asset(asset: FromPath[str], pages: NamedDependency[Pages]) -> Response[bytes]:
-    """Return a part of the page; the parts are package data, which may lie in a zip file."""
+    """Return a part of the page."""
     if asset == "start.js":
         return Response(_START.encode(), media_type="text/javascript")
     if asset == "openapi-3.0.json":
@@ -98,11 +98,14 @@ def show_asset(asset: FromPath[str], pages: NamedDependency[Pages]) -> Response[
         )
     if asset not in _ASSETS:
         raise InvalidInput("not-found")
+    return Response(asset_bytes(asset), media_type=_ASSETS[asset], headers={"Cache-Control": "max-age=86400"})
+
+
+def asset_bytes(asset: str) -> bytes:
+    """Return one file of Swagger UI; it is package data, which may lie in a zip file."""
     releases = (files("swagger_ui_bundle") / "vendor").iterdir()
     release = next(entry for entry in releases if entry.name.startswith("swagger-ui-"))
-    return Response(
-        (release / asset).read_bytes(), media_type=_ASSETS[asset], headers={"Cache-Control": "max-age=86400"}
-    )
+    return (release / asset).read_bytes()
 
 
 def to_openapi_3_0(description: dict[str, Any]) -> dict[str, Any]:
