@@ -98,7 +98,8 @@ def measure_question(platform: Platform, runs: int) -> tuple[list[float], list[f
 
 def row(name: str, values: list[float], unit: str, goal: str) -> str:
     """Return one row of the table: median, smallest and largest."""
-    return f"| {name} | {statistics.median(values):.3g} {unit} | {min(values):.3g} to {max(values):.3g} | {goal} |"
+    middle = statistics.median(values)
+    return f"| {name} | {middle:.3g} {unit} | {min(values):.3g} to {max(values):.3g} | {goal} |"
 
 
 def main() -> None:
