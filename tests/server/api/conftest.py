@@ -20,3 +20,16 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
 def token(api: ApiServer, ada: Investigator) -> str:
     """The token of a session of Ada, who may read and submit."""
     return api.login(ada, "read", "submit")
+
+
+@pytest.fixture(scope="module")
+def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An API for tests whose requests change nothing."""
+    with api_server(tmp_path_factory.mktemp("api")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_token(shared_api: ApiServer, ada: Investigator) -> str:
+    """The token of a session of Ada at the shared API."""
+    return shared_api.login(ada, "read", "submit")

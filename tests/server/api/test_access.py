@@ -43,18 +43,18 @@ def test_a_signed_login_opens_a_session_with_the_investigators_rights(
 
 @pytest.mark.parametrize(("method", "path", "right"), ROUTES)
 def test_every_route_needs_a_session_and_its_right(
-    api: ApiServer, ada: Investigator, method: str, path: str, right: str
+    shared_api: ApiServer, ada: Investigator, method: str, path: str, right: str
 ) -> None:
     for token in ("", "guess", "\xe9" * 20, "x" * 5000):
-        answer = api.ask(method, path, token=token)
+        answer = shared_api.ask(method, path, token=token)
         assert answer.refusal == (401, "unauthenticated")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     others = {"read", "submit", "manage"} - {right}
-    assert api.ask(method, path, token=api.login(ada, *others)).refusal == (403, "forbidden")
+    assert shared_api.ask(method, path, token=shared_api.login(ada, *others)).refusal == (403, "forbidden")
 
 
-def test_every_route_that_is_not_open_on_purpose_is_tested_for_its_right(api: ApiServer) -> None:
-    described = api.ask("GET", "/api/v1/openapi.json").json["paths"]
+def test_every_route_that_is_not_open_on_purpose_is_tested_for_its_right(shared_api: ApiServer) -> None:
+    described = shared_api.ask("GET", "/api/v1/openapi.json").json["paths"]
     secured = {
         (method.upper(), path)
         for path, item in described.items()
@@ -179,5 +179,5 @@ def test_a_signed_action_is_no_login(api: ApiServer, ada: Investigator) -> None:
     )
 
 
-def test_a_large_login_is_refused_before_it_is_read(api: ApiServer) -> None:
-    assert api.ask("POST", "/api/v1/session", body=b"[" * 20000).refusal == (413, "too-large")
+def test_a_large_login_is_refused_before_it_is_read(shared_api: ApiServer) -> None:
+    assert shared_api.ask("POST", "/api/v1/session", body=b"[" * 20000).refusal == (413, "too-large")

@@ -153,11 +153,11 @@ def test_an_action_for_nobody_is_refused(api: ApiServer, token: str, ada: Invest
     ],
 )
 def test_a_signed_payload_that_is_no_action_is_refused(
-    api: ApiServer, token: str, ada: Investigator, members: dict[str, Any], code: str
+    shared_api: ApiServer, shared_token: str, ada: Investigator, members: dict[str, Any], code: str
 ) -> None:
-    FleetAgent(api.store, now=api.now())
-    envelope = ada.sign(ACTION, changed(make_action(now=api.now()), **members))
-    assert submit(api, token, envelope).refusal == (400, code)
+    FleetAgent(shared_api.store, now=shared_api.now())
+    envelope = ada.sign(ACTION, changed(make_action(now=shared_api.now()), **members))
+    assert submit(shared_api, shared_token, envelope).refusal == (400, code)
 
 
 @pytest.mark.parametrize(
@@ -174,17 +174,20 @@ def test_a_signed_payload_that_is_no_action_is_refused(
     ],
 )
 def test_a_body_that_is_no_envelope_is_refused_with_its_code(
-    api: ApiServer, token: str, body: bytes, refusal: tuple[int, str]
+    shared_api: ApiServer, shared_token: str, body: bytes, refusal: tuple[int, str]
 ) -> None:
-    assert submit(api, token, body).refusal == refusal
+    assert submit(shared_api, shared_token, body).refusal == refusal
 
 
-def test_a_login_is_no_action(api: ApiServer, token: str, ada: Investigator) -> None:
-    action = make_action(now=api.now())
-    assert submit(api, token, ada.sign(LOGIN, encode_action(action))).refusal == (400, "wrong-type")
+def test_a_login_is_no_action(shared_api: ApiServer, shared_token: str, ada: Investigator) -> None:
+    action = make_action(now=shared_api.now())
+    assert submit(shared_api, shared_token, ada.sign(LOGIN, encode_action(action))).refusal == (
+        400,
+        "wrong-type",
+    )
 
 
-def test_a_hundred_megabytes_without_a_length_are_cut_off(api: ApiServer, token: str) -> None:
+def test_a_hundred_megabytes_without_a_length_are_cut_off(shared_api: ApiServer, shared_token: str) -> None:
     sent = 0
 
     def endless() -> Any:
@@ -194,11 +197,11 @@ def test_a_hundred_megabytes_without_a_length_are_cut_off(api: ApiServer, token:
             yield b" " * (1 << 20)
 
     try:
-        with api.open("POST", "/api/v1/actions", body=endless(), token=token) as response:
+        with shared_api.open("POST", "/api/v1/actions", body=endless(), token=shared_token) as response:
             assert response.status == 413
     except (BrokenPipeError, ConnectionResetError):
         assert sent < 100
-    assert api.ask("GET", "/api/v1/health").status == 200
+    assert shared_api.ask("GET", "/api/v1/health").status == 200
 
 
 def test_actions_are_listed_with_their_status(api: ApiServer, token: str) -> None:
@@ -260,14 +263,21 @@ def test_answers_are_read_page_by_page_as_the_agents_signed_them(api: ApiServer,
 
 @pytest.mark.parametrize("ident", ["x", "0" * 36, "%00", "..", "%F0%9F%98%80" * 9, "a" * 3000])
 @pytest.mark.parametrize("part", ["", "/commands", "/results", "/events"])
-def test_an_action_that_is_not_there_is_not_found(api: ApiServer, token: str, ident: str, part: str) -> None:
-    assert api.ask("GET", f"/api/v1/actions/{ident}{part}", token=token).refusal == (404, "not-found")
+def test_an_action_that_is_not_there_is_not_found(
+    shared_api: ApiServer, shared_token: str, ident: str, part: str
+) -> None:
+    assert shared_api.ask("GET", f"/api/v1/actions/{ident}{part}", token=shared_token).refusal == (
+        404,
+        "not-found",
+    )
 
 
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"offset": -1}, {"offset": 1 << 70}]
 )
-def test_a_page_that_makes_no_sense_is_refused(api: ApiServer, token: str, query: dict[str, Any]) -> None:
-    answer = api.ask("GET", "/api/v1/actions", token=token, **query)
+def test_a_page_that_makes_no_sense_is_refused(
+    shared_api: ApiServer, shared_token: str, query: dict[str, Any]
+) -> None:
+    answer = shared_api.ask("GET", "/api/v1/actions", token=shared_token, **query)
     assert answer.refusal == (400, "usage")
     assert next(iter(query)) in answer.json["error"]["detail"]

@@ -45,12 +45,14 @@ def test_a_target_is_previewed_as_endpoints_enforce_it(api: ApiServer, token: st
 @pytest.mark.parametrize(
     "target", ["", "os =", "nonsense", "1=1; DROP TABLE agents", "x" * 40000, "name = 'a\0b"]
 )
-def test_a_target_that_is_none_is_refused(api: ApiServer, token: str, target: str) -> None:
-    answer = api.ask("GET", "/api/v1/agents", token=token, target=target)
+def test_a_target_that_is_none_is_refused(shared_api: ApiServer, shared_token: str, target: str) -> None:
+    answer = shared_api.ask("GET", "/api/v1/agents", token=shared_token, target=target)
     assert answer.refusal in {(400, "bad-target"), (400, "usage")}
 
 
 @pytest.mark.parametrize("ident", ["0" * 32, "x", "%00", "0" * 32 + "%0a", "\u0665" * 4])
-def test_an_agent_that_is_not_there_is_not_found(api: ApiServer, token: str, ident: Any) -> None:
+def test_an_agent_that_is_not_there_is_not_found(
+    shared_api: ApiServer, shared_token: str, ident: Any
+) -> None:
     path = "/api/v1/agents/" + "".join(c if ord(c) < 128 else "%D9%A5" for c in ident)
-    assert api.ask("GET", path, token=token).refusal == (404, "not-found")
+    assert shared_api.ask("GET", path, token=shared_token).refusal == (404, "not-found")

@@ -63,9 +63,9 @@ def test_a_programming_error_answers_without_its_insides(
     ],
 )
 def test_what_is_not_there_is_refused_in_the_one_shape(
-    api: ApiServer, method: str, path: str, refusal: tuple[int, str]
+    shared_api: ApiServer, method: str, path: str, refusal: tuple[int, str]
 ) -> None:
-    assert api.ask(method, path).refusal == refusal
+    assert shared_api.ask(method, path).refusal == refusal
 
 
 def test_agents_are_downloaded_with_their_checksum(api: ApiServer) -> None:
@@ -79,8 +79,8 @@ def test_agents_are_downloaded_with_their_checksum(api: ApiServer) -> None:
     assert line == f"{hashlib.sha256(content).hexdigest()}  mig-agent-linux-x86_64\n"
 
 
-def test_the_description_is_openapi_3_1_and_names_every_route(api: ApiServer) -> None:
-    description = api.ask("GET", "/api/v1/openapi.json").json
+def test_the_description_is_openapi_3_1_and_names_every_route(shared_api: ApiServer) -> None:
+    description = shared_api.ask("GET", "/api/v1/openapi.json").json
     assert description["openapi"].startswith("3.1")
     assert {path: sorted(item) for path, item in description["paths"].items()} == {
         "/agents/{platform}": ["get"],
@@ -114,26 +114,26 @@ def _references(value: Any) -> set[str]:
     return set().union(*map(_references, value)) if isinstance(value, list) else set()
 
 
-def test_the_description_refers_to_nothing_that_is_missing(api: ApiServer) -> None:
-    description = api.ask("GET", "/api/v1/openapi.json").json
+def test_the_description_refers_to_nothing_that_is_missing(shared_api: ApiServer) -> None:
+    description = shared_api.ask("GET", "/api/v1/openapi.json").json
     known = {f"#/components/schemas/{name}" for name in description["components"]["schemas"]}
     assert _references(description) <= known
 
 
-def test_the_page_works_without_any_other_site(api: ApiServer) -> None:
-    page = api.ask("GET", "/api/v1/docs")
+def test_the_page_works_without_any_other_site(shared_api: ApiServer) -> None:
+    page = shared_api.ask("GET", "/api/v1/docs")
     assert page.headers["Content-Type"].startswith("text/html")
     assert "http" not in page.body.decode()
     parts = re.findall(r'(?:href|src)="([^"]+)"', page.body.decode())
     assert len(parts) == 4
     for part in parts:
-        answer = api.ask("GET", f"/api/v1/{part}")
+        answer = shared_api.ask("GET", f"/api/v1/{part}")
         assert answer.status == 200
         assert answer.body
-    start = api.ask("GET", "/api/v1/docs/start.js").body.decode()
+    start = shared_api.ask("GET", "/api/v1/docs/start.js").body.decode()
     assert "http" not in start
     [described] = re.findall(r'url: "([^"]+)"', start)
-    assert api.ask("GET", f"/api/v1/{described}").json["openapi"] == "3.0.3"
+    assert shared_api.ask("GET", f"/api/v1/{described}").json["openapi"] == "3.0.3"
     policy = page.headers["Content-Security-Policy"]
     assert "script-src 'self';" in policy
     assert "http" not in policy
