@@ -21,6 +21,7 @@ from protocol.strictjson import MAX_DOCUMENT_BYTES, decode_json, encode_json
 MAX_SIGNATURES = 8
 MAX_SIGNATURE_BYTES = 4096
 _MAX_KEYID = 128
+_MEMBERS = ("payloadType", "payload", "signatures")
 # Base64 adds a third; the rest is room for type and signatures.
 MAX_ENVELOPE_BYTES = (
     1024 + 4 * MAX_DOCUMENT_BYTES // 3 + MAX_SIGNATURES * (256 + 4 * MAX_SIGNATURE_BYTES // 3)
@@ -37,6 +38,9 @@ LOGIN = payload_type("login")
 HEARTBEAT = payload_type("heartbeat")
 RESULT = payload_type("result")
 BROKER_LOGIN = payload_type("broker-login")
+CANCEL = payload_type("cancel")
+TRUST = payload_type("trust")
+NOTICE = payload_type("notice")
 
 
 class Signature(NamedTuple):
@@ -74,10 +78,14 @@ def _decode_base64(text: Any, where: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidInput("bad-envelope", f"{where} is not a string")
     try:
-        # DSSE allows either alphabet; validate=True refuses characters outside of the standard one.
-        data = base64.b64decode(text.replace("-", "+").replace("_", "/").encode("ascii"), validate=True)
+        # DSSE allows either alphabet.
+        standard = text.replace("-", "+").replace("_", "/").encode("ascii")
+        data = base64.b64decode(standard, validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise InvalidInput("bad-envelope", f"{where} is not base64") from None
+    # Versions of Python differ in what padding they let pass.
+    if base64.b64encode(data) != standard:
+        raise InvalidInput("bad-envelope", f"{where} is not base64 as it is written")
     return data
 
 
@@ -89,6 +97,20 @@ def _require_members(value: Any, names: Tuple[str, ...], where: str) -> Dict[str
     return value
 
 
+def peek_type(data: bytes) -> str:
+    """Return the type that an envelope claims, so that it can be handed to who expects that type.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json` or `bad-envelope`.
+
+    """
+    members = _require_members(decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), _MEMBERS, "envelope")
+    claimed = members["payloadType"]
+    if not isinstance(claimed, str):
+        raise InvalidInput("bad-envelope", "payloadType is not a string")
+    return claimed
+
+
 def decode_envelope(data: bytes, expect: str, *, max_payload_bytes: int = MAX_DOCUMENT_BYTES) -> Envelope:
     """Decode an envelope that must hold a document of type `expect`.
 
@@ -98,9 +120,7 @@ def decode_envelope(data: bytes, expect: str, *, max_payload_bytes: int = MAX_DO
         InvalidInput: `too-large`, `bad-json`, `bad-envelope` or `wrong-type`.
 
     """
-    members = _require_members(
-        decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), ("payloadType", "payload", "signatures"), "envelope"
-    )
+    members = _require_members(decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), _MEMBERS, "envelope")
     if members["payloadType"] != expect:
         raise InvalidInput("wrong-type", f"expected {expect}")
     payload = _decode_base64(members["payload"], "payload")

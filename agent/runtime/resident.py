@@ -27,11 +27,12 @@ from agent.runtime.link import Link, Relay
 from agent.runtime.spool import Spool
 from agent.runtime.state import lock_state_directory, open_state_directory, write_atomically
 from agent.runtime.supervisor import Answer, Supervisor
-from protocol.envelope import HEARTBEAT, RESULT, encode_envelope
-from protocol.errors import EnvironmentFailure
+from protocol.envelope import ACTION, HEARTBEAT, RESULT, encode_envelope, peek_type
+from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
 from protocol.names import heartbeat_key, result_key
 
+Handler = Callable[[bytes, Callable[[], None]], None]
 _LOG = logging.getLogger("mig.agent")
 _SPOOL_RETRY_S = 15.0
 _ANNOUNCE_AFTER_S = 2.0  # a command that runs longer is told to the server at once
@@ -103,6 +104,7 @@ class Resident:
             clock=utc_now,
             on_answer=self._keep_answer,
         )
+        self._handlers: Dict[str, Handler] = {ACTION: self._supervisor.submit}
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or, when checking in, until there is nothing left to do."""
@@ -150,7 +152,12 @@ class Resident:
 
     def _take_delivery(self, body: bytes, acknowledge: Callable[[], None]) -> None:
         self._quiet_since = time.monotonic()
-        self._supervisor.submit(body, acknowledge)
+        try:
+            kind = peek_type(body)
+        except InvalidInput:
+            kind = ACTION
+        # What is of no known type is counted, and acknowledged, by who expects actions.
+        self._handlers.get(kind, self._supervisor.submit)(body, acknowledge)
         self._ioloop.call_later(_ANNOUNCE_AFTER_S, self._announce_running)
 
     def _announce_running(self) -> None:
