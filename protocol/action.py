@@ -5,7 +5,7 @@ names only. The shorter form that people write by hand is completed by the clien
 Unknown members are refused, so that nothing is ever signed that a receiver would ignore.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Optional, Tuple
 
 import msgspec
@@ -17,7 +17,8 @@ from protocol.strictjson import decode_json
 MAX_OPERATIONS = 64
 MAX_TARGET = 32768  # 500 ids of 32 digits with quotes and commas are 18,000 characters
 
-UtcTime = Annotated[datetime, Meta(tz=True)]
+UtcTime = Annotated[datetime, Meta(tz=True)]  # structs that hold one call `require_utc`
+_FIRST_YEAR, _LAST_YEAR = 1970, 2999
 ActionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
 ModuleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
 ShortText = Annotated[str, Meta(max_length=1024)]
@@ -62,6 +63,28 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Description = Description()
     threat: Threat = Threat()
 
+    def __post_init__(self) -> None:
+        """Refuse times that are not UTC, and a window that is never open."""
+        require_utc(self.validfrom, self.expireafter)
+        if self.validfrom >= self.expireafter:
+            raise ValueError("validfrom is not before expireafter")
+
+
+def require_utc(*times: datetime) -> None:
+    """Raise unless all times are UTC and in this age; msgspec makes a refusal of it.
+
+    Times at the ends of the calendar, or with an offset, cannot be added to, converted or stored everywhere.
+
+    Raises:
+        ValueError: another offset than zero, or a year before 1970 or after 2999.
+
+    """
+    for time in times:
+        if time.utcoffset() != timedelta(0):
+            raise ValueError(f"{time.isoformat()} is not UTC")
+        if not _FIRST_YEAR <= time.year <= _LAST_YEAR:
+            raise ValueError(f"{time.isoformat()} is not a time of this age")
+
 
 def decode_action(payload: bytes) -> Action:
     """Decode a signed payload; the caller has verified its signatures.
@@ -81,12 +104,9 @@ def convert_action(value: Any) -> Action:
 
     """
     try:
-        action = msgspec.convert(value, Action)
+        return msgspec.convert(value, Action)
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-action", str(error)) from None
-    if action.validfrom >= action.expireafter:
-        raise InvalidInput("bad-action", "validfrom is not before expireafter")
-    return action
 
 
 def encode_action(action: Action) -> bytes:

@@ -86,13 +86,28 @@ CODES: Dict[str, CodeInfo] = {
 }
 
 
+MAX_DETAIL = 1000  # characters; details quote hostile input, such as the name of an unknown member
+
+
+def one_line(text: str) -> str:
+    """Return text that fits into one line of a log or terminal: bounded, what cannot be printed escaped."""
+    if len(text) > MAX_DETAIL:
+        text = text[: MAX_DETAIL - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )[: 2 * MAX_DETAIL]
+
+
 class MigError(Exception):
     """A refusal or failure with a code of `CODES`, and one line that says what and where."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         self.info = CODES[code]
         self.code = code
-        self.detail = detail or self.info.text
+        self.detail = one_line(detail) if detail else self.info.text
         super().__init__(f"{code}: {self.detail}")
 
 

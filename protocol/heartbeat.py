@@ -8,7 +8,7 @@ from typing import Annotated, Dict, Tuple
 import msgspec
 from msgspec import Meta
 
-from protocol.action import UtcTime
+from protocol.action import UtcTime, require_utc
 from protocol.errors import InvalidInput
 from protocol.result import AgentId
 from protocol.strictjson import decode_json
@@ -37,6 +37,10 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     environment: Annotated[Dict[Annotated[str, Meta(max_length=128)], FactText], Meta(max_length=128)]
     modules: Annotated[Tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=256)]
     commands: Annotated[Tuple[AgentId, ...], Meta(max_length=256)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse times that are not UTC."""
+        require_utc(self.time, self.started)
 
 
 def decode_heartbeat(payload: bytes) -> Heartbeat:

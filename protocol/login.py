@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.acl import Fingerprint
-from protocol.action import UtcTime
+from protocol.action import UtcTime, require_utc
 from protocol.errors import InvalidInput
 from protocol.strictjson import decode_json
 
@@ -25,6 +25,10 @@ class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fingerprint: Fingerprint
     nonce: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     time: UtcTime
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is not UTC."""
+        require_utc(self.time)
 
 
 def decode_login(payload: bytes) -> Login:

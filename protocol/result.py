@@ -9,7 +9,7 @@ from typing import Annotated, Any, Dict, Literal, Optional, Tuple
 import msgspec
 from msgspec import Meta
 
-from protocol.action import ActionId, UtcTime
+from protocol.action import ActionId, UtcTime, require_utc
 from protocol.errors import InvalidInput
 from protocol.strictjson import decode_json
 
@@ -63,6 +63,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     status: ResultStatus
     problem: Optional[Problem] = None
     results: Tuple[OperationResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse times that are not UTC."""
+        require_utc(self.started, self.finished)
 
 
 def decode_result(payload: bytes) -> Result:

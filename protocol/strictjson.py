@@ -1,8 +1,9 @@
 """Strict JSON: one pass that refuses what decoders disagree about.
 
-Refused: more than the allowed bytes, invalid UTF-8, duplicate keys, NaN and infinities, integers outside
-(-2^63, 2^63), nesting deeper than `MAX_DEPTH`, trailing data. `json` alone accepts most of these and keeps
-the last of two duplicate keys; two parsers that disagree are how a signed document comes to mean two things.
+Refused: more than the allowed bytes, invalid UTF-8, lone surrogates, duplicate keys, NaN and infinities,
+integers outside (-2^63, 2^63), nesting deeper than `MAX_DEPTH`, trailing data.
+`json` alone accepts most of these and keeps the last of two duplicate keys; two parsers that disagree are how
+a signed document comes to mean two things.
 
 Standard library only: the resident agent imports this module.
 """
@@ -50,7 +51,7 @@ def _require_finite(text: str) -> float:
 def _require_shallow(value: Any) -> None:
     """Refuse nesting deeper than `MAX_DEPTH`, level by level, without recursion."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             item
             for container in level
@@ -61,6 +62,14 @@ def _require_shallow(value: Any) -> None:
         if not level:
             return
     raise InvalidInput("bad-json", f"nested deeper than {MAX_DEPTH}")
+
+
+def _require_text(value: Any) -> None:
+    """Refuse escaped surrogates without their other half: nobody could write them out again."""
+    try:
+        encode_json(value)
+    except UnicodeEncodeError:
+        raise InvalidInput("bad-json", "a lone surrogate is not text") from None
 
 
 def decode_json(data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
@@ -87,6 +96,8 @@ def decode_json(data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
     except RecursionError:  # the C scanner's own guard, far above MAX_DEPTH
         raise InvalidInput("bad-json", f"nested deeper than {MAX_DEPTH}") from None
     _require_shallow(value)
+    if b"\\u" in data:
+        _require_text(value)
     return value
 
 
