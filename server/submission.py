@@ -6,7 +6,7 @@ by everyone, or could help nobody.
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from protocol.action import Action, decode_action
@@ -16,6 +16,9 @@ from protocol.target import Target, parse_target
 from server.rows import CreatedAction, InvestigatorRow
 from server.services import Services
 from server.signers import require_signers
+
+# Agents allow 7 days unless built otherwise; beyond 49 days the broker knows no time to live (2^32 ms).
+MAX_VALIDITY = timedelta(days=31)
 
 
 class Checked(NamedTuple):
@@ -83,6 +86,10 @@ def check_action(body: bytes, investigators: Sequence[InvestigatorRow], now: dat
 
 
 def _require_valid_now(action: Action, now: datetime) -> None:
+    if action.expireafter - action.validfrom > MAX_VALIDITY:
+        raise InvalidInput(
+            "validity-too-long", f"an action may be valid for {MAX_VALIDITY.days} days at most"
+        )
     if now >= action.expireafter:
         raise InvalidInput("expired", f"the action expired at {action.expireafter.isoformat()}")
     if now < action.validfrom:

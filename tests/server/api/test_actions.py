@@ -127,6 +127,12 @@ def test_an_action_outside_of_its_validity_is_refused(
     assert submit(api, token, envelope).refusal == (403, code)
 
 
+def test_an_action_that_is_valid_for_ever_is_refused(api: ApiServer, token: str, ada: Investigator) -> None:
+    FleetAgent(api.store, now=api.now())
+    envelope = sign(ada, make_action(now=api.now(), minutes=60 * 24 * 32))
+    assert submit(api, token, envelope).refusal == (403, "validity-too-long")
+
+
 def test_an_action_for_nobody_is_refused(api: ApiServer, token: str, ada: Investigator) -> None:
     FleetAgent(api.store, now=api.now(), policy="approval")
     envelope = sign(ada, make_action(now=api.now()))
