@@ -12,6 +12,7 @@ Standard library only: the resident agent imports this module.
 import json
 import os
 import pkgutil
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
 from urllib.parse import urlsplit
@@ -173,6 +174,8 @@ def _load_package() -> Baked:
 
 
 def _load_source_tree(root: Path) -> Baked:
+    if sys.version_info < (3, 11):
+        raise InvalidInput("bad-config", "nothing is baked in; a source tree needs Python 3.11 or newer")
     import tomllib  # noqa: PLC0415  (3.11 and later only, and only in a source tree)
 
     path = root / "config.toml"
