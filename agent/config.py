@@ -173,15 +173,20 @@ def _load_package() -> Baked:
     return Baked(config, keys, str(build["version"]), str(build["build"]), config.acl)
 
 
+def _read_toml(path: Path) -> Dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415  (only in a source tree)
+
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    raise InvalidInput("bad-config", "nothing is baked in; a source tree needs Python 3.11 or newer")
+
+
 def _load_source_tree(root: Path) -> Baked:
-    if sys.version_info < (3, 11):
-        raise InvalidInput("bad-config", "nothing is baked in; a source tree needs Python 3.11 or newer")
-    import tomllib  # noqa: PLC0415  (3.11 and later only, and only in a source tree)
 
     path = root / "config.toml"
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        document = _read_toml(path)
+        project = _read_toml(root / "pyproject.toml")
         keys: List[bytes] = [key.read_bytes() for key in sorted((root / "keys").glob("*.asc"))]
     except (OSError, ValueError) as error:
         raise InvalidInput("bad-config", f"{path}: {error}") from None

@@ -49,7 +49,16 @@ investigators = {{ "{fingerprint}" = 1 }}
 url = "{platform.url}"
 """
     )
-    words = ["--only", "agent", "--config", config, "--keys", keys, "--output", directory / "dist"]
+    words: list[str | Path] = [
+        "--only",
+        "agent",
+        "--config",
+        config,
+        "--keys",
+        keys,
+        "--output",
+        directory / "dist",
+    ]
     subprocess.run([sys.executable, ROOT / "build_zipapp.py", *words], check=True, stdout=subprocess.DEVNULL)
     return next(path for path in (directory / "dist").glob("mig-agent-*") if not path.suffix)
 
@@ -110,7 +119,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
     directory = Path(tempfile.mkdtemp(prefix="mig-bench-"))
-    starts, answered, whole, resident, total = [], [], [], [], []
+    starts: list[float] = []
+    answered: list[float] = []
+    whole: list[float] = []
+    resident: list[float] = []
+    total: list[float] = []
     try:
         with temporary_investigator() as investigator:
             platform = Platform(directory, investigator)
