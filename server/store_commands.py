@@ -126,54 +126,39 @@ class CommandStore(StorePart):
         An answer fits where its action, agent and occurrence name a command and its digest is the action's.
         The answer to a command replaces an earlier refusal of it, under a new `seq`.
         """
-        changes: list[Change] = []
         with self._database.writing() as connection:
             self._lock_commands(connection)
-            for item in received:
-                change = self._save_result(connection, item, now)
-                if change is not None:
-                    changes.append(change)
-        return changes
-
-    def _save_result(self, connection: sa.Connection, item: ReceivedResult, now: datetime) -> Change | None:
-        result = item.result
-        ident = command_id(result.action, item.agent_id, result.occurrence)
-        after = CommandState(result.status)
-        row = connection.execute(_command_of_answer(ident)).first()
-        if row is None or row.digest != result.action_sha256:
-            _log.warning("an answer fits no command: agent %s, action %s", item.agent_id, result.action)
-            return None
-        if not is_transition(CommandState(row.state), after):
-            return None
-        connection.execute(sa.delete(_results).where(_results.c.command_id == ident))
-        inserted = connection.execute(
-            sa.insert(_results)
-            .values(
-                command_id=ident,
-                action_id=result.action,
-                agent_id=item.agent_id,
-                state=after.value,
-                found=any(operation.found for operation in result.results),
-                started=result.started,
-                finished=result.finished,
-                received=now,
-                envelope=item.envelope_bytes,
+            ending = _find_ending(connection, received)
+            for group in chunks([*ending]):
+                # Only a refusal leaves an answer behind that another may follow.
+                connection.execute(sa.delete(_results).where(_results.c.command_id.in_(group)))
+            if not ending:
+                return []
+            numbers: sa.ScalarResult[int] = connection.execute(
+                sa.insert(_results).returning(_results.c.seq, sort_by_parameter_order=True),
+                [_result_columns(ident, item, now) for ident, (item, _) in ending.items()],
+            ).scalars()
+            changes = [
+                Change(
+                    action_id=item.result.action,
+                    command_id=ident,
+                    agent_id=item.agent_id,
+                    agent_name=agent_name,
+                    state=CommandState(item.result.status),
+                    seq=seq,
+                )
+                for (ident, (item, agent_name)), seq in zip(ending.items(), numbers, strict=True)
+            ]
+            connection.execute(
+                sa.update(_commands)
+                .where(_commands.c.id == sa.bindparam("command"))
+                .values(state=sa.bindparam("after"), updated=now, problem=sa.bindparam("why")),
+                [
+                    {"command": ident, "after": item.result.status, "why": _problem(item.result)}
+                    for ident, (item, _) in ending.items()
+                ],
             )
-            .returning(_results.c.seq)
-        )
-        connection.execute(
-            sa.update(_commands)
-            .where(_commands.c.id == ident)
-            .values(state=after.value, updated=now, problem=_problem(result))
-        )
-        return Change(
-            action_id=result.action,
-            command_id=ident,
-            agent_id=item.agent_id,
-            agent_name=row.name,
-            state=after,
-            seq=inserted.scalar_one(),
-        )
+        return changes
 
     def expire_commands(self, now: datetime) -> list[Change]:
         """End commands whose time is over: unstarted ones at once, acknowledged ones after `ANSWER_GRACE`."""
@@ -212,13 +197,50 @@ def _is_unacknowledged(now: datetime, sent_before: datetime) -> Sequence[sa.Colu
     ]
 
 
-def _command_of_answer(ident: str) -> sa.Select[tuple[str, str, str]]:
-    return (
-        sa.select(_commands.c.state, _actions.c.digest, _agents.c.name)
-        .join(_actions, _actions.c.id == _commands.c.action_id)
-        .join(_agents, _agents.c.id == _commands.c.agent_id)
-        .where(_commands.c.id == ident)
-    )
+def _find_ending(
+    connection: sa.Connection, received: Sequence[ReceivedResult]
+) -> dict[str, tuple[ReceivedResult, str]]:
+    """Return which answer ends which command, with the agent's name; of two that both may, the later one."""
+    answers = [
+        (command_id(item.result.action, item.agent_id, item.result.occurrence), item) for item in received
+    ]
+    known = {
+        row.id: row
+        for group in chunks(list({ident for ident, _ in answers}))
+        for row in connection.execute(_SELECT_ANSWERED.where(_commands.c.id.in_(group)))
+    }
+    states = {ident: CommandState(row.state) for ident, row in known.items()}
+    ending: dict[str, tuple[ReceivedResult, str]] = {}
+    for ident, item in answers:
+        if ident not in known or known[ident].digest != item.result.action_sha256:
+            _log.warning("an answer fits no command: agent %s, action %s", item.agent_id, item.result.action)
+            continue
+        after = CommandState(item.result.status)
+        if is_transition(states[ident], after):
+            states[ident] = after
+            ending[ident] = (item, known[ident].name)
+    return ending
+
+
+_SELECT_ANSWERED = (
+    sa.select(_commands.c.id, _commands.c.state, _actions.c.digest, _agents.c.name)
+    .join(_actions, _actions.c.id == _commands.c.action_id)
+    .join(_agents, _agents.c.id == _commands.c.agent_id)
+)
+
+
+def _result_columns(ident: str, item: ReceivedResult, now: datetime) -> dict[str, object]:
+    return {
+        "command_id": ident,
+        "action_id": item.result.action,
+        "agent_id": item.agent_id,
+        "state": item.result.status,
+        "found": any(operation.found for operation in item.result.results),
+        "started": item.result.started,
+        "finished": item.result.finished,
+        "received": now,
+        "envelope": item.envelope_bytes,
+    }
 
 
 def _problem(result: Result) -> dict[str, object] | None:

@@ -148,6 +148,19 @@ def test_an_answer_replaces_an_earlier_refusal_under_a_new_number(store: Store) 
     assert line.problem is None
 
 
+def test_many_answers_in_one_batch_are_numbered_in_their_order(store: Store) -> None:
+    agents = [FleetAgent(store, f"host{number:04}") for number in range(300)]
+    action = make_action()
+    create(store, action, *agents)
+    refused = agents[0].answer(action, status="refused", results=[])
+    changes = store.save_results([refused, *(agent.answer(action) for agent in agents)], LATER)
+    assert [change.agent_name for change in changes] == [agent.name for agent in agents]
+    numbers = [change.seq for change in changes]
+    assert numbers == [row.seq for row in store.list_results(action.id, 0, 1000)]
+    assert {row.state for row in store.list_results(action.id, 0, 1000)} == {CommandState.DONE}
+    assert set(states(store, action).values()) == {"done"}
+
+
 def test_numbers_of_answers_are_never_given_twice(store: Store) -> None:
     agent = FleetAgent(store)
     first, second = make_action(), make_action()
