@@ -17,6 +17,7 @@ MAX_RESULT_BYTES = 1 << 20
 
 AgentId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Occurrence = Annotated[str, Meta(pattern=r"^[0-9A-Za-z:.+-]{0,64}\Z")]  # "" for an action without a schedule
 OperationStatus = Literal[
     "ok", "refused", "unsupported", "invalid-parameters", "failed", "limit", "timed-out", "cancelled"
 ]
@@ -56,7 +57,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     action: ActionId
     action_sha256: Digest
-    occurrence: Annotated[str, Meta(max_length=64)]
+    occurrence: Occurrence
     agent: AgentId
     started: UtcTime
     finished: UtcTime

@@ -32,6 +32,7 @@ def test_a_login_is_decoded_as_it_was_encoded() -> None:
         ({"server": ""}, "bad-document: .*server"),
         ({"server": "x" * 5000}, "too-large"),
         ({"time": "2026-11-20T00:00:00"}, "bad-document: .*time"),
+        ({"time": "0001-01-01T00:00:00+23:59"}, "bad-document: .*not UTC"),
         ({"time": 1}, "bad-document: .*time"),
         ({"admin": True}, "bad-document: .*unknown field `admin`"),
     ],
