@@ -140,7 +140,10 @@ def investigator_add(config_path: Path, name: str | None, rights: str, key: Path
     """Let the holder of KEY, an OpenPGP public key, use the API; once more: change name and rights."""
     chosen = _parse_rights(rights)
     certificate_bytes = key.read_bytes()
-    certificate = parse_certificate(certificate_bytes)
+    try:
+        certificate = parse_certificate(certificate_bytes)
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"{key}: {error.detail}") from None
     known_as = name or next(iter(certificate.user_ids), certificate.fingerprint)
     with _open_store(config_path) as store:
         store.add_investigator(certificate.fingerprint, known_as, certificate_bytes, chosen, utc_now())
@@ -330,7 +333,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        error.show()
+        hint = (
+            f" ({error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        )
+        click.echo(f"mig-server: {_shown(error.format_message())}{hint}", err=True)
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)

@@ -95,9 +95,9 @@ def _supervise(
     )
     try:
         supervisor.submit(body, lambda: None)
-        loop.run_until(lambda: bool(answers) or supervisor.problem != "" or supervisor.is_idle)
+        loop.run_until(lambda: bool(answers) or supervisor.failure is not None or supervisor.is_idle)
         if not answers:
-            raise EnvironmentFailure("child-failed", supervisor.problem or "judging it ended the child")
+            raise supervisor.failure or EnvironmentFailure("child-failed", "judging it ended the child")
         result: Dict[str, Any] = json.loads(answers[0].payload)
         return result
     finally:

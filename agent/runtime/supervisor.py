@@ -109,7 +109,7 @@ class Supervisor:
         self._hold: Any = None
         self._retry_s = _FIRST_RETRY_S
         self._is_closed = False
-        self.problem = ""  # why nothing can be run for now, in one line
+        self.failure: Optional[EnvironmentFailure] = None  # why nothing can be run for now
 
     @property
     def refused_silently(self) -> int:
@@ -208,10 +208,10 @@ class Supervisor:
         self._release()
         self._next()
 
-    def _try_later(self, command: Optional[_Command], why: str) -> None:
+    def _try_later(self, command: Optional[_Command], failure: EnvironmentFailure) -> None:
         """Put a command back to the front, unacknowledged if it was, and wait before anything is tried."""
-        _LOG.warning("nothing can be run, trying again in %g s: %s", self._retry_s, why)
-        self.problem = why
+        _LOG.warning("nothing can be run, trying again in %g s: %s", self._retry_s, failure)
+        self.failure = failure
         self._release()
         if command is not None:
             command.judgements = 0
@@ -239,7 +239,7 @@ class Supervisor:
                 on_end=lambda status: self._on_end(child, status),
             )
         except EnvironmentFailure as error:
-            self._try_later(None, str(error))
+            self._try_later(None, error)
             return False
         self._child = child
         self._send(frames.TRUST, self._trust_frame)
@@ -249,7 +249,7 @@ class Supervisor:
         command = self._current
         if frame.kind == frames.READY:
             self._is_child_ready = True
-            self.problem = ""
+            self.failure = None
             self._retry_s = _FIRST_RETRY_S
         elif command is not None and frame.kind == frames.VERDICT and command.started is None:
             self._on_verdict(command, frame.body)
@@ -266,7 +266,7 @@ class Supervisor:
         command = self._current
         _LOG.warning("a child ended by itself: status %s, %s", status, child.complaint or "no complaint")
         if command is None or not self._is_child_ready:
-            self._try_later(command, "a child did not start")
+            self._try_later(command, EnvironmentFailure("child-failed", "a child did not start"))
         elif command.started is None:
             self._judge_again(command)
         else:
@@ -279,7 +279,9 @@ class Supervisor:
         if self._is_child_ready:
             self._judge_again(self._current)
         else:
-            self._try_later(self._current, "a child did not start in time")
+            self._try_later(
+                self._current, EnvironmentFailure("child-failed", "a child did not start in time")
+            )
 
     def _judge_again(self, command: _Command) -> None:
         """Give a command whose judging ended the child one more, then drop it: it must not come for ever."""
@@ -337,7 +339,7 @@ class Supervisor:
             self._refuse(command, Problem(error.code, 6, error.detail), entry.action_id)
             return
         except EnvironmentFailure as error:
-            self._try_later(command, str(error))
+            self._try_later(command, error)
             return
         command.started = self._clock()
         self._cancel(self._timer)

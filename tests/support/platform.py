@@ -77,18 +77,23 @@ class Platform:
 
     def start(self, *agents: str) -> None:
         """Start broker and server, and one agent of each name; returns when all agents are online."""
-        (self.directory / "server").mkdir(parents=True, exist_ok=True)
         self.broker.start()
+        self.start_without_broker()
+        for name in agents:
+            self.start_agent(name)
+        for name in agents:
+            wait_until(partial(self.is_online, name), f"agent {name}")
+
+    def start_without_broker(self) -> None:
+        """Start the server alone; where its broker does not run, the server waits for it."""
+        (self.directory / "server").mkdir(parents=True, exist_ok=True)
+        self.broker.prepare()
         self.write_config()
         self.mig_server("migrate", "--config", str(self.config))
         key = self.directory / f"{self.investigator.fingerprint}.asc"
         key.write_bytes(self.investigator.public_key)
         self.mig_server("investigator", "add", "--config", str(self.config), "--name", "Ada", str(key))
         self.start_server()
-        for name in agents:
-            self.start_agent(name)
-        for name in agents:
-            wait_until(partial(self.is_online, name), f"agent {name}")
 
     def write_config(self) -> None:
         """Write config.toml for server and client."""

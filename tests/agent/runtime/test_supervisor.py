@@ -462,7 +462,7 @@ def test_a_child_that_is_out_of_control_gets_no_permission_and_no_answer_out(
     monkeypatch.setitem(sys.modules, "mig_startup", startup)
     agent = make_agent()
     agent.submit(sign_action(ada))
-    agent.run_until(lambda: agent.supervisor.is_idle or agent.supervisor.problem != "")
+    agent.run_until(lambda: agent.supervisor.is_idle or agent.supervisor.failure is not None)
     assert agent.answers == []
     assert agent.journal.unanswered() == []
 
@@ -584,7 +584,7 @@ def test_a_journal_that_cannot_be_written_leaves_the_delivery_unacknowledged_unt
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "journal").stat().st_size + 10, limits[1]))
     try:
         agent.submit(sign_action(ada))
-        agent.run_until(lambda: agent.supervisor.problem != "")
+        agent.run_until(lambda: agent.supervisor.failure is not None)
         assert agent.acknowledged == []
         assert agent.journal.unanswered() == []
     finally:
@@ -601,7 +601,7 @@ def test_a_child_that_cannot_start_leaves_the_delivery_unacknowledged(
     monkeypatch.setitem(sys.modules, "mig_startup", startup)
     agent = make_agent()
     agent.submit(sign_action(ada))
-    assert "no child can be started" in agent.supervisor.problem
+    assert "no child can be started" in str(agent.supervisor.failure)
     assert agent.acknowledged == []
     monkeypatch.delitem(sys.modules, "mig_startup")
     agent.run_until(lambda: bool(agent.answers))
