@@ -125,6 +125,10 @@ def _module(options: argparse.Namespace) -> int:
 
 
 def _action(options: argparse.Namespace) -> int:
+    import logging  # noqa: PLC0415
+
+    # What a service would log, whoever asks here gets as the answer or as the error.
+    logging.getLogger("mig").addHandler(logging.NullHandler())
     body = _read_file(options.file)
     if options.unsigned_local:
         return _run_unsigned(body)
