@@ -10,6 +10,7 @@ Rules:
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from protocol.errors import EnvironmentFailure, InvalidInput
+
+_log = logging.getLogger(__name__)
 
 _READERS = 4
 _WRITERS = 4  # on PostgreSQL
@@ -77,6 +80,17 @@ class Database:
         """Run a function that may write in a database thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._writers, lambda: function(*args, **kwargs))
+
+    def run_anyway(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a function that may write, even if whoever asked goes away; its failure is logged."""
+
+        def work() -> None:
+            try:
+                function(*args, **kwargs)
+            except EnvironmentFailure as error:
+                _log.warning("not written", extra={"reason": error})
+
+        self._writers.submit(work)
 
     async def read(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that only reads in a database thread, beside the writers."""

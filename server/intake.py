@@ -126,7 +126,9 @@ def _open_result(delivery: Delivery, keys: _Keys) -> ReceivedResult:
     require_agent_signature(envelope, keys.require(agent_id), agent_id)
     result = decode_result(envelope.payload)
     _require_own(result.agent, agent_id)
-    return ReceivedResult(agent_id=agent_id, envelope_bytes=delivery.body, result=result)
+    return ReceivedResult(
+        agent_id=agent_id, envelope_bytes=delivery.body, digest=envelope.digest, result=result
+    )
 
 
 def _open_heartbeat(delivery: Delivery, keys: _Keys) -> Heartbeat:

@@ -167,7 +167,7 @@ def investigator_disable(config_path: Path, fingerprint: str) -> None:
     if not is_fingerprint(fingerprint):
         raise InvalidInput("usage", "a fingerprint has 40 hexadecimal digits, in upper case")
     with _open_store(config_path) as store:
-        store.set_investigator_status(fingerprint, "disabled")
+        store.set_investigator_status(fingerprint, "disabled", utc_now())
     click.echo(f"disabled {fingerprint}")
 
 

@@ -147,11 +147,30 @@ class PendingCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer whose signature, sender and shape the relay has checked."""
+    """An answer whose signature, sender and shape the relay has checked; `digest` is of its payload."""
 
     agent_id: str
     envelope_bytes: bytes
+    digest: str
     result: Result
+
+
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the audit log is to say: who did what, in ids, digests and counts."""
+
+    kind: str
+    who: tuple[str, ...]
+    what: Mapping[str, object]
+
+
+class WitnessRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The heartbeat in which an agent last signed heads of the audit log."""
+
+    agent_id: str
+    agent_name: str
+    public_key: bytes
+    received: datetime
+    envelope: bytes
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

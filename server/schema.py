@@ -140,6 +140,24 @@ results = sa.Table(
     sqlite_autoincrement=True,  # never gives a deleted row's number again
 )
 
+# The audit log, one hash chain for all servers (protocol.audit): exact bytes, only ever appended.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+)
+
+# What each agent last signed of the audit log's heads: its heartbeat, as it came.
+witnesses = sa.Table(
+    "witnesses",
+    metadata,
+    sa.Column("agent_id", sa.ForeignKey("agents.id"), primary_key=True),
+    sa.Column("received", UtcTime, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+)
+
 # Logins to the broker that could still be repeated: each is accepted once.
 logins = sa.Table(
     "logins",

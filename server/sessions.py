@@ -6,12 +6,14 @@ Rules:
 2. A challenge is 32 random bytes, good for one login within two minutes; it is burnt before anything is
    answered. At most `MAX_CHALLENGES` are kept: the oldest go first.
 3. The token is 32 random bytes and kept only as its SHA-256; it is good for an hour, and only in a header.
-4. Rights and standing are those of the moment of each request, not of the login.
+4. Challenges and logins are limited by address, failing logins by fingerprint too (`server.throttle`).
+5. Rights and standing are those of the moment of each request, not of the login.
 """
 
 import asyncio
 import hashlib
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -23,6 +25,7 @@ from server.database import Database
 from server.rows import InvestigatorRow, NewSession, SessionRow
 from server.signers import require_signers
 from server.store import Store
+from server.throttle import Throttle, address_key
 
 CHALLENGE_LIFE = timedelta(minutes=2)
 MAX_CHALLENGES = 65536  # about 10 MiB
@@ -68,18 +71,38 @@ class Sessions:
         self._url = url.rstrip("/")
         self._clock = clock
         self._challenges = Challenges()
+        # A clock that only rises, and in seconds: the other one may be set.
+        self._by_address = Throttle(clock=time.monotonic)
+        self._by_fingerprint = Throttle(clock=time.monotonic)
 
-    def challenge(self) -> str:
-        """Return a new challenge to be signed."""
-        return self._challenges.make(self._clock())
-
-    async def login(self, body: bytes) -> NewSession:
-        """Open a session for the investigator who signed the login envelope in `body`.
+    def challenge(self, address: str) -> str:
+        """Return a new challenge to be signed.
 
         Raises:
+            RateLimited: for this address.
+
+        """
+        self._count_request(address)
+        return self._challenges.make(self._clock())
+
+    def _count_request(self, address: str) -> None:
+        key = address_key(address)
+        self._by_address.require_room(key)
+        self._by_address.count(key)
+
+    async def login(self, body: bytes, address: str) -> NewSession:
+        """Open a session for the investigator who signed the login envelope in `body`.
+
+        Args:
+            body: as it came.
+            address: where it came from.
+
+        Raises:
+            RateLimited: for this address, or for this investigator.
             InvalidInput: `unauthenticated`, `unsigned`, `bad-signature`, or what is wrong with the document.
 
         """
+        self._count_request(address)
         envelope = decode_envelope(body, LOGIN, max_payload_bytes=MAX_LOGIN_BYTES)
         if len(envelope.signatures) != 1:
             raise InvalidInput("unauthenticated", "a login carries exactly one signature")
@@ -89,12 +112,19 @@ class Sessions:
             raise InvalidInput(
                 "unauthenticated", "the key is not that of an active investigator of this server"
             )
+        self._by_fingerprint.require_room(fingerprint)
         now = self._clock()
-        login = await asyncio.to_thread(_verified_login, envelope, investigator, now)
-        self._require_meant(login, now)
+        try:
+            login = await asyncio.to_thread(_verified_login, envelope, investigator, now)
+            self._require_meant(login, now)
+        except InvalidInput:
+            self._by_fingerprint.count(fingerprint)
+            raise
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         expires = now + SESSION_LIFE
-        await self._database.run(self._store.create_session, _hash(token), fingerprint, expires, now)
+        await self._database.run(
+            self._store.create_session, _hash(token), fingerprint, expires, now, address=address
+        )
         return NewSession(token=token, expires=expires, fingerprint=fingerprint, rights=investigator.rights)
 
     async def find(self, token: str) -> SessionRow | None:

@@ -4,15 +4,17 @@ Promises:
 1. Each method is one transaction; when it has returned, what it did survives a crash and a power cut.
 2. Every method can be called twice with the same arguments and the second call changes nothing.
 3. Commands change only along the table of `protocol.command`.
-4. Methods block: the event loop calls them through `Database.run` and `Database.read`.
+4. What the audit log is to say is appended in the same transaction as what it records.
+5. Methods block: the event loop calls them through `Database.run` and `Database.read`.
 """
 
 from server.store_access import AccessStore
 from server.store_actions import ActionStore
 from server.store_agents import AgentStore
+from server.store_audit import AuditStore
 from server.store_commands import CommandStore
 from server.store_logins import LoginStore
 
 
-class Store(AgentStore, ActionStore, CommandStore, AccessStore, LoginStore):
+class Store(AgentStore, ActionStore, CommandStore, AccessStore, LoginStore, AuditStore):
     """All subjects of the store over one database."""

@@ -1,6 +1,7 @@
 """Who may use the platform, in the store: investigators and their sessions."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from protocol.errors import InvalidInput
 from protocol.names import is_fingerprint
 from server import schema
-from server.rows import RIGHTS, InvestigatorRow, InvestigatorStatus, Right, SessionRow
+from server.rows import RIGHTS, AuditEvent, InvestigatorRow, InvestigatorStatus, Right, SessionRow
 from server.store_base import StorePart, require_storable
 
 _investigators = schema.investigators
@@ -55,6 +56,9 @@ class AccessStore(StorePart):
                     .where(_investigators.c.fingerprint == fingerprint)
                     .values(**values)
                 )
+            key_sha256 = hashlib.sha256(public_key).hexdigest()
+            said = {"rights": values["rights"], "status": "active", "key_sha256": key_sha256}
+            self._append_audit(connection, now, _investigator_event(fingerprint, said))
             return _investigator_row(connection.execute(_select_investigator(fingerprint)).one())
 
     def list_investigators(self) -> list[InvestigatorRow]:
@@ -71,7 +75,9 @@ class AccessStore(StorePart):
             row = connection.execute(_select_investigator(fingerprint)).first()
         return None if row is None else _investigator_row(row)
 
-    def set_investigator_status(self, fingerprint: str, status: InvestigatorStatus) -> InvestigatorRow:
+    def set_investigator_status(
+        self, fingerprint: str, status: InvestigatorStatus, now: datetime
+    ) -> InvestigatorRow:
         """Let an investigator in or shut them out; who is shut out has no sessions left.
 
         Raises:
@@ -88,15 +94,23 @@ class AccessStore(StorePart):
                 raise InvalidInput("not-found", f"no investigator {fingerprint}")
             if status != "active":
                 connection.execute(sa.delete(_sessions).where(_sessions.c.fingerprint == fingerprint))
+            self._append_audit(connection, now, _investigator_event(fingerprint, {"status": status}))
             return _investigator_row(connection.execute(_select_investigator(fingerprint)).one())
 
-    def create_session(self, token_hash: str, fingerprint: str, expires: datetime, now: datetime) -> None:
-        """Keep a session under the hash of its token; sessions that have expired are dropped."""
+    def create_session(
+        self, token_hash: str, fingerprint: str, expires: datetime, now: datetime, *, address: str = ""
+    ) -> None:
+        """Keep a session under the hash of its token; sessions that have expired are dropped.
+
+        `address` is where the login came from, for the audit log.
+        """
         with self._database.writing() as connection:
             connection.execute(sa.delete(_sessions).where(_sessions.c.expires <= now))
             connection.execute(
                 sa.insert(_sessions).values(token_hash=token_hash, fingerprint=fingerprint, expires=expires)
             )
+            event = AuditEvent(kind="login", who=(fingerprint,), what={"address": address})
+            self._append_audit(connection, now, event)
 
     def get_session(self, token_hash: str, now: datetime) -> SessionRow | None:
         """Return a session that has not expired, of an investigator who is active, with today's rights."""
@@ -111,6 +125,10 @@ class AccessStore(StorePart):
                 )
             ).first()
         return None if row is None else msgspec.convert(row._mapping, SessionRow)  # noqa: SLF001  (public name)
+
+
+def _investigator_event(fingerprint: str, said: Mapping[str, object]) -> AuditEvent:
+    return AuditEvent(kind="investigator", who=("operator",), what={"fingerprint": fingerprint, **said})
 
 
 def _select_investigator(fingerprint: str) -> sa.Select[tuple[object, ...]]:

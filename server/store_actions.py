@@ -1,5 +1,6 @@
 """Actions in the store: what was asked, of whom, and how far it got."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from protocol.envelope import ACTION, MAX_SIGNATURES, Envelope, decode_envelope,
 from protocol.errors import InvalidInput
 from protocol.names import command_id
 from server import schema
-from server.rows import ActionRow, CommandRow, CreatedAction, ResultRow
+from server.rows import ActionRow, AuditEvent, CommandRow, CreatedAction, ResultRow
 from server.store_base import StorePart, chunks, require_storable
 
 _actions = schema.actions
@@ -75,7 +76,7 @@ class ActionStore(StorePart):
             )
             if not is_new:
                 envelope = decode_envelope(envelope_bytes, ACTION)
-                return self._add_signatures(connection, action.id, envelope, signers, now)
+                return self._add_signatures(connection, action.id, envelope, signers, submitter, now)
             enrolled = _enrolled(connection, agent_ids)
             if enrolled:
                 connection.execute(
@@ -93,14 +94,20 @@ class ActionStore(StorePart):
                         for agent_id in enrolled
                     ],
                 )
+            asked = {"action": action.id, "sha256": digest, "signers": sorted(signers)}
+            whom = {"commands": len(enrolled), "agents_sha256": _digest_of_ids(enrolled)}
+            self._append_audit(
+                connection, now, AuditEvent(kind="action", who=(submitter,), what={**asked, **whom})
+            )
         return CreatedAction(commands=len(enrolled), is_new=True)
 
-    def _add_signatures(
+    def _add_signatures(  # noqa: PLR0917  (an action, who signed it, who brought it)
         self,
         connection: sa.Connection,
         action_id: str,
         envelope: Envelope,
         signers: Sequence[str],
+        submitter: str,
         now: datetime,
     ) -> CreatedAction:
         stored = connection.execute(sa.select(_actions).where(_actions.c.id == action_id)).one()
@@ -125,6 +132,9 @@ class ActionStore(StorePart):
         )
         refused = [_commands.c.action_id == action_id, _commands.c.state == CommandState.REFUSED.value]
         changes = self._move_commands(connection, refused, CommandState.PENDING, now)
+        added = {"action": action_id, "sha256": stored.digest, "signers": sorted(signers)}
+        again = {**added, "commands": len(changes)}
+        self._append_audit(connection, now, AuditEvent(kind="signature", who=(submitter,), what=again))
         return CreatedAction(commands=len(changes), is_new=False)
 
     def list_actions(self, limit: int, offset: int) -> tuple[int, list[ActionRow]]:
@@ -212,6 +222,11 @@ def _enrolled(connection: sa.Connection, agent_ids: Sequence[str]) -> list[str]:
             sa.select(_agents.c.id).where(_agents.c.id.in_(ids), _agents.c.enrolment == "enrolled")
         )
     ]
+
+
+def _digest_of_ids(ids: Sequence[str]) -> str:
+    """Return the SHA-256 over ids, sorted, each with a line end: whom an action was for."""
+    return hashlib.sha256("".join(f"{ident}\n" for ident in sorted(ids)).encode("ascii")).hexdigest()
 
 
 def _count_commands(connection: sa.Connection, action_ids: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ from protocol.heartbeat import Heartbeat
 from protocol.target import Endpoint, Target
 from protocol.target_tree import And, Field
 from server import schema
-from server.rows import AgentRow, Change, Enrolment, EnrolmentPolicy
+from server.rows import AgentRow, AuditEvent, Change, Enrolment, EnrolmentPolicy
 from server.store_base import StorePart, chunks, require_storable
 from server.target_sql import prefilter
 
@@ -54,17 +54,20 @@ class AgentStore(StorePart):
 
         """
         with self._database.writing() as connection:
-            self._insert_if_absent(
+            state: Enrolment = "enrolled" if enrolment == "open" else "pending"
+            is_new = self._insert_if_absent(
                 connection,
                 _agents,
                 id=agent_id,
                 public_key=public_key,
-                enrolment="enrolled" if enrolment == "open" else "pending",
+                enrolment=state,
                 enrolled=now,
                 tags={},
                 environment={},
                 modules=[],
             )
+            if is_new:
+                self._append_audit(connection, now, _enrolment_event("server", agent_id, state))
             return _agent_row(connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).one())
 
     def get_agent(self, agent_id: str) -> AgentRow | None:
@@ -103,6 +106,7 @@ class AgentStore(StorePart):
                 self._move_commands(
                     connection, [schema.commands.c.agent_id == agent_id], CommandState.CANCELLED, now
                 )
+            self._append_audit(connection, now, _enrolment_event("operator", agent_id, enrolment))
             return _agent_row(connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).one())
 
     def save_heartbeat(self, heartbeat: Heartbeat, now: datetime) -> list[Change]:
@@ -178,6 +182,10 @@ class AgentStore(StorePart):
         """Return the ids of all agents that an action with this target is sent to."""
         _, found = self.find_agents(target, now, sys.maxsize, 0)
         return [agent.id for agent in found if agent.enrolment == "enrolled"]
+
+
+def _enrolment_event(who: str, agent_id: str, enrolment: Enrolment) -> AuditEvent:
+    return AuditEvent(kind="enrolment", who=(who,), what={"agent": agent_id, "enrolment": enrolment})
 
 
 def _agent_row(row: sa.Row[tuple[object, ...]]) -> AgentRow:

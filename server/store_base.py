@@ -1,19 +1,22 @@
 """What the parts of the store share: the lock on commands, moving them, and text that can be stored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from protocol.command import TRANSITIONS, CommandState
+from protocol.audit import NO_HEAD, Head, encode_entry
+from protocol.command import FINAL_STATES, TRANSITIONS, CommandState
 from protocol.errors import InvalidInput
 from server import schema
 from server.database import Database
-from server.rows import Change
+from server.rows import AuditEvent, Change
 
 # Any fixed number: the advisory lock of this database under which commands change.
 _COMMANDS_LOCK = 0x6D6967636D6473
+_AUDIT_LOCK = 0x6D696761756469  # taken behind the commands' lock, never before it
+_ENDED_PER_ENTRY = 250
 _CHUNK = 1000  # ids in one statement; SQLite takes 32,766 parameters at most
 
 
@@ -31,6 +34,24 @@ class StorePart:
         """
         if self._database.dialect == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_COMMANDS_LOCK)))
+
+    def _append_audit(self, connection: sa.Connection, now: datetime, *events: AuditEvent) -> None:
+        """Append to the audit log, in the transaction of what is recorded and as its last change.
+
+        Several servers share one chain: on PostgreSQL a lock that is held until the commit keeps them in
+        order, SQLite has one writer; the primary key refuses a number that is given twice.
+        """
+        if not events:
+            return
+        if self._database.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_AUDIT_LOCK)))
+        head = read_audit_head(connection)
+        rows = []
+        time = now.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        for event in events:
+            entry, head = encode_entry(head, time=time, kind=event.kind, who=event.who, what=event.what)
+            rows.append({"seq": head.seq, "sha256": head.sha256, "entry": entry})
+        connection.execute(sa.insert(schema.audit), rows)
 
     def _insert_if_absent(self, connection: sa.Connection, table: sa.Table, **values: object) -> bool:
         """Insert a row unless its primary key is there; tell whether it was inserted."""
@@ -64,7 +85,7 @@ class StorePart:
                 .where(schema.commands.c.id.in_(ids))
                 .values(state=after.value, updated=now)
             )
-        return [
+        changes = [
             Change(
                 action_id=row.action_id,
                 command_id=row.id,
@@ -74,6 +95,38 @@ class StorePart:
             )
             for row in chosen
         ]
+        if after in FINAL_STATES:
+            self._append_audit(connection, now, *ended_events((change, "") for change in changes))
+        return changes
+
+
+def read_audit_head(connection: sa.Connection) -> Head:
+    """Return the head of the audit log."""
+    row = connection.execute(
+        sa.select(schema.audit.c.seq, schema.audit.c.sha256).order_by(schema.audit.c.seq.desc()).limit(1)
+    ).first()
+    return NO_HEAD if row is None else Head(row.seq, row.sha256)
+
+
+def ended_events(ended: Iterable[tuple[Change, str]]) -> list[AuditEvent]:
+    """Return what the audit log says of commands that ended: by action, with the digests of their answers.
+
+    `commands` lists command, agent, state and the SHA-256 of the answer's payload, empty where there is none.
+    """
+    by_action: dict[str, list[tuple[str, str, str, str]]] = {}
+    for change, digest in ended:
+        by_action.setdefault(change.action_id, []).append(
+            (change.command_id, change.agent_id, change.state.value, digest)
+        )
+    return [
+        AuditEvent(
+            kind="ended",
+            who=("server",),
+            what={"action": action_id, "commands": commands[start : start + _ENDED_PER_ENTRY]},
+        )
+        for action_id, commands in by_action.items()
+        for start in range(0, len(commands), _ENDED_PER_ENTRY)
+    ]
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -14,7 +14,7 @@ from protocol.names import command_id
 from protocol.result import Result
 from server import schema
 from server.rows import Change, PendingCommand, ReceivedResult
-from server.store_base import StorePart, chunks, storable
+from server.store_base import StorePart, chunks, ended_events, storable
 
 _log = logging.getLogger(__name__)
 
@@ -158,6 +158,8 @@ class CommandStore(StorePart):
                     for ident, (item, _) in ending.items()
                 ],
             )
+            digests = [item.digest for item, _ in ending.values()]
+            self._append_audit(connection, now, *ended_events(zip(changes, digests, strict=True)))
         return changes
 
     def expire_commands(self, now: datetime) -> list[Change]:

@@ -50,10 +50,10 @@ def bearer_token(connection: Connection) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-@post("/challenge", summary="Ask for a challenge to sign", tags=["access"], responses=refusals(503))
-async def make_challenge(sessions: NamedDependency[Sessions]) -> Challenge:
+@post("/challenge", summary="Ask for a challenge to sign", tags=["access"], responses=refusals(429))
+async def make_challenge(sessions: NamedDependency[Sessions], request: Request[Any, Any, Any]) -> Challenge:
     """Return 32 random bytes that the login must repeat; they are good once, for two minutes."""
-    return Challenge(nonce=sessions.challenge())
+    return Challenge(nonce=sessions.challenge(_address(request)))
 
 
 @post(
@@ -62,11 +62,13 @@ async def make_challenge(sessions: NamedDependency[Sessions]) -> Challenge:
     tags=["access"],
     operation_class=EnvelopeOperation,
     request_max_body_size=MAX_LOGIN_BODY_BYTES,
-    responses=refusals(400, 401, 403, 413, 503),
+    responses=refusals(400, 401, 403, 413, 429, 503),
 )
-async def open_session(body: RawBody, sessions: NamedDependency[Sessions]) -> Session:
+async def open_session(
+    body: RawBody, sessions: NamedDependency[Sessions], request: Request[Any, Any, Any]
+) -> Session:
     """Open a session for whoever signed an envelope of type `application/vnd.mig.login+json`."""
-    opened = await sessions.login(body)
+    opened = await sessions.login(body, _address(request))
     return Session(
         token=opened.token, expires=opened.expires, fingerprint=opened.fingerprint, rights=opened.rights
     )
@@ -84,6 +86,10 @@ async def list_investigators(services: NamedDependency[Services]) -> Investigato
     """Return everyone who may use this server, and those who may no longer."""
     rows = await services.database.read(services.store.list_investigators)
     return InvestigatorList(investigators=tuple(map(investigator_document, rows)))
+
+
+def _address(request: Request[Any, Any, Any]) -> str:
+    return request.client.host if request.client else ""
 
 
 def session_of(request: Request[Any, Any, Any]) -> SessionRow:

@@ -1,5 +1,6 @@
 """Actions: submit, list, show; their roster and answers."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
@@ -26,7 +27,7 @@ from server.api.documents import (
     stored_action_document,
 )
 from server.api.stream import event_stream
-from server.rows import ActionRow
+from server.rows import ActionRow, AuditEvent
 from server.services import Services
 from server.sessions import Sessions
 from server.store import Store
@@ -120,11 +121,22 @@ async def list_commands(services: NamedDependency[Services], action_id: FromPath
     responses=refusals(400, 401, 403, 404, 503),
 )
 async def list_results(
-    services: NamedDependency[Services], action_id: FromPath[str], after: Seq = 0, limit: Limit = 100
+    services: NamedDependency[Services],
+    request: Request[Any, Any, State],
+    action_id: FromPath[str],
+    after: Seq = 0,
+    limit: Limit = 100,
 ) -> ResultPage:
-    """Return one page of answers in the order of their arrival; a page may hold fewer than `limit`."""
+    """Return one page of answers in the order of their arrival; a page may hold fewer than `limit`.
+
+    The audit log says who has read how many, before they are given.
+    """
     await _require_action(services, action_id)
-    return await services.database.read(_result_page, services.store, action_id, after, limit)
+    page = await services.database.read(_result_page, services.store, action_id, after, limit)
+    if page.results:
+        read = {"answers": len(page.results), "after": after, "last": page.results[-1].seq}
+        await _record_read(services, session_of(request).fingerprint, {"action": action_id, **read})
+    return page
 
 
 @get(
@@ -149,10 +161,14 @@ async def follow(
     """Return the action's changes as server-sent events.
 
     `result` for each answer, stored ones first; `command` for other changes of state; `done` with the counts
-    when no command is open, which ends the stream.
+    when no command is open, which ends the stream. The audit log says who follows, and afterwards how many
+    answers they were given.
     """
     await _require_action(services, action_id)
     token = bearer_token(request)
+    reader = session_of(request).fingerprint
+    after = int(last_event_id or 0)
+    await _record_read(services, reader, {"action": action_id, "follows": True, "after": after})
 
     async def still_allowed() -> bool:
         try:
@@ -161,12 +177,24 @@ async def follow(
             return False
         return True
 
-    stream = event_stream(services, action_id, int(last_event_id or 0), still_allowed)
+    def record(answers: int, last: int) -> None:
+        read = {"action": action_id, "answers": answers, "after": after, "last": last}
+        services.database.run_anyway(services.store.record, _read_event(reader, read), services.clock())
+
+    stream = event_stream(services, action_id, after, still_allowed, record)
     return Stream(
         stream,
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+async def _record_read(services: Services, reader: str, what: Mapping[str, object]) -> None:
+    await services.database.run(services.store.record, _read_event(reader, what), services.clock())
+
+
+def _read_event(reader: str, what: Mapping[str, object]) -> AuditEvent:
+    return AuditEvent(kind="read", who=(reader,), what=what)
 
 
 async def _require_action(services: Services, action_id: str) -> ActionRow:

@@ -5,10 +5,11 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
 from protocol.envelope import MAX_ENVELOPE_BYTES
-from server.api import access, actions, agents, downloads, pages
+from server.api import access, actions, agents, audit, downloads, pages
 from server.api.described import refusals
 from server.api.documents import Health
 from server.api.errors import HANDLERS
+from server.api.headers import add_security_headers
 from server.services import Services
 from server.sessions import Sessions
 
@@ -46,6 +47,8 @@ def make_app(services: Services) -> Litestar:
             actions.list_commands,
             actions.list_results,
             actions.follow,
+            audit.read_audit,
+            audit.list_witnesses,
         ],
     )
     dependencies = {
@@ -62,6 +65,7 @@ def make_app(services: Services) -> Litestar:
         dependencies={**dependencies, "pages": Provide(lambda: documentation, sync_to_thread=False)},
         state=State({"sessions": sessions}),
         exception_handlers=HANDLERS,
+        before_send=[add_security_headers],
         request_max_body_size=MAX_ENVELOPE_BYTES,
         openapi_config=None,
         logging_config=None,

@@ -43,6 +43,7 @@ _WHY = {
     404: "there is no such thing",
     409: "it is there already, and different",
     413: "larger than allowed",
+    429: "asked too often; the header Retry-After says when to ask again",
     503: "the database is away",
 }
 

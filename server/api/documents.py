@@ -19,6 +19,7 @@ from server.rows import (
     InvestigatorStatus,
     ResultRow,
     Right,
+    WitnessRow,
 )
 
 
@@ -192,6 +193,38 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
     next: int | None
 
 
+class AuditHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest entry's number and SHA-256; number 0 of an empty log."""
+
+    seq: int
+    sha256: str
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the audit log; `next` is the value of `after` for the next page, null at the end."""
+
+    head: AuditHead
+    entries: Annotated[tuple[str, ...], Meta(description="each by its exact text, which is JSON")]
+    next: int | None
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's signed heartbeat that names heads of the audit log which it has seen."""
+
+    agent: str
+    agent_name: str
+    public_key: str
+    received: datetime
+    envelope: SignedEnvelope
+
+
+class WitnessPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of witnesses; `next` is the value of `after` for the next page, null at the end."""
+
+    witnesses: tuple[Witness, ...]
+    next: str | None
+
+
 class ErrorText(msgspec.Struct, frozen=True, kw_only=True):
     """A stable code, and one line that says what and where."""
 
@@ -272,6 +305,17 @@ def result_document(row: ResultRow) -> ResultItem:
         agent_name=row.agent_name,
         public_key=base64.b64encode(row.public_key).decode("ascii"),
         state=row.state,
+        envelope=msgspec.json.decode(row.envelope, type=SignedEnvelope),
+    )
+
+
+def witness_document(row: WitnessRow) -> Witness:
+    """Show what an agent has signed of the audit log."""
+    return Witness(
+        agent=row.agent_id,
+        agent_name=row.agent_name,
+        public_key=base64.b64encode(row.public_key).decode("ascii"),
+        received=row.received,
         envelope=msgspec.json.decode(row.envelope, type=SignedEnvelope),
     )
 

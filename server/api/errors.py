@@ -12,6 +12,7 @@ from litestar.types import ExceptionHandlersMap
 
 from protocol.errors import CODES, MigError
 from server.api.documents import ErrorDocument, ErrorText
+from server.throttle import RateLimited
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,12 @@ def _answer_ours(_request: AnyRequest, error: MigError) -> Response[ErrorDocumen
     return refusal(error.code, error.detail)
 
 
+def _answer_limited(_request: AnyRequest, error: RateLimited) -> Response[ErrorDocument]:
+    answer = refusal(error.code, error.detail)
+    answer.set_header("Retry-After", str(error.retry_after_s))
+    return answer
+
+
 def _answer_http(request: AnyRequest, error: HTTPException) -> Response[ErrorDocument]:
     if error.status_code >= _FIRST_SERVER_ERROR:
         return _answer_failure(request, error)
@@ -58,6 +65,7 @@ def _answer_failure(request: AnyRequest, error: Exception) -> Response[ErrorDocu
 
 HANDLERS: ExceptionHandlersMap = {
     MigError: _answer_ours,
+    RateLimited: _answer_limited,
     HTTPException: _answer_http,
     Exception: _answer_failure,
 }

@@ -49,7 +49,7 @@ SwaggerUIBundle({
 # Scripts and requests of this site only; Swagger UI writes its styles into the page.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'"
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 

@@ -22,7 +22,11 @@ _PAGE = 64
 
 
 async def event_stream(
-    services: Services, action_id: str, after: int, still_allowed: Callable[[], Awaitable[bool]]
+    services: Services,
+    action_id: str,
+    after: int,
+    still_allowed: Callable[[], Awaitable[bool]],
+    record: Callable[[int, int], None],
 ) -> AsyncIterator[bytes]:
     """Yield the events of an action until no command is open.
 
@@ -34,21 +38,35 @@ async def event_stream(
         action_id: of a stored action.
         after: `seq` of the last answer that the reader has; 0 for none.
         still_allowed: asked again at every ping.
+        record: told at the end how many answers were given, and the `seq` of the last.
 
     """
-    with services.events.follow(action_id) as follower:
-        yield b": following\n\n"
-        try:
-            async for event in _events(services, action_id, after, follower.changes, still_allowed):
-                yield event
-        except (FollowerDropped, MigError):
-            return
+    given = _Given(after)
+    try:
+        with services.events.follow(action_id) as follower:
+            yield b": following\n\n"
+            try:
+                async for event in _events(services, action_id, given, follower.changes, still_allowed):
+                    yield event
+            except (FollowerDropped, MigError):
+                return
+    finally:
+        if given.count:
+            record(given.count, given.last)
+
+
+class _Given:
+    """How many answers a reader was given, and the `seq` of the last one."""
+
+    def __init__(self, after: int) -> None:
+        self.count = 0
+        self.last = after
 
 
 async def _events(
     services: Services,
     action_id: str,
-    after: int,
+    given: _Given,
     changes: Callable[[float], Awaitable[list[Change]]],
     still_allowed: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[bytes]:
@@ -59,10 +77,10 @@ async def _events(
     has_answers = True
     while True:
         while has_answers:
-            items = await database.read(_result_items, store, action_id, after)
+            items = await database.read(_result_items, store, action_id, given.last)
             for item in items:
+                given.count, given.last = given.count + 1, item.seq
                 yield _event("result", item, seq=item.seq)
-                after = item.seq
             has_answers = bool(items)
         if not open_commands:
             counts = await database.read(store.count_commands, action_id)

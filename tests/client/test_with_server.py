@@ -62,8 +62,9 @@ def enrol(api: ApiServer, name: str) -> SimulatedAgent:
 def answer(api: ApiServer, agent: SimulatedAgent, question: Envelope) -> None:
     """Do what the relay does with an answer: store it, then tell followers."""
     result = agent.result(question)
+    signed = agent.sign(result)
     received = ReceivedResult(
-        agent_id=agent.id, envelope_bytes=encode_envelope(agent.sign(result)), result=result
+        agent_id=agent.id, envelope_bytes=encode_envelope(signed), digest=signed.digest, result=result
     )
     api.publish(api.store.save_results([received], datetime.now(UTC)))
 

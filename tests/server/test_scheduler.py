@@ -89,7 +89,7 @@ class Bench(Operator):
             status="done",
             results=(OperationResult(found=False, status="ok"),),
         )
-        received = ReceivedResult(agent_id=agent.id, envelope_bytes=b"{}", result=result)
+        received = ReceivedResult(agent_id=agent.id, envelope_bytes=b"{}", digest="", result=result)
         await self.database.run(self.store.save_results, [received], now)
 
     async def forward(self, delta: timedelta) -> None:

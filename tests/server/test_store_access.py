@@ -60,9 +60,9 @@ def test_a_session_has_the_rights_of_the_moment_until_it_expires(store: Store) -
 def test_a_disabled_investigator_has_no_session_and_none_comes_back(store: Store) -> None:
     store.add_investigator(ADA, "Ada", b"key", ["read"], NOW)
     store.create_session(TOKEN, ADA, NOW + HOUR, NOW)
-    store.set_investigator_status(ADA, "disabled")
+    store.set_investigator_status(ADA, "disabled", NOW)
     assert store.get_session(TOKEN, NOW) is None
-    store.set_investigator_status(ADA, "active")
+    store.set_investigator_status(ADA, "active", NOW)
     assert store.get_session(TOKEN, NOW) is None
     with pytest.raises(InvalidInput, match="not-found: no investigator"):
-        store.set_investigator_status("F" * 40, "active")
+        store.set_investigator_status("F" * 40, "active", NOW)

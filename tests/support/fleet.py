@@ -69,8 +69,13 @@ class FleetAgent:
         }
         payload = json.dumps({**members, **changed}).encode()
         result: Result = decode_result(payload)
-        envelope = encode_envelope(sign_envelope(self.key, RESULT, payload))
-        return ReceivedResult(agent_id=self.id, envelope_bytes=envelope, result=result)
+        envelope = sign_envelope(self.key, RESULT, payload)
+        return ReceivedResult(
+            agent_id=self.id,
+            envelope_bytes=encode_envelope(envelope),
+            digest=envelope.digest,
+            result=result,
+        )
 
 
 def make_action(

@@ -18,6 +18,8 @@ ROUTES = [
     ("GET", "/api/v1/actions/x/commands", "read"),
     ("GET", "/api/v1/actions/x/results", "read"),
     ("GET", "/api/v1/actions/x/events", "read"),
+    ("GET", "/api/v1/audit", "manage"),
+    ("GET", "/api/v1/audit/witnesses", "manage"),
 ]
 
 
@@ -91,7 +93,7 @@ def test_a_session_ends_after_an_hour_and_when_the_investigator_is_disabled(
     api.skew = timedelta(minutes=61)
     assert api.ask("GET", "/api/v1/agents", token=token).refusal == (401, "unauthenticated")
     api.skew = timedelta()
-    api.store.set_investigator_status(ada.fingerprint, "disabled")
+    api.store.set_investigator_status(ada.fingerprint, "disabled", api.now())
     assert api.ask("GET", "/api/v1/agents", token=token).refusal == (401, "unauthenticated")
     assert api.try_login(ada).refusal == (401, "unauthenticated")
 

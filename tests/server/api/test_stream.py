@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from protocol.command import CommandState
@@ -127,7 +128,7 @@ def test_line_ends_inside_of_an_envelope_do_not_end_the_event(
     create(api.store, action, agents[0], now=api.now())
     answer = agents[0].answer(action)
     spread = answer.envelope_bytes.replace(b",", b",\n\n\r").replace(b"{", b"{\n\n")
-    received = type(answer)(agent_id=answer.agent_id, envelope_bytes=spread, result=answer.result)
+    received = msgspec.structs.replace(answer, envelope_bytes=spread)
     api.store.save_results([received], api.now())
     seen = list(api.follow(action.id, token))
     assert [event.kind for event in seen] == ["result", "done"]
@@ -143,7 +144,7 @@ def test_a_stream_ends_when_its_session_does(
     with api.open("GET", f"/api/v1/actions/{action.id}/events", token=token) as response:
         while response.readline() != b": ping\n":
             pass
-        api.store.set_investigator_status(ada.fingerprint, "disabled")
+        api.store.set_investigator_status(ada.fingerprint, "disabled", api.now())
         assert set(response.read().split()) <= {b":", b"ping"}
 
 
@@ -183,7 +184,7 @@ def test_a_reader_that_is_too_slow_is_dropped_and_holds_nobody_up(tmp_path: Path
         return True
 
     async def read_slowly() -> list[bytes]:
-        events = event_stream(api.services, action.id, 0, allowed)
+        events = event_stream(api.services, action.id, 0, allowed, lambda _answers, _last: None)
         assert await anext(events) == b": following\n\n"
         for _ in range(5):
             api.events.publish([change] * 20000)
