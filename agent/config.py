@@ -18,6 +18,8 @@ from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
 from urllib.parse import urlsplit
 
 from protocol.errors import InvalidInput
+from protocol.names import is_fingerprint
+from protocol.sealing import MAX_RECIPIENTS
 
 DAY_S = 86400
 _KNOWN_NATIVE = ("memfd", "directory")
@@ -36,7 +38,11 @@ class AgentLimits(NamedTuple):
 
 
 class AgentConfig(NamedTuple):
-    """The table `[agent]`. `relay` holds no credentials; `broker` is the server's name, bound into logins."""
+    """The table `[agent]`. `relay` holds no credentials; `broker` is the server's name, bound into logins.
+
+    `seal_to` are investigators to whom every answer is sealed, beside those whom an action names;
+    `require_sealed` refuses an action that names nobody.
+    """
 
     relay: str
     broker: str
@@ -47,6 +53,8 @@ class AgentConfig(NamedTuple):
     warm_child: bool = True
     max_validity_s: int = 7 * DAY_S
     native: Tuple[str, ...] = _KNOWN_NATIVE
+    seal_to: Tuple[str, ...] = ()
+    require_sealed: bool = False
 
 
 class Baked(NamedTuple):
@@ -118,6 +126,22 @@ def _read_native(table: Dict[str, Any]) -> Tuple[str, ...]:
     return tuple(value)
 
 
+def _read_flag(table: Dict[str, Any], name: str, *, default: bool) -> bool:
+    value = table.get(name, default)
+    if not isinstance(value, bool):
+        _refuse(name, "must be true or false")
+    return value
+
+
+def _read_seal_to(table: Dict[str, Any]) -> Tuple[str, ...]:
+    value = table.get("seal_to", [])
+    if not isinstance(value, list) or not all(isinstance(one, str) and is_fingerprint(one) for one in value):
+        _refuse("seal_to", "must be a list of fingerprints, 40 upper-case hex digits each")
+    if len(set(value)) != len(value) or len(value) > MAX_RECIPIENTS:
+        _refuse("seal_to", f"must name at most {MAX_RECIPIENTS} investigators, each once")
+    return tuple(value)
+
+
 def _read_limits(table: Dict[str, Any]) -> AgentLimits:
     limits = _require_table(table.get("limits", {}), "[agent.limits]", AgentLimits._fields)
     plain = AgentLimits()
@@ -140,9 +164,6 @@ def decode_config(value: Any) -> AgentConfig:
 
     """
     table = _require_table(value, "[agent]", AgentConfig._fields)
-    warm_child = table.get("warm_child", True)
-    if not isinstance(warm_child, bool):
-        _refuse("warm_child", "must be true or false")
     acl = table.get("acl")
     if not isinstance(acl, dict) or not acl:
         _refuse("acl", "is missing or empty: nobody could run anything")
@@ -153,9 +174,11 @@ def decode_config(value: Any) -> AgentConfig:
         tags=_read_tags(table),
         limits=_read_limits(table),
         heartbeat_s=_read_number(table, "heartbeat_s", 60, 1, 3600),
-        warm_child=warm_child,
+        warm_child=_read_flag(table, "warm_child", default=True),
         max_validity_s=_read_number(table, "max_validity_s", 7 * DAY_S, 60, 90 * DAY_S),
         native=_read_native(table),
+        seal_to=_read_seal_to(table),
+        require_sealed=_read_flag(table, "require_sealed", default=False),
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.errors import InvalidInput
+from protocol.sealing import MAX_RECIPIENTS
 from protocol.strictjson import decode_json
 
 MAX_OPERATIONS = 64
@@ -21,6 +22,7 @@ UtcTime = Annotated[datetime, Meta(tz=True)]  # structs that hold one call `requ
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
 ActionId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
 ModuleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+Fingerprint = Annotated[str, Meta(pattern=r"^[0-9A-F]{40}\Z")]
 ShortText = Annotated[str, Meta(max_length=1024)]
 
 
@@ -51,7 +53,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A complete action: everything in it is signed. Times are UTC; `expireafter` ends the validity."""
+    """A complete action: everything in it is signed. Times are UTC; `expireafter` ends the validity.
+
+    `sealed_to` names, by primary fingerprint, the investigators who alone may read the answers; empty leaves
+    them readable for the platform.
+    """
 
     id: ActionId
     name: Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -62,12 +68,15 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     syntaxversion: Literal[2]
     description: Description = Description()
     threat: Threat = Threat()
+    sealed_to: Annotated[Tuple[Fingerprint, ...], Meta(max_length=MAX_RECIPIENTS)] = ()
 
     def __post_init__(self) -> None:
-        """Refuse times that are not UTC, and a window that is never open."""
+        """Refuse times that are not UTC, a window that is never open, and a reader named twice."""
         require_utc(self.validfrom, self.expireafter)
         if self.validfrom >= self.expireafter:
             raise ValueError("validfrom is not before expireafter")
+        if len(set(self.sealed_to)) != len(self.sealed_to):
+            raise ValueError("sealed_to names somebody twice")
 
 
 def require_utc(*times: datetime) -> None:

@@ -22,10 +22,14 @@ MAX_SIGNATURES = 8
 MAX_SIGNATURE_BYTES = 4096
 _MAX_KEYID = 128
 _MEMBERS = ("payloadType", "payload", "signatures")
-# Base64 adds a third; the rest is room for type and signatures.
-MAX_ENVELOPE_BYTES = (
-    1024 + 4 * MAX_DOCUMENT_BYTES // 3 + MAX_SIGNATURES * (256 + 4 * MAX_SIGNATURE_BYTES // 3)
-)
+
+
+def max_envelope_bytes(max_payload_bytes: int) -> int:
+    """Return how large an envelope may be: base64 adds a third; the rest is for type and signatures."""
+    return 1024 + 4 * max_payload_bytes // 3 + MAX_SIGNATURES * (256 + 4 * MAX_SIGNATURE_BYTES // 3)
+
+
+MAX_ENVELOPE_BYTES = max_envelope_bytes(MAX_DOCUMENT_BYTES)
 
 
 def payload_type(kind: str) -> str:
@@ -37,6 +41,7 @@ ACTION = payload_type("action")
 LOGIN = payload_type("login")
 HEARTBEAT = payload_type("heartbeat")
 RESULT = payload_type("result")
+SEALED_RESULT = payload_type("sealed-result")
 BROKER_LOGIN = payload_type("broker-login")
 CANCEL = payload_type("cancel")
 TRUST = payload_type("trust")
@@ -97,14 +102,14 @@ def _require_members(value: Any, names: Tuple[str, ...], where: str) -> Dict[str
     return value
 
 
-def peek_type(data: bytes) -> str:
+def peek_type(data: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES) -> str:
     """Return the type that an envelope claims, so that it can be handed to who expects that type.
 
     Raises:
         InvalidInput: `too-large`, `bad-json` or `bad-envelope`.
 
     """
-    members = _require_members(decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), _MEMBERS, "envelope")
+    members = _require_members(decode_json(data, max_bytes=max_bytes), _MEMBERS, "envelope")
     claimed = members["payloadType"]
     if not isinstance(claimed, str):
         raise InvalidInput("bad-envelope", "payloadType is not a string")
@@ -120,7 +125,8 @@ def decode_envelope(data: bytes, expect: str, *, max_payload_bytes: int = MAX_DO
         InvalidInput: `too-large`, `bad-json`, `bad-envelope` or `wrong-type`.
 
     """
-    members = _require_members(decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), _MEMBERS, "envelope")
+    max_bytes = max_envelope_bytes(max(max_payload_bytes, MAX_DOCUMENT_BYTES))
+    members = _require_members(decode_json(data, max_bytes=max_bytes), _MEMBERS, "envelope")
     if members["payloadType"] != expect:
         raise InvalidInput("wrong-type", f"expected {expect}")
     payload = _decode_base64(members["payload"], "payload")

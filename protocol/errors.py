@@ -50,6 +50,7 @@ CODES: Dict[str, CodeInfo] = {
     "bad-parameters": CodeInfo(400, EXIT_USAGE, "the module does not accept these parameters"),
     # ACL and limits (gate steps 9 and 10)
     "acl-refused": CodeInfo(403, EXIT_REFUSED, "the signers may not run this"),
+    "cannot-seal": CodeInfo(403, EXIT_REFUSED, "the answer cannot be sealed to those who are to read it"),
     "over-limit": CodeInfo(403, EXIT_REFUSED, "the action asks for more than this agent allows"),
     # How a run on the endpoint can end without its answer
     "interrupted": CodeInfo(

@@ -9,7 +9,7 @@ Rules:
 """
 
 from datetime import datetime
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Set, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from protocol.envelope import Envelope
 from protocol.errors import InvalidInput
@@ -41,6 +41,10 @@ class Keyring:
     def fingerprints(self) -> FrozenSet[str]:
         """The primary fingerprints that are trusted."""
         return frozenset(self._certificates)
+
+    def find(self, fingerprint: str) -> Optional[Certificate]:
+        """Return the trusted certificate with this primary fingerprint, or None."""
+        return self._certificates.get(fingerprint)
 
     def signers(self, envelope: Envelope, now: datetime) -> SignerCheck:
         """Tell who signed the envelope; it is for the caller to refuse where that is not enough."""

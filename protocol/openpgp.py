@@ -41,8 +41,10 @@ __all__ = [
     "Certificate",
     "parse_certificate",
     "parse_signature_file",
+    "refusing",
     "require_detached_signature",
     "require_usable_certificate",
+    "unix_seconds",
 ]
 
 MAX_SIGNATURE_BYTES = 4096  # that of an envelope; RSA-8192 with its subpackets needs 1,200
@@ -52,8 +54,8 @@ _BINARY = 0x00
 
 
 @contextmanager
-def _refusing(code: str) -> Iterator[None]:
-    """Let nothing leave but `InvalidInput`."""
+def refusing(code: str) -> Iterator[None]:
+    """Let nothing leave but `InvalidInput` with this code."""
     try:
         yield
     except Refusal as refusal:
@@ -70,7 +72,7 @@ def parse_certificate(data: bytes) -> Certificate:
         InvalidInput: `bad-key`, with the reason.
 
     """
-    with _refusing("bad-key"):
+    with refusing("bad-key"):
         return read_certificate(data)
 
 
@@ -81,7 +83,7 @@ def parse_signature_file(data: bytes) -> bytes:
         InvalidInput: `bad-signature`, with the reason.
 
     """
-    with _refusing("bad-signature"):
+    with refusing("bad-signature"):
         if len(data) > _MAX_ARMOURED_BYTES:
             raise Refusal(f"a signature of {len(data)} bytes, at most {MAX_SIGNATURE_BYTES} are read")
         return packets.remove_armour(data, "SIGNATURE")
@@ -102,8 +104,8 @@ def require_detached_signature(
         InvalidInput: `bad-signature`, with the reason.
 
     """
-    with _refusing("bad-signature"):
-        now_s = _unix_seconds(now)
+    with refusing("bad-signature"):
+        now_s = unix_seconds(now)
         parsed = _require_one_signature(signature)
         _require_binary_type(parsed)
         _require_strong_hash(parsed)
@@ -125,8 +127,8 @@ def require_usable_certificate(certificate: Certificate, now: datetime) -> None:
         InvalidInput: `bad-key`, with the reason.
 
     """
-    with _refusing("bad-key"):
-        judge = Judge(certificate, _unix_seconds(now))
+    with refusing("bad-key"):
+        judge = Judge(certificate, unix_seconds(now))
         reasons = []
         for subkey in (None, *certificate.subkeys):
             try:
@@ -138,7 +140,8 @@ def require_usable_certificate(certificate: Certificate, now: datetime) -> None:
         raise Refusal("; ".join(reasons))
 
 
-def _unix_seconds(now: datetime) -> int:
+def unix_seconds(now: datetime) -> int:
+    """Return an aware time in Unix seconds; one without a zone raises `Refusal`."""
     if now.tzinfo is None:
         raise Refusal("the time of the check has no zone")
     return int(now.timestamp())

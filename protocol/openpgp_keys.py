@@ -92,7 +92,8 @@ class EcdsaKey(NamedTuple):
 PublicKey = Union[RsaKey, Ed25519Key, EcdsaKey]
 
 
-def _load_rsa(material: bytes) -> RsaKey:
+def load_rsa(material: bytes) -> RsaKey:
+    """Make an RSA key; a size or exponent out of bounds raises `Refusal`."""
     n, e = (int.from_bytes(value, "big") for value in read_integers(material, 2))
     if not MIN_RSA_BITS <= n.bit_length() <= _MAX_RSA_BITS:
         raise Refusal(f"RSA of {n.bit_length()} bits; allowed are {MIN_RSA_BITS} to {_MAX_RSA_BITS}")
@@ -110,20 +111,24 @@ def _load_ed25519(material: bytes) -> Ed25519Key:
     return Ed25519Key(Ed25519PublicKey.from_public_bytes(point[1:]))
 
 
-def _load_ecdsa(material: bytes) -> EcdsaKey:
-    oid, point = read_curve(material)
+def load_nist_point(oid: bytes, point: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the point of a key on P-256, P-384 or P-521; any other raises `Refusal`."""
     curve = _CURVES.get(oid)
     if curve is None:
-        raise Refusal("ECDSA on another curve than P-256, P-384 and P-521")
+        raise Refusal("another curve than P-256, P-384 and P-521")
     if point[:1] != b"\x04":  # uncompressed, RFC 6637, section 6
         raise Refusal("a compressed point")
     try:
-        return EcdsaKey(ec.EllipticCurvePublicKey.from_encoded_point(curve(), point))
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve(), point)
     except ValueError:
         raise Refusal("a point that is not on its curve") from None
 
 
-_LOADERS: Dict[int, Callable[[bytes], PublicKey]] = {RSA: _load_rsa, EDDSA: _load_ed25519, ECDSA: _load_ecdsa}
+def _load_ecdsa(material: bytes) -> EcdsaKey:
+    return EcdsaKey(load_nist_point(*read_curve(material)))
+
+
+_LOADERS: Dict[int, Callable[[bytes], PublicKey]] = {RSA: load_rsa, EDDSA: _load_ed25519, ECDSA: _load_ecdsa}
 
 
 def load_key(key: KeyPacket) -> PublicKey:

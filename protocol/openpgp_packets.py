@@ -277,9 +277,24 @@ def read_curve(material: bytes) -> Tuple[bytes, bytes]:
         Refusal: malformed.
 
     """
-    size = _read_integer(material, 0, 1)
-    oid = _read(material, 1, size)
-    return oid, read_integers(material[1 + size :], 1)[0]
+    oid, point, rest = read_curve_and_rest(material)
+    if rest:
+        raise Refusal("trailing bytes after the integers")
+    return oid, point
+
+
+def read_curve_and_rest(material: bytes) -> Tuple[bytes, bytes, bytes]:
+    """Split as `read_curve` and return what follows the point as well: parameters, of keys for ECDH.
+
+    Raises:
+        Refusal: malformed.
+
+    """
+    start = 1 + _read_integer(material, 0, 1)
+    oid = _read(material, 1, start - 1)
+    size = (_read_integer(material, start, 2) + 7) // 8
+    point = _read(material, start + 2, size)
+    return oid, point, material[start + 2 + size :]
 
 
 def old_signature_key(body: bytes) -> Optional[Tuple[int, str]]:

@@ -18,6 +18,7 @@ from protocol.openpgp_packets import VERSION, Refusal, SignaturePacket, Subpacke
 
 MAX_AHEAD_S = 300  # design: 5 minutes, the same as between clocks elsewhere
 SIGN_FLAG = 0x02
+ENCRYPT_FLAGS = 0x0C  # communications and storage, which gpg sets together (RFC 4880, 5.2.3.21)
 
 KEY_ID_BYTES = 8
 FINGERPRINT_BYTES = 20

@@ -1,4 +1,4 @@
-"""Whether a certificate's key may sign now: rules 9 to 13 of `protocol.openpgp`, one method each.
+"""Whether a certificate's key may sign, or be encrypted to, now: rules 9 to 13 of `protocol.openpgp`.
 
 A positive signature (self-signature, binding, back-signature) needs everything in order; what is not counts
 for nothing, and without one that counts the key is refused. A revocation needs only to verify.
@@ -23,6 +23,7 @@ from protocol.openpgp_keys import (
 )
 from protocol.openpgp_packets import KeyPacket, Refusal, SignaturePacket, parse_signature
 from protocol.openpgp_statement import (
+    ENCRYPT_FLAGS,
     KEY_ID_BYTES,
     SIGN_FLAG,
     Statement,
@@ -54,22 +55,48 @@ class Judge:
             Refusal: the key may not sign now.
 
         """
+        current = self._require_primary()
+        if subkey is None:
+            _require_use(current, SIGN_FLAG, "the primary key is not allowed to sign")
+            return self._primary
+        public = load_key(subkey.key)
+        current = self._require_subkey(subkey)
+        _require_use(current, SIGN_FLAG, "the subkey is not allowed to sign")
+        self._require_back_signature(subkey.key, public, self._subject(subkey), current)
+        return public
+
+    def require_reader(self, subkey: Optional[Subkey]) -> None:
+        """Require that a subkey or, without one, the primary key may be encrypted to now.
+
+        Raises:
+            Refusal: it may not.
+
+        """
+        current = self._require_primary()
+        if subkey is not None:
+            current = self._require_subkey(subkey)
+        what = "the primary key" if subkey is None else "the subkey"
+        _require_use(current, ENCRYPT_FLAGS, f"{what} is not for encryption")
+
+    def _require_primary(self) -> List[Statement]:
+        """Rules 9 to 11: what the primary key's current self-signatures say, where it may be used at all."""
         self._require_not_revoked(KEY_REVOCATION, self._key.subject, "the primary key")
         statements = self._require_self_signed()
         self._require_no_designated_revocation(statements)
         current = _latest(statements, "the primary key")
         self._require_not_expired(self._key, current, "the primary key")
-        if subkey is None:
-            _require_may_sign(current, "the primary key")
-            return self._primary
-        public = load_key(subkey.key)
-        subject = self._key.subject + subkey.key.subject
+        return current
+
+    def _require_subkey(self, subkey: Subkey) -> List[Statement]:
+        """Rule 12, but for the back-signature, which only signing needs."""
+        subject = self._subject(subkey)
         self._require_not_revoked(SUBKEY_REVOCATION, subject, "the subkey")
         current = _latest(self._require_bound(subkey, subject), "the subkey")
         self._require_not_expired(subkey.key, current, "the subkey")
-        _require_may_sign(current, "the subkey")
-        self._require_back_signature(subkey.key, public, subject, current)
-        return public
+        return current
+
+    def _subject(self, subkey: Subkey) -> bytes:
+        return self._key.subject + subkey.key.subject
 
     def _require_not_revoked(self, kind: int, subject: bytes, what: str) -> None:
         """Rules 9 and 12: revocations count wherever in the certificate they stand."""
@@ -240,7 +267,7 @@ def _latest(statements: Sequence[Statement], what: str) -> List[Statement]:
     return [statement for statement in statements if statement.created >= max(speaking)]
 
 
-def _require_may_sign(current: Sequence[Statement], what: str) -> None:
-    """Rule 13."""
-    if not all(statement.flags is None or statement.flags & SIGN_FLAG for statement in current):
-        raise Refusal(f"{what} is not allowed to sign (key flags)")
+def _require_use(current: Sequence[Statement], wanted: int, problem: str) -> None:
+    """Rule 13: all that is said of the key's use now has one of the wanted flags."""
+    if not all(statement.flags is None or statement.flags & wanted for statement in current):
+        raise Refusal(f"{problem} (key flags)")

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Dict, Literal, Optional, Tuple
 import msgspec
 from msgspec import Meta
 
-from protocol.action import ActionId, UtcTime, require_utc
+from protocol.action import ActionId, Fingerprint, UtcTime, require_utc
 from protocol.errors import InvalidInput
+from protocol.sealing import MAX_READERS, MAX_SEALED_BYTES, MAX_SEALED_RESULT_BYTES
 from protocol.strictjson import decode_json
 
 MAX_RESULT_BYTES = 1 << 20
@@ -70,6 +71,33 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         require_utc(self.started, self.finished)
 
 
+class SealedResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An agent's answer that the platform cannot read: `sealed` is an OpenPGP message to `sealed_to`.
+
+    It holds the agent's signed `Result`, with which the members here must agree. Only what has results is
+    sealed, so the status is always `done`.
+    """
+
+    action: ActionId
+    action_sha256: Digest
+    occurrence: Annotated[str, Meta(max_length=64)]
+    agent: AgentId
+    status: Literal["done"]
+    sealed_to: Annotated[Tuple[Fingerprint, ...], Meta(min_length=1, max_length=MAX_READERS)]
+    sealed: Annotated[bytes, Meta(min_length=1, max_length=MAX_SEALED_BYTES)]
+
+    def require_holds(self, result: Result) -> None:
+        """Raise unless what was decrypted is the answer that the outer members announce.
+
+        Raises:
+            InvalidInput: `hostile-answer`.
+
+        """
+        for name in ("action", "action_sha256", "occurrence", "agent", "status"):
+            if getattr(result, name) != getattr(self, name):
+                raise InvalidInput("hostile-answer", f"inside of the seal stands another {name} than outside")
+
+
 def decode_result(payload: bytes) -> Result:
     """Decode a result's payload; the caller has verified the agent's signature over it.
 
@@ -79,5 +107,18 @@ def decode_result(payload: bytes) -> Result:
     """
     try:
         return msgspec.convert(decode_json(payload, max_bytes=MAX_RESULT_BYTES), Result)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("bad-document", str(error)) from None
+
+
+def decode_sealed_result(payload: bytes) -> SealedResult:
+    """Decode a sealed result's payload; the caller has verified the agent's signature over it.
+
+    Raises:
+        InvalidInput: `too-large`, `bad-json` or `bad-document`.
+
+    """
+    try:
+        return msgspec.convert(decode_json(payload, max_bytes=MAX_SEALED_RESULT_BYTES), SealedResult)
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-document", str(error)) from None

@@ -5,14 +5,16 @@ out of control could at most repeat members, and every receiver refuses a docume
 Standard library only: the resident agent imports this module.
 """
 
+import base64
 import hashlib
 import logging
 import signal
 from collections import OrderedDict
 from datetime import datetime
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 from agent.runtime.journal import Journal, JournalEntry, format_time
+from protocol.envelope import RESULT, SEALED_RESULT
 from protocol.names import command_id
 from protocol.strictjson import encode_json
 
@@ -25,7 +27,9 @@ _LOG_EVERY_S = 60.0
 
 
 class Answer(NamedTuple):
-    """One answer, ready to be signed: `payload` is a `protocol.result.Result` in JSON.
+    """One answer, ready to be signed: `payload` is a `protocol.result.Result` in JSON, or a `SealedResult`.
+
+    `kind` is the envelope's type, which says which.
 
     `is_refusal` says that the command is not in the journal, so there is nothing to mark as answered there.
     """
@@ -35,6 +39,7 @@ class Answer(NamedTuple):
     occurrence: str
     payload: bytes
     is_refusal: bool
+    kind: str = RESULT
 
 
 class Problem(NamedTuple):
@@ -78,6 +83,23 @@ def compose_result(
     return fixed[:-1] + b',"results":' + results + b"}" if results else fixed
 
 
+def compose_sealed_result(
+    *, action_id: str, digest: str, occurrence: str, agent_id: str, sealed_to: Sequence[str], sealed: bytes
+) -> bytes:
+    """Return a sealed result's payload: who answers what, and an OpenPGP message to `sealed_to`."""
+    return encode_json(
+        {
+            "action": action_id,
+            "action_sha256": digest,
+            "occurrence": occurrence,
+            "agent": agent_id,
+            "status": "done",
+            "sealed_to": list(sealed_to),
+            "sealed": base64.b64encode(sealed).decode("ascii"),
+        }
+    )
+
+
 class Answers:
     """Composes each answer and hands it on.
 
@@ -115,7 +137,19 @@ class Answers:
     ) -> None:
         """Answer a command that stands in the journal."""
         self._journal.note_status(entry.digest, entry.occurrence, status)
-        payload = compose_result(
+        payload = self.compose(entry, started, status, problem, results)
+        self._on_answer(Answer(entry.command_id, entry.digest, entry.occurrence, payload, is_refusal=False))
+
+    def compose(
+        self,
+        entry: JournalEntry,
+        started: datetime,
+        status: str,
+        problem: Optional[Problem] = None,
+        results: bytes = b"",
+    ) -> bytes:
+        """Return the result of a command that stands in the journal and has finished now."""
+        return compose_result(
             action_id=entry.action_id,
             digest=entry.digest,
             occurrence=entry.occurrence,
@@ -126,7 +160,28 @@ class Answers:
             problem=problem,
             results=results,
         )
-        self._on_answer(Answer(entry.command_id, entry.digest, entry.occurrence, payload, is_refusal=False))
+
+    def answer_sealed(self, entry: JournalEntry, sealed_to: Sequence[str], sealed: bytes) -> None:
+        """Answer a command of the journal with what its child encrypted."""
+        self._journal.note_status(entry.digest, entry.occurrence, "done")
+        payload = compose_sealed_result(
+            action_id=entry.action_id,
+            digest=entry.digest,
+            occurrence=entry.occurrence,
+            agent_id=self._agent_id,
+            sealed_to=sealed_to,
+            sealed=sealed,
+        )
+        self._on_answer(
+            Answer(
+                entry.command_id,
+                entry.digest,
+                entry.occurrence,
+                payload,
+                is_refusal=False,
+                kind=SEALED_RESULT,
+            )
+        )
 
     def interrupt(self, entry: JournalEntry) -> None:
         """Answer a command that was running when the agent ended."""

@@ -2,8 +2,10 @@
 
 It binds itself to its limits first, then reads whom to obey, says that it is ready and waits. A delivery goes
 through the gate here; then the child asks for permission with its verdict, and runs the operations only when
-the resident, which keeps the journal, has given it. Nothing it says moves a limit or a journal: its answer is
-bytes to the resident. It dies with the resident (Linux), and the whole group with it when its time is over.
+the resident, which keeps the journal, has given it. Where the action is sealed, the resident sends the answer
+back, signed, and the child, which holds the readers' keys, encrypts it. Nothing it says moves a limit or a
+journal: its answer is bytes to the resident. It dies with the resident (Linux), and the whole group with it
+when its time is over.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, 
 from agent.runtime import frames
 from agent.runtime.gate import Admission, Gate, Refusal, Trust, make_endpoint, make_trust
 from agent.runtime.journal import expiry_seconds
+from agent.runtime.readers import Sealing, seal
 from agent.runtime.verdict import encode_admitted, encode_refused
 from protocol.strictjson import decode_json
 
@@ -69,11 +72,12 @@ def _serve(channel: _Channel) -> None:
     told = decode_json(channel.read(frames.FACTS), max_bytes=frames.MAX_BODY_BYTES[frames.FACTS])
     body = channel.read(frames.ENVELOPE)
     now = datetime.fromisoformat(told["now"])
+    gate = Gate(body, trust=trust, endpoint=make_endpoint(told["facts"]), now=now)
     try:
-        admission = Gate(body, trust=trust, endpoint=make_endpoint(told["facts"]), now=now).admit()
+        admission = gate.admit()
     except Refusal as refusal:
         refused = encode_refused(
-            step=refusal.step, code=refusal.code, detail=refusal.detail, action_id=refusal.action_id
+            step=refusal.step, code=refusal.code, detail=gate.tell(refusal), action_id=refusal.action_id
         )
         channel.write(frames.VERDICT, refused)
         return
@@ -84,10 +88,13 @@ def _serve(channel: _Channel) -> None:
         signers=admission.signers,
         modules=(operation.module for operation in action.operations),
         expireafter=expiry_seconds(action.expireafter),
+        sealed_to=(recipient.fingerprint for recipient in admission.recipients),
     )
     channel.write(frames.VERDICT, admitted)
     channel.read(frames.PERMIT)
     channel.write(frames.ANSWER, _run(admission, trust.limits, told["facts"]))
+    if admission.recipients:
+        channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))
 
 
 def _read_trust(channel: _Channel) -> Trust:
@@ -100,7 +107,8 @@ def _read_trust(channel: _Channel) -> Trust:
         ProcessLimits(cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes, open_files=limits.open_files)
     )
     keys = tuple(msgspec.convert(told["keys"], Tuple[bytes, ...]))
-    return make_trust(keys, told["acl"], told["max_validity_s"], limits)
+    sealing = Sealing(tuple(told["seal_to"]), told["require_sealed"])
+    return make_trust(keys, told["acl"], told["max_validity_s"], limits, sealing)
 
 
 def _run(admission: Admission, limits: AgentLimits, facts: Dict[str, Any]) -> bytes:

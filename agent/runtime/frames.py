@@ -15,6 +15,7 @@ from typing import FrozenSet, Iterator, Mapping, NamedTuple, Optional
 
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from protocol.errors import InvalidInput
+from protocol.sealing import MAX_SEALED_BYTES, SIZE_CLASSES_BYTES
 
 HEADER = struct.Struct(">cI")
 READ_BYTES = 65536
@@ -24,10 +25,12 @@ TRUST = b"T"  # JSON: certificates, ACL and limits; the child reads them while i
 FACTS = b"F"  # JSON: time and the endpoint's facts, for the envelope that follows
 ENVELOPE = b"E"  # the delivery's body, byte for byte
 PERMIT = b"P"  # empty: the journal holds the action, run it
+SEAL = b"S"  # the signed envelope with the answer, to be encrypted; only where the action is sealed
 # From the child to the resident.
 READY = b"R"  # empty: imports are done and the trust is read
 VERDICT = b"V"  # JSON: what the gate says
 ANSWER = b"A"  # JSON list of operation results
+SEALED = b"X"  # the OpenPGP message with the envelope that came as SEAL
 
 # What protocol.result allows (a module that loads msgspec), less room for the fixed members.
 MAX_ANSWER_BYTES = (1 << 20) - 16384
@@ -39,6 +42,8 @@ MAX_BODY_BYTES: Mapping[bytes, int] = {
     READY: 0,
     VERDICT: 65536,
     ANSWER: MAX_ANSWER_BYTES,
+    SEAL: SIZE_CLASSES_BYTES[-1],
+    SEALED: MAX_SEALED_BYTES,
 }
 
 

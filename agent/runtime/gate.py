@@ -13,7 +13,8 @@ that the action asks for has run by then.
  7. target      the signed target matches this endpoint, the terms that only the platform can judge left out
  8. modules     each is built in, under its canonical name, and works on this platform; its parameters decode
                 by the module's declaration; no code of a module runs
- 9. ACL         for every operation the weights of the signers reach what its module needs
+ 9. ACL         for every operation the weights of the signers reach what its module needs; everyone to whom
+                the answer is sealed is trusted and can be encrypted to now (`agent.runtime.readers`)
 10. limits      no more operations than this agent allows
 
 Nothing here knows aliases or the ancestor's spellings: the client rewrites them before signing. The rules for
@@ -25,7 +26,7 @@ as the insert with which the resident permits it to run, since that cannot be ta
 """
 
 from datetime import datetime, timedelta
-from typing import Any, Callable, Dict, FrozenSet, Iterator, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, NamedTuple, Optional, Tuple
 
 import msgspec
 
@@ -33,6 +34,7 @@ from agent.config import AgentLimits
 from agent.module import decode_params
 from agent.registry import load_module
 from agent.runtime.answers import NO_OCCURRENCE
+from agent.runtime.readers import Sealing, require_recipients
 from protocol.acl import Acl, convert_acl
 from protocol.action import Action, convert_action
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, Envelope, decode_envelope
@@ -42,6 +44,9 @@ from protocol.names import ACTION_ID
 from protocol.openpgp import parse_certificate
 from protocol.strictjson import decode_json
 from protocol.target import Endpoint, parse_target
+
+if TYPE_CHECKING:
+    from protocol.openpgp_encryption import Recipient
 
 RequireNotRun = Callable[[str, str, datetime], None]
 _NAMES_SHOWN = 8
@@ -63,14 +68,19 @@ class Trust(NamedTuple):
     acl: Acl
     max_validity: timedelta
     limits: AgentLimits
+    sealing: Sealing = Sealing()
 
 
 class Admission(NamedTuple):
-    """An action that passed, with the digest of the very bytes that were signed and who signed them."""
+    """An action that passed, with the digest of the very bytes that were signed and who signed them.
+
+    `recipients` are the keys that its answer is sealed to; none where it is not.
+    """
 
     action: Action
     digest: str
     signers: FrozenSet[str]
+    recipients: "Tuple[Recipient, ...]" = ()
 
 
 # What each step checks, in order; step numbers count from 1.
@@ -96,7 +106,11 @@ class Verdict(NamedTuple):
 
 
 def make_trust(
-    keys: Tuple[bytes, ...], acl: Dict[str, Any], max_validity_s: int, limits: AgentLimits
+    keys: Tuple[bytes, ...],
+    acl: Dict[str, Any],
+    max_validity_s: int,
+    limits: AgentLimits,
+    sealing: Sealing = Sealing(),  # noqa: B008  (immutable)
 ) -> Trust:
     """Read certificates and ACL; one that cannot be read refuses all, since the builder checked them.
 
@@ -105,7 +119,7 @@ def make_trust(
 
     """
     keyring = Keyring(tuple(parse_certificate(key) for key in keys))
-    return Trust(keyring, convert_acl(acl), timedelta(seconds=max_validity_s), limits)
+    return Trust(keyring, convert_acl(acl), timedelta(seconds=max_validity_s), limits, sealing)
 
 
 def make_endpoint(facts: Dict[str, Any]) -> Endpoint:
@@ -146,6 +160,8 @@ class Gate:
         self._envelope: Envelope
         self._signers: FrozenSet[str]
         self._action: Action
+        self._recipients: Tuple[Recipient, ...] = ()
+        self._is_sealed = False
 
     def admit(self) -> Admission:
         """Take all steps and return the admitted action.
@@ -157,7 +173,12 @@ class Gate:
         for verdict in self.judge():
             if verdict.refusal is not None:
                 raise verdict.refusal
-        return Admission(self._action, self._envelope.digest, self._signers)
+        return Admission(self._action, self._envelope.digest, self._signers, self._recipients)
+
+    def tell(self, refusal: Refusal) -> str:
+        """Return what the platform may know of a refusal: of a sealed action, what its code means."""
+        is_public = not self._is_sealed or refusal.code == "cannot-seal"
+        return refusal.detail if is_public else refusal.info.text
 
     def judge(self) -> Iterator[Verdict]:
         """Take the steps one by one; the first refusal is the last verdict."""
@@ -202,6 +223,7 @@ class Gate:
         if isinstance(claimed, str) and ACTION_ID.match(claimed):
             self._action_id = claimed
         self._action = convert_action(value)
+        self._is_sealed = bool(self._trust.sealing.readers(self._action.sealed_to))
 
     def _check_validity(self) -> None:
         validfrom, expireafter = self._action.validfrom, self._action.expireafter
@@ -235,6 +257,9 @@ class Gate:
     def _check_acl(self) -> None:
         for operation in self._action.operations:
             self._trust.acl.require(operation.module, self._signers)
+        self._recipients = require_recipients(
+            self._action.sealed_to, self._trust.sealing, self._trust.keyring, self._now
+        )
 
     def _check_limits(self) -> None:
         count, allowed = len(self._action.operations), self._trust.limits.max_operations

@@ -1,7 +1,8 @@
 """Actions run or judged by hand on the endpoint: `mig-agent action FILE` and `mig-agent verify FILE`.
 
 A signed action takes the same way as one from the broker: gate, journal, child. It needs the state directory
-for itself, so that there is one writer of the journal; while the resident holds it, it is refused.
+for itself, so that there is one writer of the journal; while the resident holds it, it is refused. What it
+answers is printed here and goes nowhere, so that nothing is sealed, whatever the action says.
 """
 
 import json
@@ -17,6 +18,7 @@ from agent.runtime.gate import Gate, RequireNotRun, Verdict, make_endpoint, make
 from agent.runtime.identity import load_identity
 from agent.runtime.journal import Journal, read_journal
 from agent.runtime.loop import SelectorLoop
+from agent.runtime.readers import Sealing
 from agent.runtime.state import lock_state_directory, open_state_directory
 from agent.runtime.supervisor import Answer, Supervisor
 from protocol.envelope import ACTION, decode_envelope
@@ -35,7 +37,9 @@ def _collect_facts(baked: Baked, agent_id: str) -> Dict[str, Any]:
 def _make_gate(
     body: bytes, baked: Baked, agent_id: str, now: datetime, require_not_run: RequireNotRun
 ) -> Gate:
-    trust = make_trust(baked.keys, baked.acl, baked.config.max_validity_s, baked.config.limits)
+    config = baked.config
+    sealing = Sealing(config.seal_to, config.require_sealed)
+    trust = make_trust(baked.keys, baked.acl, config.max_validity_s, config.limits, sealing)
     endpoint = make_endpoint(_collect_facts(baked, agent_id))
     return Gate(body, trust=trust, endpoint=endpoint, now=now, require_not_run=require_not_run)
 

@@ -103,6 +103,7 @@ class Resident:
             facts=self._current_facts,
             clock=utc_now,
             on_answer=self._keep_answer,
+            sign_result=lambda payload: self._sign(RESULT, payload),
         )
         self._handlers: Dict[str, Handler] = {ACTION: self._supervisor.submit}
 
@@ -164,6 +165,9 @@ class Resident:
         if self._journal.unanswered():
             self._send_heartbeat()
 
+    def _sign(self, kind: str, payload: bytes) -> bytes:
+        return encode_envelope(sign_envelope(self._identity.private_key, kind, payload))
+
     def _keep_answer(self, answer: Answer) -> None:
         """Sign an answer and spool it; where there is no room, keep it in memory and try again."""
         self._unspooled.append(answer)
@@ -172,9 +176,9 @@ class Resident:
     def _spool_answers(self) -> None:
         while self._unspooled:
             answer = self._unspooled[0]
-            envelope = sign_envelope(self._identity.private_key, RESULT, answer.payload)
             try:
-                self._spool.put(answer.command_id, encode_envelope(envelope), is_refusal=answer.is_refusal)
+                envelope = self._sign(answer.kind, answer.payload)
+                self._spool.put(answer.command_id, envelope, is_refusal=answer.is_refusal)
                 if not answer.is_refusal:
                     self._journal.mark_answered(answer.digest, answer.occurrence)
             except EnvironmentFailure as error:
@@ -229,10 +233,8 @@ class Resident:
             started=self._started,
             commands=[entry.command_id for entry in self._journal.unanswered()],
         )
-        envelope = sign_envelope(self._identity.private_key, HEARTBEAT, payload)
-        self._link.publish(
-            heartbeat_key(self._identity.agent_id), encode_envelope(envelope), lambda _confirmed: None
-        )
+        envelope = self._sign(HEARTBEAT, payload)
+        self._link.publish(heartbeat_key(self._identity.agent_id), envelope, lambda _confirmed: None)
 
     def _write_status(self) -> None:
         status = {

@@ -11,7 +11,9 @@ Rules:
 5. Where the journal cannot be written or no child can be started, the delivery stays unacknowledged and is
    tried again: nothing is lost and nothing runs.
 6. Time is kept here: when it is over the child's whole group is killed and the answer says `timed-out`.
-7. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
+7. An answer that is sealed leaves the child a second time, encrypted; in the clear it goes nowhere else, and
+   what ends the child before answers `failed`.
+8. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
    `interrupted` and never runs again.
 
 Standard library only: the resident agent imports this module.
@@ -21,7 +23,7 @@ import base64
 import logging
 from collections import deque
 from datetime import datetime
-from typing import Any, Callable, Deque, Dict, List, Optional, Set
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from agent.config import Baked
 from agent.runtime import frames
@@ -39,6 +41,7 @@ from protocol.strictjson import decode_json, encode_json
 __all__ = ["Answer", "Supervisor"]
 
 _LOG = logging.getLogger("mig.agent.supervisor")
+SEAL_S = 30.0  # encrypting takes milliseconds on an idle machine
 JUDGE_S = 60.0  # importing, reading keys and judging take a fraction of a second on an idle machine
 GRACE_S = 2.0  # for a module that ends itself in time to send what it has
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
@@ -59,6 +62,8 @@ class _Command:
         self.acknowledgements: List[Callable[[], None]] = []
         self.judgements = 0
         self.started: Optional[datetime] = None
+        self.sealed_to: Tuple[str, ...] = ()
+        self.is_sealing = False
 
     def acknowledge(self) -> None:
         """Tell the broker, for every time it delivered this, that it need not do so again."""
@@ -78,6 +83,8 @@ class Supervisor:
         clock: now, aware UTC.
         on_answer: takes each answer; signs and spools it, and then has the journal mark the command answered
             unless `is_refusal`. It must not raise.
+        sign_result: makes the signed envelope of a result that is to be sealed; None where answers go
+            nowhere, and nothing is sealed.
 
     """
 
@@ -91,12 +98,14 @@ class Supervisor:
         facts: Callable[[], Dict[str, Any]],
         clock: Callable[[], datetime],
         on_answer: Callable[[Answer], None],
+        sign_result: Optional[Callable[[bytes], bytes]] = None,
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._config = baked.config
         self._trust_frame = _encode_trust(baked)
         self._agent_id = agent_id
+        self._sign_result = sign_result
         self._facts = facts
         self._clock = clock
         self._answers = Answers(journal=journal, agent_id=agent_id, clock=clock, on_answer=on_answer)
@@ -234,7 +243,7 @@ class Supervisor:
         try:
             child = ChildProcess(
                 loop=self._loop,
-                expect=frozenset({frames.READY, frames.VERDICT, frames.ANSWER}),
+                expect=frozenset({frames.READY, frames.VERDICT, frames.ANSWER, frames.SEALED}),
                 on_frame=self._on_frame,
                 on_end=lambda status: self._on_end(child, status),
             )
@@ -253,10 +262,31 @@ class Supervisor:
             self._retry_s = _FIRST_RETRY_S
         elif command is not None and frame.kind == frames.VERDICT and command.started is None:
             self._on_verdict(command, frame.body)
-        elif command is not None and frame.kind == frames.ANSWER and command.started is not None:
-            self._finish(command, "done", results=frame.body)
+        elif command is not None and command.started is not None and self._is_next(command, frame.kind):
+            self._take_answer(command, frame)
         elif self._child is not None:
             self._child.kill()  # out of order: its end is dealt with as any other
+
+    def _is_next(self, command: _Command, kind: bytes) -> bool:
+        return kind == (frames.SEALED if command.is_sealing else frames.ANSWER)
+
+    def _take_answer(self, command: _Command, frame: Frame) -> None:
+        """Answer with what the child says; what is to be sealed is signed, and goes back to be encrypted."""
+        entry = command.entry
+        if command.is_sealing:
+            self._finish(command, "done", sealed=frame.body)
+        elif entry is not None and command.sealed_to and self._sign_result is not None:
+            command.is_sealing = True
+            self._cancel(self._timer)
+            self._timer = self._loop.call_later(SEAL_S, lambda: self._on_slow_sealing(command))
+            result = self._answers.compose(entry, command.started or self._clock(), "done", None, frame.body)
+            self._send(frames.SEAL, self._sign_result(result))
+        else:
+            self._finish(command, "done", results=frame.body)
+
+    def _on_slow_sealing(self, command: _Command) -> None:
+        self._timer = None
+        self._finish(command, "failed", Problem("cannot-seal", 0, f"not encrypted within {SEAL_S:g} s"))
 
     def _on_end(self, child: ChildProcess, status: Optional[int]) -> None:
         """Deal with the end of a child that nobody here ended."""
@@ -309,6 +339,7 @@ class Supervisor:
         if verdict.problem is not None:
             self._refuse(command, verdict.problem, verdict.action_id)
         else:
+            command.sealed_to = verdict.sealed_to
             self._permit(command, self._make_entry(command, verdict))
 
     def _make_entry(self, command: _Command, verdict: Verdict) -> JournalEntry:
@@ -354,14 +385,22 @@ class Supervisor:
         self._finish(command, "timed-out", Problem("timed-out", 0, detail))
 
     def _finish(
-        self, command: _Command, status: str, problem: Optional[Problem] = None, results: bytes = b""
+        self,
+        command: _Command,
+        status: str,
+        problem: Optional[Problem] = None,
+        results: bytes = b"",
+        sealed: bytes = b"",
     ) -> None:
         """Answer a command that stands in the journal, and go on."""
         entry = command.entry
         if entry is None:
             raise ValueError("a command that is not in the journal cannot have run")
         self._release()
-        self._answers.answer(entry, command.started or self._clock(), status, problem, results)
+        if sealed:
+            self._answers.answer_sealed(entry, command.sealed_to, sealed)
+        else:
+            self._answers.answer(entry, command.started or self._clock(), status, problem, results)
         self._next()
 
     def _refuse_replay(self, command: _Command) -> None:
@@ -392,5 +431,7 @@ def _encode_trust(baked: Baked) -> bytes:
             "acl": baked.acl,
             "limits": config.limits._asdict(),
             "max_validity_s": config.max_validity_s,
+            "seal_to": list(config.seal_to),
+            "require_sealed": config.require_sealed,
         }
     )

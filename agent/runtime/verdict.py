@@ -30,6 +30,7 @@ class Verdict(NamedTuple):
     signers: Tuple[str, ...] = ()
     modules: Tuple[str, ...] = ()
     expireafter: int = 0
+    sealed_to: Tuple[str, ...] = ()
 
 
 def encode_refused(*, step: int, code: str, detail: str, action_id: str) -> bytes:
@@ -38,7 +39,13 @@ def encode_refused(*, step: int, code: str, detail: str, action_id: str) -> byte
 
 
 def encode_admitted(
-    *, action_id: str, name: str, signers: Iterable[str], modules: Iterable[str], expireafter: int
+    *,
+    action_id: str,
+    name: str,
+    signers: Iterable[str],
+    modules: Iterable[str],
+    expireafter: int,
+    sealed_to: Iterable[str] = (),
 ) -> bytes:
     """Encode the verdict on an action that the gate admits."""
     return encode_json(
@@ -49,6 +56,7 @@ def encode_admitted(
             "signers": sorted(signers),
             "modules": list(modules),
             "expireafter": expireafter,
+            "sealed_to": list(sealed_to),
         }
     )
 
@@ -84,15 +92,22 @@ def _read_refused(members: Dict[str, object]) -> Optional[Verdict]:
 
 def _read_admitted(members: Dict[str, object]) -> Optional[Verdict]:
     action_id, name, expireafter = members["action_id"], members["name"], members["expireafter"]
-    signers, modules = members["signers"], members["modules"]
+    modules = members["modules"]
+    signers, sealed_to = _read_fingerprints(members["signers"]), _read_fingerprints(members["sealed_to"])
     if not (isinstance(action_id, str) and ACTION_ID.match(action_id) and isinstance(name, str)):
         return None
     if not (isinstance(expireafter, int) and 0 < expireafter < _MAX_SECONDS):
         return None
-    if not (isinstance(signers, list) and isinstance(modules, list) and len(modules) <= _MAX_LIST):
+    if signers is None or sealed_to is None:
         return None
-    if not all(isinstance(signer, str) and is_fingerprint(signer) for signer in signers):
+    if not (isinstance(modules, list) and len(modules) <= _MAX_LIST):
         return None
     if not all(isinstance(module, str) for module in modules):
         return None
-    return Verdict(None, action_id, name[:_MAX_NAME], tuple(signers), tuple(modules), expireafter)
+    return Verdict(None, action_id, name[:_MAX_NAME], signers, tuple(modules), expireafter, sealed_to)
+
+
+def _read_fingerprints(value: object) -> Optional[Tuple[str, ...]]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and is_fingerprint(one) for one in value):
+        return None
+    return tuple(value)

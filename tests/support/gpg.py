@@ -47,6 +47,11 @@ class Investigator:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
+    def add_encryption_key(self, algorithm: str = "cv25519", expires: str = "0") -> None:
+        """Add a subkey that answers can be sealed to."""
+        self.gpg("--passphrase", "", "--quick-add-key", self.fingerprint, algorithm, "encr", expires)
+        self.public_key = self.gpg("--armor", "--export", self.fingerprint)
+
     def sign_bytes(self, message: bytes) -> bytes:
         """Return a binary detached signature over `message`."""
         return self.gpg(
