@@ -18,6 +18,7 @@ ADMITTED: dict[str, Any] = {
     "signers": ["A" * 40],
     "modules": ["file"],
     "expireafter": 1_800_000_000,
+    "sealed_to": ["B" * 40],
 }
 
 
@@ -35,6 +36,7 @@ def test_an_admission_crosses_whatever_its_name_holds(name: str) -> None:
     verdict = decode_verdict(encode_admitted(**{**ADMITTED, "name": name}))
     assert verdict.problem is None
     assert (verdict.action_id, verdict.signers) == (ACTION_ID, ("A" * 40,))
+    assert verdict.sealed_to == ("B" * 40,)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,8 @@ def test_an_admission_crosses_whatever_its_name_holds(name: str) -> None:
         ("name", 1),
         ("signers", ["a"]),
         ("signers", "A" * 40),
+        ("sealed_to", None),
+        ("sealed_to", ["b"]),
         ("modules", [1]),
         ("modules", ["m"] * 65),
         ("expireafter", "soon"),
