@@ -1,5 +1,6 @@
 """Which keys answers may be sealed to: certificates made octet by octet, right and wrong."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ class ReaderKey(forge.Key):
         material = curve + forge.integer(b"\x40" + public) + kdf
         self.body = b"\x04" + born.to_bytes(4, "big") + b"\x12" + material
         self.subject = b"\x99" + len(self.body).to_bytes(2, "big") + self.body
-        self.id = forge.hashlib.sha1(self.subject, usedforsecurity=False).digest()
+        self.id = hashlib.sha1(self.subject, usedforsecurity=False).digest()
 
 
 READER = ReaderKey()

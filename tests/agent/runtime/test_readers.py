@@ -87,7 +87,7 @@ def test_a_reader_who_can_only_sign_refuses_the_action(ada: Investigator) -> Non
 
 
 def test_a_reader_whose_key_has_expired_refuses_the_action(carol: Investigator, dave: Investigator) -> None:
-    window = {"expireafter": (utc_now() + timedelta(days=4)).isoformat()}
+    window: dict[str, Any] = {"expireafter": (utc_now() + timedelta(days=4)).isoformat()}
     body = sign_action(carol, sealed_to=[dave.fingerprint], **window)
     baked = make_baked([carol, dave])
     assert recipients(gate_of(baked, body)) == [dave.fingerprint]
@@ -120,7 +120,7 @@ def test_a_list_of_readers_of_another_shape_is_no_action(sealed_to: Any, carol: 
 
 
 def test_a_refusal_of_a_sealed_action_tells_the_platform_no_more_than_its_code(carol: Investigator) -> None:
-    secret = {"operations": [{"module": "file", "parameters": {"canary": 1}}]}
+    secret: dict[str, Any] = {"operations": [{"module": "file", "parameters": {"canary": 1}}]}
     for named, is_told in (([], True), ([carol.fingerprint], False)):
         gate = gate_of(make_baked([carol]), sign_action(carol, sealed_to=named, **secret))
         with pytest.raises(Refusal, match="canary") as caught:
