@@ -5,12 +5,20 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.support.platform import ROOT, wait_until
 
 pytestmark = pytest.mark.system
+
+
+class FirstRun(NamedTuple):
+    """The copy's first `./quickstart --once`, and what was left running by it."""
+
+    done: "subprocess.CompletedProcess[str]"
+    left: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +35,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copytree(wheels, directory / "var" / "wheels")
     yield directory
     assert processes_of(directory) == []
+
+
+@pytest.fixture(scope="module")
+def first(copy: Path) -> FirstRun:
+    """Run it for the first time."""
+    return FirstRun(quickstart(copy, "--once"), processes_of(copy))
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -54,16 +68,17 @@ def quickstart(copy: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_one_command_sets_everything_up_asks_and_leaves_nothing_running(copy: Path) -> None:
-    done = quickstart(copy, "--once")
+def test_one_command_sets_everything_up_asks_and_leaves_nothing_running(copy: Path, first: FirstRun) -> None:
+    done = first.done
     assert done.returncode == 0, done.stdout + done.stderr
     assert "installing Python packages" in done.stdout
     assert "/etc/passwd" in done.stdout
     assert "files_read" in done.stdout
-    assert processes_of(copy) == []
+    assert first.left == []
     assert {entry.name for entry in copy.iterdir()} <= {entry.name for entry in ROOT.iterdir()}
 
 
+@pytest.mark.usefixtures("first")
 def test_a_second_run_reuses_what_is_there_stays_up_and_ends_with_ctrl_c(copy: Path) -> None:
     key = next((copy / "var/keys").glob("*.asc")).name
     log = copy.parent / "second.log"
@@ -95,6 +110,7 @@ def test_a_second_run_reuses_what_is_there_stays_up_and_ends_with_ctrl_c(copy: P
     assert next((copy / "var/keys").glob("*.asc")).name == key
 
 
+@pytest.mark.usefixtures("first")
 def test_what_quickstart_started_ends_even_when_it_is_killed(copy: Path) -> None:
     log = copy.parent / "third.log"
     with log.open("wb") as output:
@@ -120,6 +136,7 @@ def test_help_tells_what_it_does(copy: Path) -> None:
     assert "--relay" in done.stdout
 
 
+@pytest.mark.usefixtures("first")
 def test_a_broken_configuration_ends_with_one_line_and_nothing_left_running(copy: Path) -> None:
     config = copy / "config.toml"
     text = config.read_text()
