@@ -1,5 +1,6 @@
 """The quick start as a new user meets it: a copy of the project, nothing set up, one command."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from server.broker import PrivateBroker
 from tests.support.platform import ROOT, wait_until
 
 pytestmark = pytest.mark.system
@@ -127,6 +129,20 @@ def test_what_quickstart_started_ends_even_when_it_is_killed(copy: Path) -> None
         seconds=60,
     )
     subprocess.run(["gpgconf", "--homedir", (copy / "var/gnupg").resolve(), "--kill", "all"], check=True)
+
+
+@pytest.mark.usefixtures("first")
+def test_a_broker_that_is_already_there_can_be_used(copy: Path, tmp_path: Path) -> None:
+    _, auth = json.loads((copy / "var/ports.json").read_text())
+    broker = PrivateBroker(tmp_path / "broker", auth_listen=f"127.0.0.1:{auth}")
+    broker.start()
+    try:
+        done = quickstart(copy, "--once", "--relay", broker.url)
+    finally:
+        broker.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "using the broker that is there" in done.stdout
+    assert "starting a private RabbitMQ node" not in done.stdout
 
 
 def test_help_tells_what_it_does(copy: Path) -> None:
