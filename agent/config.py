@@ -12,7 +12,9 @@ Standard library only: the resident agent imports this module.
 import json
 import os
 import pkgutil
+import re
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ from protocol.sealing import MAX_RECIPIENTS
 
 DAY_S = 86400
 _KNOWN_NATIVE = ("memfd", "directory")
+_UTC_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")
 _MAX_TAG = 1024  # what `protocol.heartbeat` lets a server accept
 
 
@@ -35,6 +38,19 @@ class AgentLimits(NamedTuple):
     open_files: int = 1024
     max_records: int = 100_000
     max_operations: int = 64
+
+
+class TrustConfig(NamedTuple):
+    """The table `[agent.trust]`: who may replace keys and ACL later, and how long those baked in are good.
+
+    `roots` are fingerprints of the keys of which `threshold` must sign a trust bundle; without any, no bundle
+    is ever accepted. `expires` is RFC 3339 in UTC, empty for never. `manage` may cancel what others signed.
+    """
+
+    roots: Tuple[str, ...] = ()
+    threshold: int = 1
+    expires: str = ""
+    manage: Tuple[str, ...] = ()
 
 
 class AgentConfig(NamedTuple):
@@ -55,16 +71,21 @@ class AgentConfig(NamedTuple):
     native: Tuple[str, ...] = _KNOWN_NATIVE
     seal_to: Tuple[str, ...] = ()
     require_sealed: bool = False
+    trust: TrustConfig = TrustConfig()
 
 
 class Baked(NamedTuple):
-    """What the agent's file carries: configuration, trusted certificates (armoured or binary), version."""
+    """What the agent's file carries: configuration, certificates (armoured or binary), version.
+
+    `keys` are the investigators', `roots` those of who may sign trust bundles.
+    """
 
     config: AgentConfig
     keys: Tuple[bytes, ...]
     version: str
     build: str
     acl: Dict[str, Any]
+    roots: Tuple[bytes, ...] = ()
 
 
 def _refuse(where: str, what: str) -> NoReturn:
@@ -156,6 +177,40 @@ def _read_limits(table: Dict[str, Any]) -> AgentLimits:
     )
 
 
+def _read_fingerprints(table: Dict[str, Any], name: str) -> Tuple[str, ...]:
+    value = table.get(name, [])
+    if not isinstance(value, list) or any(
+        not isinstance(one, str) or not is_fingerprint(one) for one in value
+    ):
+        _refuse(f"trust.{name}", "must be a list of fingerprints, 40 upper-case hex digits each")
+    if len(set(value)) != len(value):
+        _refuse(f"trust.{name}", "names a key twice")
+    return tuple(value)
+
+
+def _read_expiry(table: Dict[str, Any]) -> str:
+    value = table.get("expires", "")
+    if value == "":
+        return ""
+    # Written with Z, which datetime.fromisoformat reads from Python 3.11 only.
+    if not isinstance(value, str) or not _UTC_TIME.match(value):
+        _refuse("trust.expires", 'must be a time in UTC, such as "2027-01-31T00:00:00Z"')
+    try:
+        datetime.fromisoformat(value.replace("Z", "+00:00")) - timedelta(days=1)
+    except (ValueError, OverflowError) as error:
+        _refuse("trust.expires", str(error))
+    return value
+
+
+def _read_trust(table: Dict[str, Any]) -> TrustConfig:
+    trust = _require_table(table.get("trust", {}), "[agent.trust]", TrustConfig._fields)
+    roots = _read_fingerprints(trust, "roots")
+    threshold = _read_number(trust, "threshold", 1, 1, 8)
+    if roots and threshold > len(roots):
+        _refuse("trust.threshold", f"is {threshold}, and there are {len(roots)} roots")
+    return TrustConfig(roots, threshold, _read_expiry(trust), _read_fingerprints(trust, "manage"))
+
+
 def decode_config(value: Any) -> AgentConfig:
     """Decode the table `[agent]` of `config.toml`.
 
@@ -179,6 +234,7 @@ def decode_config(value: Any) -> AgentConfig:
         native=_read_native(table),
         seal_to=_read_seal_to(table),
         require_sealed=_read_flag(table, "require_sealed", default=False),
+        trust=_read_trust(table),
     )
 
 
@@ -193,7 +249,8 @@ def _load_package() -> Baked:
     build = json.loads(_read_resource("build.json"))
     config = decode_config(json.loads(_read_resource("config.json")))
     keys = tuple(_read_resource(f"keys/{Path(name).name}") for name in build["keys"])
-    return Baked(config, keys, str(build["version"]), str(build["build"]), config.acl)
+    roots = tuple(_read_resource(f"roots/{fingerprint}.asc") for fingerprint in config.trust.roots)
+    return Baked(config, keys, str(build["version"]), str(build["build"]), config.acl, roots)
 
 
 def _read_toml(path: Path) -> Dict[str, Any]:
@@ -211,10 +268,12 @@ def _load_source_tree(root: Path) -> Baked:
         document = _read_toml(path)
         project = _read_toml(root / "pyproject.toml")
         keys: List[bytes] = [key.read_bytes() for key in sorted((root / "keys").glob("*.asc"))]
+        roots = [key.read_bytes() for key in sorted((root / "keys" / "roots").glob("*.asc"))]
     except (OSError, ValueError) as error:
         raise InvalidInput("bad-config", f"{path}: {error}") from None
     config = decode_config(document.get("agent"))
-    return Baked(config, tuple(keys), str(project["project"]["version"]), "source", config.acl)
+    version = str(project["project"]["version"])
+    return Baked(config, tuple(keys), version, "source", config.acl, tuple(roots))
 
 
 def load_baked() -> Baked:

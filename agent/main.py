@@ -157,15 +157,18 @@ def _run_unsigned(body: bytes) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from agent.config import load_baked  # noqa: PLC0415
     from agent.runtime.gate import STEPS  # noqa: PLC0415
-    from agent.runtime.manual import judge_action  # noqa: PLC0415
+    from agent.runtime.manual import judge_action, load_trust  # noqa: PLC0415
 
     body = _read_file(options.file)
     said = ["not reached"] * len(STEPS)
     code = EXIT_FOUND
-    for verdict in judge_action(body, load_baked(), _state_directory(options), _now()):
+    baked, directory, now = load_baked(), _state_directory(options), _now()
+    trust = load_trust(baked, directory, now)
+    for verdict in judge_action(body, baked, trust, directory, now):
         said[verdict.step - 1] = "ok" if verdict.refusal is None else f"refused: {verdict.refusal}"
         if verdict.refusal is not None:
             code = EXIT_REFUSED
+    _print(f"judged by trust {_printable(trust.describe())}")
     for number, (title, words) in enumerate(zip(STEPS, said), start=1):
         _print(f"{number:2} {title:<10} {_printable(words)}")
     return code
@@ -205,6 +208,7 @@ def _config(_options: argparse.Namespace) -> int:
     baked = load_baked()
     shown = baked.config._asdict()
     shown["limits"] = baked.config.limits._asdict()
+    shown["trust"] = baked.config.trust._asdict()
     shown["trusted_keys"] = [parse_certificate(key).fingerprint for key in baked.keys]
     _print(json.dumps(shown, indent=2))
     return EXIT_FOUND

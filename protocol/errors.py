@@ -36,6 +36,11 @@ CODES: Dict[str, CodeInfo] = {
     # Signatures (gate step 3)
     "unsigned": CodeInfo(403, EXIT_REFUSED, "no signature of a trusted investigator verifies"),
     "bad-signature": CodeInfo(403, EXIT_REFUSED, "a signature does not verify"),
+    # Trust bundles, and what gate step 3 says where none is in force
+    "bad-trust": CodeInfo(400, EXIT_REFUSED, "the trust bundle cannot be used"),
+    "stale-trust": CodeInfo(409, EXIT_REFUSED, "a trust bundle as new or newer is known"),
+    "trust-expired": CodeInfo(403, EXIT_REFUSED, "the trusted keys have expired; a newer bundle is needed"),
+    "trust-missing": CodeInfo(403, EXIT_REFUSED, "there is no trust bundle; the agent waits for one"),
     # Validity, replay, target (gate steps 5, 6 and 7)
     "not-yet-valid": CodeInfo(403, EXIT_REFUSED, "the action is not valid yet"),
     "expired": CodeInfo(403, EXIT_REFUSED, "the action has expired"),

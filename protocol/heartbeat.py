@@ -3,7 +3,7 @@
 The encoder lives with the agent (`agent.runtime.heartbeat`) and does without msgspec; this is the decoder.
 """
 
-from typing import Annotated, Dict, Tuple
+from typing import Annotated, Dict, Optional, Tuple
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +14,7 @@ from protocol.result import AgentId
 from protocol.strictjson import decode_json
 
 MAX_HEARTBEAT_BYTES = 65536
+MAX_TRUST_VERSION = 2**31 - 1  # of protocol.trust, which needs OpenPGP
 FactText = Annotated[str, Meta(max_length=1024)]
 
 
@@ -22,7 +23,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     `environment` holds `init`, `kernel`, `addresses` and the like; `tags` come from the agent's
     configuration; `modules` are the names built in; `time` is the agent's own clock, UTC; `commands` are the
-    ids of the commands that stand in the agent's journal unanswered, so the server need not send them again.
+    ids of the commands that stand in the agent's journal unanswered, so the server need not send them again;
+    `trust_version` is that of the trust bundle in force: 0 is what was baked in, None obeys nobody.
     """
 
     agent: AgentId
@@ -37,6 +39,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     environment: Annotated[Dict[Annotated[str, Meta(max_length=128)], FactText], Meta(max_length=128)]
     modules: Annotated[Tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=256)]
     commands: Annotated[Tuple[AgentId, ...], Meta(max_length=256)] = ()
+    trust_version: Optional[Annotated[int, Meta(ge=0, le=MAX_TRUST_VERSION)]] = None
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC."""

@@ -43,13 +43,32 @@ def load_baked(config: Path, keys_directory: Path, now: datetime) -> dict[str, b
     except InvalidInput as error:
         raise BuildFailure(f"{config}: {error}") from None
     keys = _read_keys(keys_directory, now)
-    wanted = {fingerprint for entry in acl.entries.values() for fingerprint in entry.investigators}
-    missing = sorted(wanted - set(keys))
+    missing = sorted(acl.fingerprints - set(keys))
     if missing:
         raise BuildFailure(f"{config}: the ACL names {missing[0]}, whose key is not in {keys_directory}")
     baked = {f"agent/baked/keys/{fingerprint}.asc": content for fingerprint, content in keys.items()}
+    baked |= _bake_roots(table, keys_directory / "roots", now)
+    strangers = sorted(set(table.get("trust", {}).get("manage", ())) - set(keys))
+    if strangers:
+        raise BuildFailure(
+            f"{config}: trust.manage names {strangers[0]}, whose key is not in {keys_directory}"
+        )
     baked["agent/baked/config.json"] = json.dumps(table, sort_keys=True, indent=1).encode()
     return baked
+
+
+def _bake_roots(table: dict[str, Any], directory: Path, now: datetime) -> dict[str, bytes]:
+    """Return the root certificates that the configuration names, by path in the zip."""
+    trust = table.get("trust", {})
+    expires = trust.get("expires", "")
+    if expires and datetime.fromisoformat(expires) <= now:
+        raise BuildFailure(f"[agent.trust] expires: {expires} is over: this agent would obey nobody")
+    wanted = trust.get("roots", ())
+    roots = _read_keys(directory, now) if wanted else {}
+    missing = sorted(set(wanted) - set(roots))
+    if missing:
+        raise BuildFailure(f"[agent.trust] roots names {missing[0]}, whose key is not in {directory}")
+    return {f"agent/baked/roots/{fingerprint}.asc": roots[fingerprint] for fingerprint in wanted}
 
 
 def _read_keys(directory: Path, now: datetime) -> dict[str, bytes]:

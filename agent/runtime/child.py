@@ -5,16 +5,14 @@ through the gate here; then the child asks for permission with its verdict, and 
 the resident, which keeps the journal, has given it. Where the action is sealed, the resident sends the answer
 back, signed, and the child, which holds the readers' keys, encrypts it. Nothing it says moves a limit or a
 journal: its answer is bytes to the resident. It dies with the resident (Linux), and the whole group with it
-when its time is over.
+when its time is over. A child that is given a trust bundle instead judges that, and exits.
 """
 
 import contextlib
 import os
 import time
 from datetime import datetime
-from typing import Any, Dict, List, NoReturn, Tuple
-
-import msgspec
+from typing import Any, Dict, List, NoReturn
 
 from agent.answer import LEAST_BYTES, encode_result
 from agent.config import AgentLimits
@@ -22,11 +20,24 @@ from agent.execute import run_operation
 from agent.module import Context, Limits
 from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
 from agent.runtime import frames
-from agent.runtime.gate import Admission, Gate, Refusal, Trust, make_endpoint, make_trust
+from agent.runtime.gate import Admission, Gate, Refusal, make_endpoint
 from agent.runtime.journal import expiry_seconds
-from agent.runtime.readers import Sealing, seal
-from agent.runtime.verdict import encode_admitted, encode_refused
-from protocol.strictjson import decode_json
+from agent.runtime.readers import seal
+from agent.runtime.trust import (
+    Trust,
+    decode_told_candidate,
+    decode_told_trust,
+    judge_candidate,
+    resolve_trust,
+)
+from agent.runtime.verdict import (
+    encode_admitted,
+    encode_bundle_accepted,
+    encode_bundle_refused,
+    encode_refused,
+)
+from protocol.errors import InvalidInput
+from protocol.strictjson import decode_json, encode_json
 
 
 class _Channel:
@@ -49,8 +60,12 @@ class _Channel:
         self._input = self._output = -1
 
     def read(self, kind: bytes) -> bytes:
-        """Read the one frame that comes next."""
-        return frames.read_frame(self._input, kind)
+        """Read the one frame that comes next, and return its body."""
+        return frames.read_frame(self._input, kind).body
+
+    def read_one(self, *kinds: bytes) -> frames.Frame:
+        """Read the one frame that comes next, of one of these kinds."""
+        return frames.read_frame(self._input, *kinds)
 
     def write(self, kind: bytes, body: bytes = b"") -> None:
         """Write one frame."""
@@ -67,8 +82,12 @@ def serve() -> NoReturn:
 
 
 def _serve(channel: _Channel) -> None:
-    trust = _read_trust(channel)
-    channel.write(frames.READY)
+    first = channel.read_one(frames.TRUST, frames.CANDIDATE)
+    if first.kind == frames.CANDIDATE:
+        channel.write(frames.VERDICT, _judge_candidate(first.body))
+        return
+    trust = _read_trust(first.body)
+    channel.write(frames.READY, encode_json({"refusal": trust.refusal[:1000]}))
     told = decode_json(channel.read(frames.FACTS), max_bytes=frames.MAX_BODY_BYTES[frames.FACTS])
     body = channel.read(frames.ENVELOPE)
     now = datetime.fromisoformat(told["now"])
@@ -97,18 +116,30 @@ def _serve(channel: _Channel) -> None:
         channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))
 
 
-def _read_trust(channel: _Channel) -> Trust:
-    """Bind this process to its limits, then read certificates and ACL."""
-    told = msgspec.json.decode(channel.read(frames.TRUST))
-    limits = AgentLimits(**told["limits"])
+def _read_trust(body: bytes) -> Trust:
+    """Bind this process to its limits, then read whom to obey."""
+    told = decode_told_trust(body)
+    _bind(AgentLimits(**told.limits))
+    return resolve_trust(told)
+
+
+def _judge_candidate(body: bytes) -> bytes:
+    """Judge a trust bundle, within the limits of a command."""
+    told = decode_told_candidate(body)
+    _bind(AgentLimits(**told.limits))
+    try:
+        opened = judge_candidate(told)
+    except InvalidInput as error:
+        return encode_bundle_refused(error.code, error.detail)
+    return encode_bundle_accepted(opened.bundle.version, opened.digest)
+
+
+def _bind(limits: AgentLimits) -> None:
     die_with_parent()
     yield_to_others()
     apply_limits(
         ProcessLimits(cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes, open_files=limits.open_files)
     )
-    keys = tuple(msgspec.convert(told["keys"], Tuple[bytes, ...]))
-    sealing = Sealing(tuple(told["seal_to"]), told["require_sealed"])
-    return make_trust(keys, told["acl"], told["max_validity_s"], limits, sealing)
 
 
 def _run(admission: Admission, limits: AgentLimits, facts: Dict[str, Any]) -> bytes:

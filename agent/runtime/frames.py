@@ -21,13 +21,14 @@ HEADER = struct.Struct(">cI")
 READ_BYTES = 65536
 
 # From the resident to its child.
-TRUST = b"T"  # JSON: certificates, ACL and limits; the child reads them while it is still idle
+TRUST = b"T"  # JSON: whom to obey, and limits; the child reads it while it is still idle
+CANDIDATE = b"C"  # JSON, instead of that: a trust bundle to judge
 FACTS = b"F"  # JSON: time and the endpoint's facts, for the envelope that follows
 ENVELOPE = b"E"  # the delivery's body, byte for byte
 PERMIT = b"P"  # empty: the journal holds the action, run it
 SEAL = b"S"  # the signed envelope with the answer, to be encrypted; only where the action is sealed
 # From the child to the resident.
-READY = b"R"  # empty: imports are done and the trust is read
+READY = b"R"  # JSON: imports are done and the trust is read; which bundle it is
 VERDICT = b"V"  # JSON: what the gate says
 ANSWER = b"A"  # JSON list of operation results
 SEALED = b"X"  # the OpenPGP message with the envelope that came as SEAL
@@ -35,11 +36,14 @@ SEALED = b"X"  # the OpenPGP message with the envelope that came as SEAL
 # What protocol.result allows (a module that loads msgspec), less room for the fixed members.
 MAX_ANSWER_BYTES = (1 << 20) - 16384
 MAX_BODY_BYTES: Mapping[bytes, int] = {
-    TRUST: 4 << 20,  # certificates with many user ids and third-party signatures grow to some 100 KB each
+    # Certificates with many user ids and third-party signatures grow to some 100 KB each; the bundle stands
+    # in it as base64 of an envelope.
+    TRUST: 8 << 20,
+    CANDIDATE: 4 << 20,
     FACTS: 1 << 20,
     ENVELOPE: MAX_ENVELOPE_BYTES,
     PERMIT: 0,
-    READY: 0,
+    READY: 4096,
     VERDICT: 65536,
     ANSWER: MAX_ANSWER_BYTES,
     SEAL: SIZE_CLASSES_BYTES[-1],
@@ -105,16 +109,17 @@ def _read_exactly(fd: int, count: int) -> bytes:
     return bytes(parts)
 
 
-def read_frame(fd: int, expect: bytes) -> bytes:
-    """Read one frame of exactly this kind, blocking, and return its body; for the child.
+def read_frame(fd: int, *expect: bytes) -> Frame:
+    """Read one frame of one of these kinds, blocking; for the child.
 
     Raises:
         EOFError: the other side is gone.
         InvalidInput: `bad-document` or `too-large`.
 
     """
-    length = _require_header(_read_exactly(fd, HEADER.size), frozenset({expect}))
-    return _read_exactly(fd, length)
+    header = _read_exactly(fd, HEADER.size)
+    length = _require_header(header, frozenset(expect))
+    return Frame(header[:1], _read_exactly(fd, length))
 
 
 def write_frame(fd: int, kind: bytes, body: bytes = b"") -> None:

@@ -5,8 +5,9 @@ that the action asks for has run by then.
 
  1. size        no larger than an envelope may be
  2. envelope    strict JSON, exactly the members of an envelope, of the type `action`, its base64 valid
- 3. signatures  at least one, over these very bytes, by a trusted key; each primary key counts once; one that
-                does not verify or whose key is unknown counts nothing
+ 3. signatures  the trust bundle is there and has not expired; at least one signature, over these very bytes,
+                by a key that it trusts; each primary key counts once; one that does not verify or whose key
+                is unknown counts nothing
  4. decoding    the payload is strict JSON of exactly an action's shape; only bytes that passed 3 come here
  5. validity    now lies within [validfrom, expireafter), and that span is at most `max_validity_s`
  6. replay      it was not run before
@@ -25,23 +26,20 @@ as the insert with which the resident permits it to run, since that cannot be ta
 (`agent.runtime.child`).
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, NamedTuple, Optional, Tuple
 
 import msgspec
 
-from agent.config import AgentLimits
 from agent.module import decode_params
 from agent.registry import load_module
 from agent.runtime.answers import NO_OCCURRENCE
-from agent.runtime.readers import Sealing, require_recipients
-from protocol.acl import Acl, convert_acl
+from agent.runtime.readers import require_recipients
+from agent.runtime.trust import Trust
 from protocol.action import Action, convert_action
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, Envelope, decode_envelope
 from protocol.errors import InvalidInput
-from protocol.keyring import Keyring
 from protocol.names import ACTION_ID
-from protocol.openpgp import parse_certificate
 from protocol.strictjson import decode_json
 from protocol.target import Endpoint, parse_target
 
@@ -59,16 +57,6 @@ class Refusal(InvalidInput):
         super().__init__(code, detail)
         self.step = step
         self.action_id = action_id
-
-
-class Trust(NamedTuple):
-    """Whom this agent obeys, and how far."""
-
-    keyring: Keyring
-    acl: Acl
-    max_validity: timedelta
-    limits: AgentLimits
-    sealing: Sealing = Sealing()
 
 
 class Admission(NamedTuple):
@@ -103,23 +91,6 @@ class Verdict(NamedTuple):
 
     step: int
     refusal: Optional[Refusal]
-
-
-def make_trust(
-    keys: Tuple[bytes, ...],
-    acl: Dict[str, Any],
-    max_validity_s: int,
-    limits: AgentLimits,
-    sealing: Sealing = Sealing(),  # noqa: B008  (immutable)
-) -> Trust:
-    """Read certificates and ACL; one that cannot be read refuses all, since the builder checked them.
-
-    Raises:
-        InvalidInput: `bad-key` or `bad-config`.
-
-    """
-    keyring = Keyring(tuple(parse_certificate(key) for key in keys))
-    return Trust(keyring, convert_acl(acl), timedelta(seconds=max_validity_s), limits, sealing)
 
 
 def make_endpoint(facts: Dict[str, Any]) -> Endpoint:
@@ -210,6 +181,7 @@ class Gate:
         self._envelope = decode_envelope(self._body, ACTION)
 
     def _check_signatures(self) -> None:
+        self._trust.require_in_force(self._now)
         check = self._trust.keyring.signers(self._envelope, self._now)
         if not check.fingerprints:
             reasons = "; ".join(f"{keyid[:40]}: {reason}" for keyid, reason in check.refusals[:_NAMES_SHOWN])

@@ -4,7 +4,7 @@ Standard library only: the resident agent imports this module.
 """
 
 from datetime import datetime, timezone
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from protocol.strictjson import encode_json
 
@@ -18,7 +18,12 @@ def format_time(time: datetime) -> str:
 
 
 def encode_heartbeat(
-    facts: Mapping[str, Any], *, now: datetime, started: datetime, commands: Sequence[str]
+    facts: Mapping[str, Any],
+    *,
+    now: datetime,
+    started: datetime,
+    commands: Sequence[str],
+    trust_version: Optional[int] = None,
 ) -> bytes:
     """Return the payload of one heartbeat.
 
@@ -27,6 +32,7 @@ def encode_heartbeat(
         now: the agent's own clock.
         started: when the resident agent started.
         commands: ids of the commands that stand in the journal unanswered; the first 256 are told.
+        trust_version: of the trust bundle in force, 0 for what was baked in; None where nobody is obeyed.
 
     """
     fields = {name: facts[name] for name in _FIELDS}
@@ -37,5 +43,6 @@ def encode_heartbeat(
             "time": format_time(now),
             "started": format_time(started),
             "commands": list(commands[:MAX_COMMANDS]),
+            "trust_version": trust_version,
         }
     )

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.runtime.state import require_private, write_atomically
+from agent.runtime.state import IDENTITY_FILE, require_private, write_atomically
 from protocol.errors import EnvironmentFailure
 from protocol.identity import agent_id
-
-_FILE = "identity.json"
 
 
 class Identity(NamedTuple):
@@ -38,7 +36,7 @@ def load_identity(directory: Path, machine: str) -> Identity:
         InvalidInput: `unsafe-file` when others can read or change it.
 
     """
-    path = directory / _FILE
+    path = directory / IDENTITY_FILE
     bound = hashlib.sha256(b"mig machine " + machine.encode()).hexdigest()
     try:
         text = path.read_text(encoding="ascii")

@@ -14,18 +14,18 @@ from agent.config import Baked
 from agent.facts import collect_facts, machine_id
 from agent.registry import module_names
 from agent.runtime.answers import NO_OCCURRENCE
-from agent.runtime.gate import Gate, RequireNotRun, Verdict, make_endpoint, make_trust
+from agent.runtime.gate import Gate, RequireNotRun, Verdict, make_endpoint
 from agent.runtime.identity import load_identity
 from agent.runtime.journal import Journal, read_journal
 from agent.runtime.loop import SelectorLoop
-from agent.runtime.readers import Sealing
-from agent.runtime.state import lock_state_directory, open_state_directory
+from agent.runtime.state import IDENTITY_FILE, lock_state_directory, open_state_directory
 from agent.runtime.supervisor import Answer, Supervisor
+from agent.runtime.trust import Trust, decode_told_trust, resolve_trust
+from agent.runtime.trust_store import TrustStore, encode_trust, read_held
 from protocol.envelope import ACTION, decode_envelope
 from protocol.errors import EnvironmentFailure
 
 JOURNAL_FILE = "journal"
-_IDENTITY_FILE = "identity.json"
 
 
 def _collect_facts(baked: Baked, agent_id: str) -> Dict[str, Any]:
@@ -34,17 +34,26 @@ def _collect_facts(baked: Baked, agent_id: str) -> Dict[str, Any]:
     )
 
 
+def load_trust(baked: Baked, directory: Path, now: datetime) -> Trust:
+    """Return whom the agent of a state directory obeys now; nothing is written.
+
+    Raises:
+        EnvironmentFailure: `state-failed`.
+        InvalidInput: `bad-config` or `bad-key`, of this agent's own.
+
+    """
+    return resolve_trust(decode_told_trust(encode_trust(baked, read_held(directory), now)))
+
+
 def _make_gate(
-    body: bytes, baked: Baked, agent_id: str, now: datetime, require_not_run: RequireNotRun
+    body: bytes, trust: Trust, facts: Dict[str, Any], now: datetime, require_not_run: RequireNotRun
 ) -> Gate:
-    config = baked.config
-    sealing = Sealing(config.seal_to, config.require_sealed)
-    trust = make_trust(baked.keys, baked.acl, config.max_validity_s, config.limits, sealing)
-    endpoint = make_endpoint(_collect_facts(baked, agent_id))
-    return Gate(body, trust=trust, endpoint=endpoint, now=now, require_not_run=require_not_run)
+    return Gate(body, trust=trust, endpoint=make_endpoint(facts), now=now, require_not_run=require_not_run)
 
 
-def judge_action(body: bytes, baked: Baked, directory: Path, now: datetime) -> Iterator[Verdict]:
+def judge_action(
+    body: bytes, baked: Baked, trust: Trust, directory: Path, now: datetime
+) -> Iterator[Verdict]:
     """Yield the gate's verdicts on a delivery, up to the first refusal; nothing is written and nothing run.
 
     Raises:
@@ -53,11 +62,9 @@ def judge_action(body: bytes, baked: Baked, directory: Path, now: datetime) -> I
 
     """
     # An agent that has never run has no id yet; no target that names one can match it.
-    agent_id = (
-        load_identity(directory, machine_id()).agent_id if (directory / _IDENTITY_FILE).exists() else ""
-    )
+    agent_id = load_identity(directory, machine_id()).agent_id if (directory / IDENTITY_FILE).exists() else ""
     view = read_journal(directory / JOURNAL_FILE)
-    return _make_gate(body, baked, agent_id, now, view.require_not_run).judge()
+    return _make_gate(body, trust, _collect_facts(baked, agent_id), now, view.require_not_run).judge()
 
 
 def run_action(body: bytes, baked: Baked, directory: Path, clock: Callable[[], datetime]) -> Dict[str, Any]:
@@ -71,19 +78,29 @@ def run_action(body: bytes, baked: Baked, directory: Path, clock: Callable[[], d
     """
     open_state_directory(directory)
     with lock_state_directory(directory):
+        # Before the identity, which without a mark beside it waits for a bundle.
+        store = TrustStore(directory, has_roots=bool(baked.config.trust.roots))
         agent_id = load_identity(directory, machine_id()).agent_id
+        now = clock()
+        trust = load_trust(baked, directory, now)
         view = read_journal(directory / JOURNAL_FILE)
         # Here for its words: what decides is the child's gate and the journal's insert.
-        _make_gate(body, baked, agent_id, clock(), view.require_not_run).admit()
+        _make_gate(body, trust, _collect_facts(baked, agent_id), now, view.require_not_run).admit()
         journal = Journal(directory / JOURNAL_FILE, clock=clock)
         try:
-            return _supervise(body, baked, agent_id, journal, clock)
+            return _supervise(body, baked, store=store, agent_id=agent_id, journal=journal, clock=clock)
         finally:
             journal.close()
 
 
 def _supervise(
-    body: bytes, baked: Baked, agent_id: str, journal: Journal, clock: Callable[[], datetime]
+    body: bytes,
+    baked: Baked,
+    *,
+    store: TrustStore,
+    agent_id: str,
+    journal: Journal,
+    clock: Callable[[], datetime],
 ) -> Dict[str, Any]:
     loop = SelectorLoop()
     answers: List[Answer] = []
@@ -94,6 +111,7 @@ def _supervise(
         baked=baked._replace(config=baked.config._replace(warm_child=False)),
         agent_id=agent_id,
         facts=lambda: _collect_facts(baked, agent_id),
+        held=lambda: store.held,
         clock=clock,
         on_answer=answers.append,
     )

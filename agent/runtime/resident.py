@@ -27,7 +27,9 @@ from agent.runtime.link import Link, Relay
 from agent.runtime.spool import Spool
 from agent.runtime.state import lock_state_directory, open_state_directory, write_atomically
 from agent.runtime.supervisor import Answer, Supervisor
-from protocol.envelope import ACTION, HEARTBEAT, RESULT, encode_envelope, peek_type
+from agent.runtime.trust_intake import TrustIntake
+from agent.runtime.trust_store import TrustStore
+from protocol.envelope import ACTION, HEARTBEAT, RESULT, TRUST, encode_envelope, peek_type
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
 from protocol.names import heartbeat_key, result_key
@@ -72,7 +74,9 @@ class PikaLoop:
 class Resident:
     """Everything that the resident process does, on one loop."""
 
-    def __init__(self, *, baked: Baked, directory: Path, identity: Identity, check_in: bool) -> None:
+    def __init__(
+        self, *, baked: Baked, directory: Path, identity: Identity, trust: TrustStore, check_in: bool
+    ) -> None:
         self._baked = baked
         self._directory = directory
         self._identity = identity
@@ -95,8 +99,9 @@ class Resident:
             on_ready=self._on_ready,
             random=random.random,
         )
+        loop = PikaLoop(self._ioloop)
         self._supervisor = Supervisor(
-            loop=PikaLoop(self._ioloop),
+            loop=loop,
             journal=self._journal,
             baked=baked,
             agent_id=identity.agent_id,
@@ -104,8 +109,16 @@ class Resident:
             clock=utc_now,
             on_answer=self._keep_answer,
             sign_result=lambda payload: self._sign(RESULT, payload),
+            held=lambda: trust.held,
         )
-        self._handlers: Dict[str, Handler] = {ACTION: self._supervisor.submit}
+        self._trust = trust
+        self._trust_intake = TrustIntake(
+            loop=loop, baked=baked, store=trust, clock=utc_now, on_change=self._on_new_trust
+        )
+        self._handlers: Dict[str, Handler] = {
+            ACTION: self._supervisor.submit,
+            TRUST: self._trust_intake.submit,
+        }
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or, when checking in, until there is nothing left to do."""
@@ -131,6 +144,7 @@ class Resident:
     def _stop(self) -> None:
         _LOG.info("stopping")
         self._supervisor.close()
+        self._trust_intake.close()
         self._link.close()
         self._write_status()
         # Leave the loop one turn to send the connection's close.
@@ -160,6 +174,20 @@ class Resident:
         # What is of no known type is counted, and acknowledged, by who expects actions.
         self._handlers.get(kind, self._supervisor.submit)(body, acknowledge)
         self._ioloop.call_later(_ANNOUNCE_AFTER_S, self._announce_running)
+
+    def _on_new_trust(self) -> None:
+        self._supervisor.renew_trust()
+        # At once: a revocation is over when everyone is seen to have it.
+        self._ioloop.call_later(0.0, self._send_heartbeat)
+
+    def _trust_version(self) -> Optional[int]:
+        """Return the version of the bundle in force; None where nobody is obeyed."""
+        if not self._baked.config.trust.roots:
+            return 0
+        mark, bundle = self._trust.held
+        if mark is None or self._supervisor.trust_refusal or (mark.version and not bundle):
+            return None
+        return mark.version
 
     def _announce_running(self) -> None:
         if self._journal.unanswered():
@@ -232,6 +260,7 @@ class Resident:
             now=utc_now(),
             started=self._started,
             commands=[entry.command_id for entry in self._journal.unanswered()],
+            trust_version=self._trust_version(),
         )
         envelope = self._sign(HEARTBEAT, payload)
         self._link.publish(heartbeat_key(self._identity.agent_id), envelope, lambda _confirmed: None)
@@ -244,6 +273,7 @@ class Resident:
             "started": format_time(self._started),
             "written": format_time(utc_now()),
             "broker": "connected" if self._link.is_ready else self._link.last_problem or "connecting",
+            "trust": _trust_text(self._trust_version(), self._supervisor.trust_refusal),
             "spooled_answers": len(self._spool.names()) + len(self._unspooled),
         }
         try:
@@ -261,6 +291,12 @@ class Resident:
             self._ioloop.call_later(0.5, self._end_check_in)
 
 
+def _trust_text(version: Optional[int], refusal: str) -> str:
+    if version is None:
+        return f"nobody is obeyed: {refusal or 'waiting for a bundle'}"
+    return f"bundle {version}" if version else "bundle 0, built in"
+
+
 def run_resident(directory: Path, *, check_in: bool = False) -> None:
     """Run the resident agent on a state directory until it is told to end.
 
@@ -276,8 +312,10 @@ def run_resident(directory: Path, *, check_in: bool = False) -> None:
     baked = load_baked()
     open_state_directory(directory)
     with lock_state_directory(directory):
+        # Before the identity, which without a mark beside it waits for a bundle.
+        trust = TrustStore(directory, has_roots=bool(baked.config.trust.roots))
         identity = load_identity(directory, machine_id())
         _LOG.info(
             "agent %s, version %s%s", identity.agent_id, baked.version, ", new" if identity.is_new else ""
         )
-        Resident(baked=baked, directory=directory, identity=identity, check_in=check_in).run()
+        Resident(baked=baked, directory=directory, identity=identity, trust=trust, check_in=check_in).run()

@@ -13,6 +13,7 @@ from typing import IO
 
 from protocol.errors import EnvironmentFailure, InvalidInput
 
+IDENTITY_FILE = "identity.json"
 _OTHERS_CAN_TOUCH = stat.S_IRWXG | stat.S_IRWXO
 
 

@@ -15,6 +15,7 @@ _LABELS = {
     "started": "started",
     "written": "last written",
     "broker": "broker",
+    "trust": "trust",
     "spooled_answers": "answers waiting",
 }
 

@@ -19,7 +19,6 @@ Rules:
 Standard library only: the resident agent imports this module.
 """
 
-import base64
 import logging
 from collections import deque
 from datetime import datetime
@@ -32,6 +31,7 @@ from agent.runtime.frames import Frame
 from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal, JournalEntry
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
+from agent.runtime.trust_store import NOTHING_HELD, Held, encode_trust
 from agent.runtime.verdict import Verdict, decode_verdict
 from protocol.envelope import ACTION, decode_envelope
 from protocol.errors import CODES, EnvironmentFailure, InvalidInput
@@ -81,6 +81,7 @@ class Supervisor:
         agent_id: this agent's id.
         facts: the endpoint's facts of now, for target and modules.
         clock: now, aware UTC.
+        held: the stored trust bundle of now; without it, an agent with roots obeys nobody.
         on_answer: takes each answer; signs and spools it, and then has the journal mark the command answered
             unless `is_refusal`. It must not raise.
         sign_result: makes the signed envelope of a result that is to be sealed; None where answers go
@@ -99,11 +100,13 @@ class Supervisor:
         clock: Callable[[], datetime],
         on_answer: Callable[[Answer], None],
         sign_result: Optional[Callable[[bytes], bytes]] = None,
+        held: Callable[[], Held] = lambda: NOTHING_HELD,
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._config = baked.config
-        self._trust_frame = _encode_trust(baked)
+        self._baked = baked
+        self._held = held
         self._agent_id = agent_id
         self._sign_result = sign_result
         self._facts = facts
@@ -119,6 +122,7 @@ class Supervisor:
         self._retry_s = _FIRST_RETRY_S
         self._is_closed = False
         self.failure: Optional[EnvironmentFailure] = None  # why nothing can be run for now
+        self.trust_refusal = ""  # why nobody is obeyed, as the last child said
 
     @property
     def refused_silently(self) -> int:
@@ -163,6 +167,20 @@ class Supervisor:
         """Return the command of these very bytes that waits or is being judged: it was delivered before."""
         waiting = [*self._queue] if self._current is None else [self._current, *self._queue]
         return next((command for command in waiting if command.body == body), None)
+
+    def renew_trust(self) -> None:
+        """Obey the bundle of now: no child that knows an older one judges anything more.
+
+        What is being judged is judged anew; what was permitted already goes on.
+        """
+        command = self._current
+        if command is not None and command.started is not None:
+            return
+        self._release()
+        if command is not None:
+            command.judgements = 0
+            self._queue.appendleft(command)
+        self._next()
 
     def close(self) -> None:
         """Kill the child and take nothing more; what ran is answered `interrupted` by the next start."""
@@ -251,13 +269,14 @@ class Supervisor:
             self._try_later(None, error)
             return False
         self._child = child
-        self._send(frames.TRUST, self._trust_frame)
+        self._send(frames.TRUST, encode_trust(self._baked, self._held(), self._clock()))
         return True
 
     def _on_frame(self, frame: Frame) -> None:
         command = self._current
         if frame.kind == frames.READY:
             self._is_child_ready = True
+            self._read_ready(frame.body)
             self.failure = None
             self._retry_s = _FIRST_RETRY_S
         elif command is not None and frame.kind == frames.VERDICT and command.started is None:
@@ -287,6 +306,15 @@ class Supervisor:
     def _on_slow_sealing(self, command: _Command) -> None:
         self._timer = None
         self._finish(command, "failed", Problem("cannot-seal", 0, f"not encrypted within {SEAL_S:g} s"))
+
+    def _read_ready(self, body: bytes) -> None:
+        told = decode_json(body)
+        refusal = told.get("refusal") if isinstance(told, dict) else None
+        if not isinstance(refusal, str):
+            raise InvalidInput("bad-document", "a child does not say whom it obeys")
+        if refusal and self.trust_refusal != refusal:
+            _LOG.error("nobody is obeyed: %s", refusal)
+        self.trust_refusal = refusal
 
     def _on_end(self, child: ChildProcess, status: Optional[int]) -> None:
         """Deal with the end of a child that nobody here ended."""
@@ -421,17 +449,3 @@ class Supervisor:
             self._answers.refuse(command.body, command.digest, problem, action_id)
         command.acknowledge()
         self._go_on()
-
-
-def _encode_trust(baked: Baked) -> bytes:
-    config = baked.config
-    return encode_json(
-        {
-            "keys": [base64.b64encode(key).decode("ascii") for key in baked.keys],
-            "acl": baked.acl,
-            "limits": config.limits._asdict(),
-            "max_validity_s": config.max_validity_s,
-            "seal_to": list(config.seal_to),
-            "require_sealed": config.require_sealed,
-        }
-    )

@@ -5,6 +5,7 @@ it may run, under which digest, and what its command is called, the resident kno
 only: the resident agent imports this module.
 """
 
+import re
 from typing import Dict, Iterable, NamedTuple, Optional, Tuple
 
 from agent.runtime.answers import Problem, clean_text
@@ -15,6 +16,7 @@ from protocol.strictjson import decode_json, encode_json
 _LAST_STEP = 10
 _MAX_NAME = 200
 _MAX_LIST = 64
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_SECONDS = 253402300800  # the year 10000, where RFC 3339 ends
 
 
@@ -76,6 +78,34 @@ def decode_verdict(body: bytes) -> Verdict:
     if verdict is None:
         raise InvalidInput("bad-document", "a verdict has a member that cannot be")
     return verdict
+
+
+def encode_bundle_refused(code: str, detail: str) -> bytes:
+    """Encode the verdict on a trust bundle that is refused."""
+    return encode_json({"code": code, "detail": clean_text(detail)})
+
+
+def encode_bundle_accepted(version: int, digest: str) -> bytes:
+    """Encode the verdict on a trust bundle that is good."""
+    return encode_json({"version": version, "sha256": digest})
+
+
+def decode_bundle_verdict(body: bytes) -> Tuple[int, str]:
+    """Decode the verdict on a trust bundle, and return its version and digest.
+
+    Raises:
+        InvalidInput: what the verdict says, where it refuses; `bad-document` where it cannot be one.
+
+    """
+    members = decode_json(body)
+    if not isinstance(members, dict):
+        raise InvalidInput("bad-document", "a verdict is no object")
+    code, version, digest = members.get("code"), members.get("version"), members.get("sha256")
+    if isinstance(code, str) and code in CODES:
+        raise InvalidInput(code, str(members.get("detail")))
+    if not (isinstance(version, int) and version > 0 and isinstance(digest, str) and _SHA256.match(digest)):
+        raise InvalidInput("bad-document", "a verdict has a member that cannot be")
+    return version, digest
 
 
 def _read_refused(members: Dict[str, object]) -> Optional[Verdict]:

@@ -129,7 +129,8 @@ def test_verify_prints_each_step_up_to_the_refusal(
 ) -> None:
     done = tree.run("verify", write(tree, sign_action(ada, **changes)), *state(tree))
     assert outcome(done) == (4, "")
-    lines = done.stdout.decode().splitlines()
+    judge, *lines = done.stdout.decode().splitlines()
+    assert judge == "judged by trust bundle 0, built in"
     assert [line.split()[0] for line in lines] == [str(number) for number in range(1, 11)]
     assert [line.split()[-1] for line in lines[: step - 1]] == ["ok"] * (step - 1)
     assert f"refused: {code}: " in lines[step - 1]

@@ -25,10 +25,14 @@ class AgentTree:
         (resources / "keys").mkdir(parents=True)
         config = baked.config._asdict()
         config["limits"] = baked.config.limits._asdict()
+        config["trust"] = baked.config.trust._asdict()
         (resources / "config.json").write_text(json.dumps(config))
         names = [f"{investigator.fingerprint}.asc" for investigator in investigators]
         for name, key in zip(names, baked.keys, strict=True):
             (resources / "keys" / name).write_bytes(key)
+        (resources / "roots").mkdir()
+        for fingerprint, root in zip(baked.config.trust.roots, baked.roots, strict=True):
+            (resources / "roots" / f"{fingerprint}.asc").write_bytes(root)
         build = {"version": "1.2.3", "platform": "test", "build": "f" * 64, "keys": names}
         (resources / "build.json").write_text(json.dumps(build))
 

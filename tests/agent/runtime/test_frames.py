@@ -58,8 +58,8 @@ def test_frames_cross_a_pipe_and_its_end_is_told() -> None:
     frames.write_frame(writer, frames.VERDICT, b"{}")
     frames.write_frame(writer, frames.READY)
     os.close(writer)
-    assert frames.read_frame(reader, frames.VERDICT) == b"{}"
-    assert frames.read_frame(reader, frames.READY) == b""
+    assert frames.read_frame(reader, frames.VERDICT) == (frames.VERDICT, b"{}")
+    assert frames.read_frame(reader, frames.READY, frames.ANSWER) == (frames.READY, b"")
     with pytest.raises(EOFError):
         frames.read_frame(reader, frames.READY)
     os.close(reader)

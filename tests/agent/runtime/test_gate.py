@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import AgentLimits, Baked
-from agent.runtime.gate import STEPS, Admission, Gate, Refusal, Trust, make_endpoint, make_trust
+from agent.runtime.gate import STEPS, Admission, Gate, Refusal, make_endpoint
+from agent.runtime.trust import Trust, make_trust
 from protocol.envelope import (
     ACTION,
     MAX_ENVELOPE_BYTES,

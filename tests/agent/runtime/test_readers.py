@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.config import Baked
 from agent.runtime import frames
-from agent.runtime.gate import Gate, Refusal, make_endpoint, make_trust
+from agent.runtime.gate import Gate, Refusal, make_endpoint
 from agent.runtime.readers import Sealing, seal
 from agent.runtime.supervisor import Answer
+from agent.runtime.trust import make_trust
 from protocol.envelope import RESULT, SEALED_RESULT, Envelope, Signature, decode_envelope, encode_envelope
 from protocol.errors import InvalidInput
 from protocol.identity import agent_id, require_agent_signature, sign_envelope

@@ -447,10 +447,10 @@ ADMITTED = encode_admitted(
     "said",
     [
         b"garbage",
-        frames.encode_frame(frames.READY) + frames.encode_frame(frames.ANSWER, b"[]"),
-        frames.encode_frame(frames.READY) + frames.encode_frame(frames.VERDICT, b"{}"),
-        frames.encode_frame(frames.READY) + frames.HEADER.pack(frames.ANSWER, 1 << 30),
-        frames.encode_frame(frames.READY) + frames.encode_frame(frames.PERMIT),
+        frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.encode_frame(frames.ANSWER, b"[]"),
+        frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.encode_frame(frames.VERDICT, b"{}"),
+        frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.HEADER.pack(frames.ANSWER, 1 << 30),
+        frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.encode_frame(frames.PERMIT),
     ],
     ids=["garbage", "answer before the permission", "no verdict", "too long", "a frame of the resident's"],
 )
@@ -470,7 +470,8 @@ def test_a_child_that_is_out_of_control_gets_no_permission_and_no_answer_out(
 def test_a_child_out_of_control_cannot_change_what_the_resident_says(
     make_agent: MakeAgent, ada: Investigator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = frames.encode_frame(frames.READY) + frames.encode_frame(frames.VERDICT, ADMITTED)
+    ready = frames.encode_frame(frames.READY, b'{"refusal":""}')
+    said = ready + frames.encode_frame(frames.VERDICT, ADMITTED)
     answer = frames.encode_frame(frames.ANSWER, b'[],"agent":"' + b"f" * 32 + b'"')
     code = (
         f"import os; os.write(1, {said!r}); data = b''\n"
