@@ -24,6 +24,7 @@ from protocol.names import is_fingerprint
 from protocol.sealing import MAX_RECIPIENTS
 
 DAY_S = 86400
+MAX_SCHEDULE_S = 90 * DAY_S
 _KNOWN_NATIVE = ("memfd", "directory")
 _UTC_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")
 _MAX_TAG = 1024  # what `protocol.heartbeat` lets a server accept
@@ -68,6 +69,7 @@ class AgentConfig(NamedTuple):
     heartbeat_s: int = 60
     warm_child: bool = True
     max_validity_s: int = 7 * DAY_S
+    max_schedule_s: int = MAX_SCHEDULE_S
     native: Tuple[str, ...] = _KNOWN_NATIVE
     seal_to: Tuple[str, ...] = ()
     require_sealed: bool = False
@@ -231,6 +233,7 @@ def decode_config(value: Any) -> AgentConfig:
         heartbeat_s=_read_number(table, "heartbeat_s", 60, 1, 3600),
         warm_child=_read_flag(table, "warm_child", default=True),
         max_validity_s=_read_number(table, "max_validity_s", 7 * DAY_S, 60, 90 * DAY_S),
+        max_schedule_s=_read_number(table, "max_schedule_s", MAX_SCHEDULE_S, 60, MAX_SCHEDULE_S),
         native=_read_native(table),
         seal_to=_read_seal_to(table),
         require_sealed=_read_flag(table, "require_sealed", default=False),

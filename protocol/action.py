@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.errors import InvalidInput
+from protocol.schedule import Calendar, Schedule
 from protocol.sealing import MAX_RECIPIENTS
 from protocol.strictjson import decode_json
 
@@ -69,6 +70,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Description = Description()
     threat: Threat = Threat()
     sealed_to: Annotated[Tuple[Fingerprint, ...], Meta(max_length=MAX_RECIPIENTS)] = ()
+    schedule: Optional[Schedule] = None
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC, a window that is never open, and a reader named twice."""
@@ -77,6 +79,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("validfrom is not before expireafter")
         if len(set(self.sealed_to)) != len(self.sealed_to):
             raise ValueError("sealed_to names somebody twice")
+
+    @property
+    def calendar(self) -> Optional[Calendar]:
+        """The occurrences of an action with a schedule; None for one that runs once."""
+        if self.schedule is None:
+            return None
+        return Calendar(self.schedule, self.validfrom, self.expireafter)
 
 
 def require_utc(*times: datetime) -> None:

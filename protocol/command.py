@@ -31,21 +31,34 @@ FINAL_STATES: FrozenSet[CommandState] = frozenset(
 
 _ENDS = FINAL_STATES
 # A refusal or an expiry may be overtaken by an answer: the same action can come again with a second
-# signature, and an answer that was spooled on the endpoint arrives after the server gave up.
+# signature, and an answer that was spooled on the endpoint arrives after the server gave up. A cancel may
+# come too late: what ran is shown as it ended.
 TRANSITIONS: Mapping[CommandState, FrozenSet[CommandState]] = {
     CommandState.PENDING: _ENDS | {CommandState.SENT, CommandState.ACKNOWLEDGED},
     CommandState.SENT: _ENDS | {CommandState.PENDING, CommandState.ACKNOWLEDGED},
     CommandState.ACKNOWLEDGED: _ENDS,
     CommandState.REFUSED: frozenset(
-        {CommandState.PENDING, CommandState.DONE, CommandState.FAILED, CommandState.TIMED_OUT}
+        {
+            CommandState.PENDING,
+            CommandState.DONE,
+            CommandState.FAILED,
+            CommandState.TIMED_OUT,
+            CommandState.CANCELLED,
+        }
     ),
     CommandState.EXPIRED: frozenset(
-        {CommandState.DONE, CommandState.FAILED, CommandState.TIMED_OUT, CommandState.REFUSED}
+        {
+            CommandState.DONE,
+            CommandState.FAILED,
+            CommandState.TIMED_OUT,
+            CommandState.REFUSED,
+            CommandState.CANCELLED,
+        }
     ),
     CommandState.DONE: frozenset(),
     CommandState.FAILED: frozenset(),
     CommandState.TIMED_OUT: frozenset(),
-    CommandState.CANCELLED: frozenset(),
+    CommandState.CANCELLED: frozenset({CommandState.DONE, CommandState.FAILED, CommandState.TIMED_OUT}),
 }
 
 

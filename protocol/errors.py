@@ -45,6 +45,8 @@ CODES: Dict[str, CodeInfo] = {
     "not-yet-valid": CodeInfo(403, EXIT_REFUSED, "the action is not valid yet"),
     "expired": CodeInfo(403, EXIT_REFUSED, "the action has expired"),
     "validity-too-long": CodeInfo(403, EXIT_REFUSED, "the action is valid for longer than allowed"),
+    "not-due": CodeInfo(403, EXIT_REFUSED, "no occurrence of the action's schedule is due"),
+    "cancelled": CodeInfo(409, EXIT_REFUSED, "the action was cancelled by one of its signers"),
     "replayed": CodeInfo(409, EXIT_REFUSED, "the action was run before"),
     "journal-closed": CodeInfo(409, EXIT_REFUSED, "the journal can no longer tell whether it was run before"),
     "not-targeted": CodeInfo(403, EXIT_REFUSED, "the signed target does not match this endpoint"),

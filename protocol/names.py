@@ -12,6 +12,8 @@ DEAD_QUEUE = "mig.dead"
 
 AGENT_ID = re.compile(r"[0-9a-f]{32}\Z")
 FINGERPRINT = re.compile(r"[0-9A-F]{40}\Z")
+DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+OCCURRENCE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")
 ACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -38,6 +40,11 @@ def is_agent_id(text: str) -> bool:
 def is_fingerprint(text: str) -> bool:
     """Tell whether `text` has the shape of a v4 OpenPGP fingerprint: 40 upper-case hex digits."""
     return FINGERPRINT.match(text) is not None
+
+
+def is_occurrence(text: str) -> bool:
+    """Tell whether `text` has the shape of an occurrence's id: RFC 3339, whole seconds, UTC."""
+    return OCCURRENCE.match(text) is not None
 
 
 def command_id(action_id: str, agent_id: str, occurrence: str) -> str:

@@ -23,7 +23,7 @@ OperationStatus = Literal[
     "ok", "refused", "unsupported", "invalid-parameters", "failed", "limit", "timed-out", "cancelled"
 ]
 # How the command as a whole ended on the endpoint; these are end states of `protocol.command`.
-ResultStatus = Literal["done", "failed", "refused", "timed-out"]
+ResultStatus = Literal["done", "failed", "refused", "timed-out", "cancelled"]
 
 
 class OperationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,14 +75,14 @@ class SealedResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """An agent's answer that the platform cannot read: `sealed` is an OpenPGP message to `sealed_to`.
 
     It holds the agent's signed `Result`, with which the members here must agree. Only what has results is
-    sealed, so the status is always `done`.
+    sealed, so the status is `done`, or `cancelled` where it was stopped with what it had found.
     """
 
     action: ActionId
     action_sha256: Digest
     occurrence: Annotated[str, Meta(max_length=64)]
     agent: AgentId
-    status: Literal["done"]
+    status: Literal["done", "cancelled"]
     sealed_to: Annotated[Tuple[Fingerprint, ...], Meta(min_length=1, max_length=MAX_READERS)]
     sealed: Annotated[bytes, Meta(min_length=1, max_length=MAX_SEALED_BYTES)]
 

@@ -84,7 +84,14 @@ def compose_result(
 
 
 def compose_sealed_result(
-    *, action_id: str, digest: str, occurrence: str, agent_id: str, sealed_to: Sequence[str], sealed: bytes
+    *,
+    action_id: str,
+    digest: str,
+    occurrence: str,
+    agent_id: str,
+    status: str,
+    sealed_to: Sequence[str],
+    sealed: bytes,
 ) -> bytes:
     """Return a sealed result's payload: who answers what, and an OpenPGP message to `sealed_to`."""
     return encode_json(
@@ -93,7 +100,7 @@ def compose_sealed_result(
             "action_sha256": digest,
             "occurrence": occurrence,
             "agent": agent_id,
-            "status": "done",
+            "status": status,
             "sealed_to": list(sealed_to),
             "sealed": base64.b64encode(sealed).decode("ascii"),
         }
@@ -161,14 +168,17 @@ class Answers:
             results=results,
         )
 
-    def answer_sealed(self, entry: JournalEntry, sealed_to: Sequence[str], sealed: bytes) -> None:
+    def answer_sealed(
+        self, entry: JournalEntry, status: str, sealed_to: Sequence[str], sealed: bytes
+    ) -> None:
         """Answer a command of the journal with what its child encrypted."""
-        self._journal.note_status(entry.digest, entry.occurrence, "done")
+        self._journal.note_status(entry.digest, entry.occurrence, status)
         payload = compose_sealed_result(
             action_id=entry.action_id,
             digest=entry.digest,
             occurrence=entry.occurrence,
             agent_id=self._agent_id,
+            status=status,
             sealed_to=sealed_to,
             sealed=sealed,
         )
@@ -189,9 +199,16 @@ class Answers:
         detail = "the agent ended while this ran; it is not run again"
         self.answer(entry, started, "failed", Problem("interrupted", 0, detail))
 
-    def refuse(self, body: bytes, digest: str, problem: Problem, action_id: str) -> None:
-        """Answer a refusal; once for the same envelope, while it is remembered."""
-        seen = hashlib.sha256(body).digest()
+    def refuse(
+        self,
+        body: bytes,
+        digest: str,
+        problem: Problem,
+        action_id: str,
+        occurrence: str = NO_OCCURRENCE,
+    ) -> None:
+        """Answer a refusal; once for the same envelope and occurrence, while it is remembered."""
+        seen = hashlib.sha256(occurrence.encode("ascii") + body).digest()
         if seen in self._refused:
             return
         self._refused[seen] = None
@@ -202,15 +219,15 @@ class Answers:
         payload = compose_result(
             action_id=action_id,
             digest=digest,
-            occurrence=NO_OCCURRENCE,
+            occurrence=occurrence,
             agent_id=self._agent_id,
             started=now,
             finished=now,
-            status="refused",
+            status="cancelled" if problem.code == "cancelled" else "refused",
             problem=problem,
         )
-        identifier = command_id(action_id, self._agent_id, NO_OCCURRENCE)
-        self._on_answer(Answer(identifier, digest, NO_OCCURRENCE, payload, is_refusal=True))
+        identifier = command_id(action_id, self._agent_id, occurrence)
+        self._on_answer(Answer(identifier, digest, occurrence, payload, is_refusal=True))
 
     def count_silently(self, code: str) -> None:
         """Count what nobody trusted sent, and log it at a limited rate: the log is not theirs to fill."""

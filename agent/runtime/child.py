@@ -2,17 +2,20 @@
 
 It binds itself to its limits first, then reads whom to obey, says that it is ready and waits. A delivery goes
 through the gate here; then the child asks for permission with its verdict, and runs the operations only when
-the resident, which keeps the journal, has given it. Where the action is sealed, the resident sends the answer
-back, signed, and the child, which holds the readers' keys, encrypts it. Nothing it says moves a limit or a
-journal: its answer is bytes to the resident. It dies with the resident (Linux), and the whole group with it
-when its time is over. A child that is given a trust bundle instead judges that, and exits.
+the resident, which keeps the journal, has given it. What it refuses has run nothing, so it may judge the next
+delivery: a flood of forged ones costs no process each. Told by SIGTERM it lets its module end with what was
+found so far. Where the action is sealed, the resident sends the answer back, signed, and the child, which
+holds the readers' keys, encrypts it. Nothing it says moves a limit or a journal: its answer is bytes to the
+resident. It dies with the resident (Linux), and the whole group with it when its time is over. A child that
+is given a trust bundle instead judges that, and exits.
 """
 
 import contextlib
 import os
+import signal
 import time
 from datetime import datetime
-from typing import Any, Dict, List, NoReturn
+from typing import Any, Callable, Dict, List, NoReturn
 
 from agent.answer import LEAST_BYTES, encode_result
 from agent.config import AgentLimits
@@ -22,6 +25,7 @@ from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, 
 from agent.runtime import frames
 from agent.runtime.gate import Admission, Gate, Refusal, make_endpoint
 from agent.runtime.journal import expiry_seconds
+from agent.runtime.judgement import judge_cancel
 from agent.runtime.readers import seal
 from agent.runtime.trust import (
     Trust,
@@ -34,9 +38,11 @@ from agent.runtime.verdict import (
     encode_admitted,
     encode_bundle_accepted,
     encode_bundle_refused,
+    encode_cancel_verdict,
     encode_refused,
 )
 from protocol.errors import InvalidInput
+from protocol.result import OperationResult
 from protocol.strictjson import decode_json, encode_json
 
 
@@ -88,32 +94,69 @@ def _serve(channel: _Channel) -> None:
         return
     trust = _read_trust(first.body)
     channel.write(frames.READY, encode_json({"refusal": trust.refusal[:1000]}))
-    told = decode_json(channel.read(frames.FACTS), max_bytes=frames.MAX_BODY_BYTES[frames.FACTS])
-    body = channel.read(frames.ENVELOPE)
-    now = datetime.fromisoformat(told["now"])
-    gate = Gate(body, trust=trust, endpoint=make_endpoint(told["facts"]), now=now)
-    try:
-        admission = gate.admit()
-    except Refusal as refusal:
-        refused = encode_refused(
-            step=refusal.step, code=refusal.code, detail=gate.tell(refusal), action_id=refusal.action_id
-        )
-        channel.write(frames.VERDICT, refused)
+    while True:
+        told = decode_json(channel.read(frames.FACTS), max_bytes=frames.MAX_BODY_BYTES[frames.FACTS])
+        now = datetime.fromisoformat(told["now"])
+        delivery = channel.read_one(frames.ENVELOPE, frames.CANCEL)
+        if delivery.kind == frames.CANCEL:
+            verdict = judge_cancel(delivery.body, trust, now)
+            channel.write(frames.VERDICT, encode_cancel_verdict(verdict))
+            continue
+        gate = Gate(delivery.body, trust=trust, endpoint=make_endpoint(told["facts"]), now=now)
+        try:
+            admission = gate.admit()
+        except Refusal as refusal:
+            channel.write(frames.VERDICT, _encode_refusal(gate, refusal))
+            continue
+        _serve_admitted(channel, admission, trust.limits, told["facts"])
         return
+
+
+def _encode_refusal(gate: Gate, refusal: Refusal) -> bytes:
+    return encode_refused(
+        step=refusal.step,
+        code=refusal.code,
+        detail=gate.tell(refusal),
+        action_id=refusal.action_id,
+        occurrence=refusal.occurrence,
+    )
+
+
+def _serve_admitted(
+    channel: _Channel, admission: Admission, limits: AgentLimits, facts: Dict[str, Any]
+) -> None:
     action = admission.action
     admitted = encode_admitted(
         action_id=action.id,
         name=action.name,
         signers=admission.signers,
         modules=(operation.module for operation in action.operations),
-        expireafter=expiry_seconds(action.expireafter),
+        expireafter=expiry_seconds(admission.expires),
         sealed_to=(recipient.fingerprint for recipient in admission.recipients),
+        occurrence=admission.occurrence,
     )
+    cancelled = _Cancelled()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: cancelled.set())
     channel.write(frames.VERDICT, admitted)
     channel.read(frames.PERMIT)
-    channel.write(frames.ANSWER, _run(admission, trust.limits, told["facts"]))
+    channel.write(frames.ANSWER, _run(admission, limits, facts, cancelled))
     if admission.recipients:
         channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))
+
+
+class _Cancelled:
+    """Whether the resident has told the module to end."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """Say it; from a signal's handler."""
+        self._is_set = True
+
+    def __call__(self) -> bool:
+        """Ask."""
+        return self._is_set
 
 
 def _read_trust(body: bytes) -> Trust:
@@ -142,7 +185,9 @@ def _bind(limits: AgentLimits) -> None:
     )
 
 
-def _run(admission: Admission, limits: AgentLimits, facts: Dict[str, Any]) -> bytes:
+def _run(
+    admission: Admission, limits: AgentLimits, facts: Dict[str, Any], is_cancelled: Callable[[], bool]
+) -> bytes:
     """Run the operations in order; together their answers fit into one frame, and they share the time."""
     end = time.monotonic() + limits.wall_s
     answers: List[bytes] = []
@@ -152,8 +197,11 @@ def _run(admission: Admission, limits: AgentLimits, facts: Dict[str, Any]) -> by
         allowed = Limits(
             wall_s=end - time.monotonic(), max_records=limits.max_records, output_bytes=budget * 9 // 10
         )
-        context = Context(limits=allowed, facts=facts)
-        result = run_operation(operation.module, operation.parameters, context)
+        context = Context(limits=allowed, facts=facts, is_cancelled=is_cancelled)
+        if is_cancelled():
+            result = OperationResult(found=False, status="cancelled", notes=("not started",), truncated=True)
+        else:
+            result = run_operation(operation.module, operation.parameters, context)
         answers.append(encode_result(result, budget))
         room -= len(answers[-1]) + 1
     return b"[" + b",".join(answers) + b"]"

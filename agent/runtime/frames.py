@@ -25,6 +25,7 @@ TRUST = b"T"  # JSON: whom to obey, and limits; the child reads it while it is s
 CANDIDATE = b"C"  # JSON, instead of that: a trust bundle to judge
 FACTS = b"F"  # JSON: time and the endpoint's facts, for the envelope that follows
 ENVELOPE = b"E"  # the delivery's body, byte for byte
+CANCEL = b"C"  # a delivery's body that claims to be a cancel, byte for byte
 PERMIT = b"P"  # empty: the journal holds the action, run it
 SEAL = b"S"  # the signed envelope with the answer, to be encrypted; only where the action is sealed
 # From the child to the resident.
@@ -42,6 +43,7 @@ MAX_BODY_BYTES: Mapping[bytes, int] = {
     CANDIDATE: 4 << 20,
     FACTS: 1 << 20,
     ENVELOPE: MAX_ENVELOPE_BYTES,
+    CANCEL: MAX_ENVELOPE_BYTES,
     PERMIT: 0,
     READY: 4096,
     VERDICT: 65536,

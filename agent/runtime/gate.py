@@ -9,8 +9,10 @@ that the action asks for has run by then.
                 by a key that it trusts; each primary key counts once; one that does not verify or whose key
                 is unknown counts nothing
  4. decoding    the payload is strict JSON of exactly an action's shape; only bytes that passed 3 come here
- 5. validity    now lies within [validfrom, expireafter), and that span is at most `max_validity_s`
- 6. replay      it was not run before
+ 5. validity    now lies within [validfrom, expireafter), and that span is at most `max_validity_s`; with a
+                schedule at most `max_schedule_s`, and an occurrence of it is due: now lies within its grace,
+                and none is later. Which one, is computed here; what a server says of it is not read
+ 6. replay      it was not run before, this occurrence nor a later one, and none of its signers cancelled it
  7. target      the signed target matches this endpoint, the terms that only the platform can judge left out
  8. modules     each is built in, under its canonical name, and works on this platform; its parameters decode
                 by the module's declaration; no code of a module runs
@@ -40,34 +42,41 @@ from protocol.action import Action, convert_action
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, Envelope, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.names import ACTION_ID
+from protocol.schedule import format_occurrence
 from protocol.strictjson import decode_json
 from protocol.target import Endpoint, parse_target
 
 if TYPE_CHECKING:
     from protocol.openpgp_encryption import Recipient
 
-RequireNotRun = Callable[[str, str, datetime], None]
+RequireNotRun = Callable[[str, str, datetime, FrozenSet[str]], None]
 _NAMES_SHOWN = 8
 
 
 class Refusal(InvalidInput):
-    """The gate's no: the step that failed, the code, one line, and the action's id where it is known."""
+    """The gate's no: the step that failed, the code, one line, and id and occurrence where they are known."""
 
-    def __init__(self, step: int, code: str, detail: str, action_id: str = "") -> None:
+    def __init__(
+        self, step: int, code: str, detail: str, action_id: str = "", occurrence: str = NO_OCCURRENCE
+    ) -> None:
         super().__init__(code, detail)
         self.step = step
         self.action_id = action_id
+        self.occurrence = occurrence
 
 
 class Admission(NamedTuple):
     """An action that passed, with the digest of the very bytes that were signed and who signed them.
 
+    `occurrence` is the one that is due, `expires` the time from which it may not be started any more;
     `recipients` are the keys that its answer is sealed to; none where it is not.
     """
 
     action: Action
     digest: str
     signers: FrozenSet[str]
+    occurrence: str
+    expires: datetime
     recipients: "Tuple[Recipient, ...]" = ()
 
 
@@ -107,8 +116,8 @@ class Gate:
         trust: whom this agent obeys.
         endpoint: what the target is matched with.
         now: aware UTC time.
-        require_not_run: raises `replayed` or `journal-closed` for (digest, occurrence, expireafter); None
-            leaves step 6 to the resident.
+        require_not_run: raises `replayed`, `cancelled` or `journal-closed` for (digest, occurrence, when it
+            expires, signers); None leaves step 6 to the resident.
 
     """
 
@@ -127,12 +136,14 @@ class Gate:
         self._now = now
         self._require_not_run = require_not_run
         self._action_id = ""
+        self._occurrence = NO_OCCURRENCE
         # Each is set by the step that establishes it and read by later ones only.
         self._envelope: Envelope
         self._signers: FrozenSet[str]
         self._action: Action
         self._recipients: Tuple[Recipient, ...] = ()
         self._is_sealed = False
+        self._expires: datetime
 
     def admit(self) -> Admission:
         """Take all steps and return the admitted action.
@@ -144,7 +155,14 @@ class Gate:
         for verdict in self.judge():
             if verdict.refusal is not None:
                 raise verdict.refusal
-        return Admission(self._action, self._envelope.digest, self._signers, self._recipients)
+        return Admission(
+            self._action,
+            self._envelope.digest,
+            self._signers,
+            self._occurrence,
+            self._expires,
+            self._recipients,
+        )
 
     def tell(self, refusal: Refusal) -> str:
         """Return what the platform may know of a refusal: of a sealed action, what its code means."""
@@ -169,7 +187,9 @@ class Gate:
             try:
                 check()
             except InvalidInput as error:
-                yield Verdict(step, Refusal(step, error.code, error.detail, self._action_id))
+                yield Verdict(
+                    step, Refusal(step, error.code, error.detail, self._action_id, self._occurrence)
+                )
                 return
             yield Verdict(step, None)
 
@@ -203,13 +223,30 @@ class Gate:
             raise InvalidInput("not-yet-valid", f"valid from {validfrom}, here it is {self._now}")
         if self._now >= expireafter:
             raise InvalidInput("expired", f"expired at {expireafter}, here it is {self._now}")
-        if expireafter - validfrom > self._trust.max_validity:
-            allowed = self._trust.max_validity
+        trust = self._trust
+        allowed = trust.max_validity if self._action.schedule is None else trust.max_schedule
+        if expireafter - validfrom > allowed:
             raise InvalidInput("validity-too-long", f"valid for {expireafter - validfrom}, allowed {allowed}")
+        self._expires = expireafter
+        self._check_due()
+
+    def _check_due(self) -> None:
+        calendar = self._action.calendar
+        if calendar is None:
+            return
+        latest = calendar.latest(self._now)
+        if latest is None:
+            raise InvalidInput("not-due", f"here it is {self._now}, before the first occurrence")
+        self._occurrence = format_occurrence(latest)
+        self._expires = latest + calendar.grace
+        if self._now >= self._expires:
+            raise InvalidInput(
+                "not-due", f"the latest occurrence was due until {self._expires}, here it is {self._now}"
+            )
 
     def _check_replay(self) -> None:
         if self._require_not_run is not None:
-            self._require_not_run(self._envelope.digest, NO_OCCURRENCE, self._action.expireafter)
+            self._require_not_run(self._envelope.digest, self._occurrence, self._expires, self._signers)
 
     def _check_target(self) -> None:
         enforced = parse_target(self._action.target).enforced()

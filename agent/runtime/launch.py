@@ -185,6 +185,12 @@ class ChildProcess:
                 pipe.close()
         self._on_end(self._process.returncode)
 
+    def interrupt(self) -> None:
+        """Tell the child, and it alone, to end its module; it answers with what was found so far."""
+        if not self._is_over:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+
     def end(self) -> None:
         """Kill the child, if it is not killed yet, and wait until it is gone, without the loop."""
         self.kill()

@@ -26,7 +26,7 @@ from protocol.names import AGENTS_EXCHANGE, agent_queue
 _LOG = logging.getLogger("mig.agent.link")
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
-_PREFETCH = 4
+_PREFETCH = 16  # what waits its turn must leave room for the cancel that comes behind it
 _SOCKET_TIMEOUT_S = 15
 _AMQP_HEARTBEAT_S = 60
 _PERSISTENT = 2

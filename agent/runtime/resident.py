@@ -20,6 +20,7 @@ from agent.facts import collect_facts, machine_id
 from agent.platform.memory import give_back_free_memory
 from agent.registry import module_names
 from agent.runtime.amqp import IOLoop
+from agent.runtime.canceller import Canceller
 from agent.runtime.heartbeat import encode_heartbeat, format_time
 from agent.runtime.identity import Identity, load_identity
 from agent.runtime.journal import Journal
@@ -29,7 +30,7 @@ from agent.runtime.state import lock_state_directory, open_state_directory, writ
 from agent.runtime.supervisor import Answer, Supervisor
 from agent.runtime.trust_intake import TrustIntake
 from agent.runtime.trust_store import TrustStore
-from protocol.envelope import ACTION, HEARTBEAT, RESULT, TRUST, encode_envelope, peek_type
+from protocol.envelope import ACTION, CANCEL, HEARTBEAT, RESULT, TRUST, encode_envelope, peek_type
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
 from protocol.names import heartbeat_key, result_key
@@ -115,8 +116,17 @@ class Resident:
         self._trust_intake = TrustIntake(
             loop=loop, baked=baked, store=trust, clock=utc_now, on_change=self._on_new_trust
         )
+        self._canceller = Canceller(
+            loop=loop,
+            journal=self._journal,
+            trust_frame=self._supervisor.trust_frame,
+            clock=utc_now,
+            on_cancelled=self._supervisor.stop_cancelled,
+            count_silently=self._supervisor.count_silently,
+        )
         self._handlers: Dict[str, Handler] = {
             ACTION: self._supervisor.submit,
+            CANCEL: self._canceller.submit,
             TRUST: self._trust_intake.submit,
         }
 
@@ -145,6 +155,7 @@ class Resident:
         _LOG.info("stopping")
         self._supervisor.close()
         self._trust_intake.close()
+        self._canceller.close()
         self._link.close()
         self._write_status()
         # Leave the loop one turn to send the connection's close.
@@ -177,6 +188,7 @@ class Resident:
 
     def _on_new_trust(self) -> None:
         self._supervisor.renew_trust()
+        self._canceller.renew_trust()
         # At once: a revocation is over when everyone is seen to have it.
         self._ioloop.call_later(0.0, self._send_heartbeat)
 

@@ -13,7 +13,10 @@ Rules:
 6. Time is kept here: when it is over the child's whole group is killed and the answer says `timed-out`.
 7. An answer that is sealed leaves the child a second time, encrypted; in the clear it goes nowhere else, and
    what ends the child before answers `failed`.
-8. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
+8. What a signer has cancelled is not run: one that runs is told to end, and killed when it does not, and the
+   answer says `cancelled` with what was found so far; one that waits is refused when its turn comes.
+9. A child that refused has run nothing and judges the next delivery, `_MOST_REFUSALS` at most.
+10. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
    `interrupted` and never runs again.
 
 Standard library only: the resident agent imports this module.
@@ -22,11 +25,12 @@ Standard library only: the resident agent imports this module.
 import logging
 from collections import deque
 from datetime import datetime
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, Optional, Set
 
 from agent.config import Baked
 from agent.runtime import frames
 from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers, Problem, explain_end
+from agent.runtime.delivery import Command
 from agent.runtime.frames import Frame
 from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal, JournalEntry
 from agent.runtime.launch import ChildProcess
@@ -43,32 +47,12 @@ __all__ = ["Answer", "Supervisor"]
 _LOG = logging.getLogger("mig.agent.supervisor")
 SEAL_S = 30.0  # encrypting takes milliseconds on an idle machine
 JUDGE_S = 60.0  # importing, reading keys and judging take a fraction of a second on an idle machine
+_MOST_REFUSALS = 64
 GRACE_S = 2.0  # for a module that ends itself in time to send what it has
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _JUDGEMENTS = 2
 _LAST_SILENT_STEP = 3
-
-
-class _Command:
-    """A delivery on its way; `entry` once the journal holds it.
-
-    The broker may deliver the same again before it is acknowledged; then there is more to acknowledge.
-    """
-
-    def __init__(self, body: bytes, digest: str, entry: Optional[JournalEntry] = None) -> None:
-        self.body = body
-        self.digest = digest
-        self.entry = entry
-        self.acknowledgements: List[Callable[[], None]] = []
-        self.judgements = 0
-        self.started: Optional[datetime] = None
-        self.sealed_to: Tuple[str, ...] = ()
-        self.is_sealing = False
-
-    def acknowledge(self) -> None:
-        """Tell the broker, for every time it delivered this, that it need not do so again."""
-        while self.acknowledgements:
-            self.acknowledgements.pop()()
+_STEP_OF_PERMISSION = 6  # decided here: the child has admitted it, and waits
 
 
 class Supervisor:
@@ -112,10 +96,11 @@ class Supervisor:
         self._facts = facts
         self._clock = clock
         self._answers = Answers(journal=journal, agent_id=agent_id, clock=clock, on_answer=on_answer)
-        self._queue: Deque[_Command] = deque()
-        self._current: Optional[_Command] = None
+        self._queue: Deque[Command] = deque()
+        self._current: Optional[Command] = None
         self._child: Optional[ChildProcess] = None
         self._is_child_ready = False
+        self._refusals = 0  # by this child
         self._ending: Set[ChildProcess] = set()
         self._timer: Any = None
         self._hold: Any = None
@@ -140,7 +125,7 @@ class Supervisor:
         """Deal with what a crash left in the journal, and start the warm child."""
         for entry in self._journal.unanswered():
             if entry.state == ACCEPTED:
-                self._queue.append(_Command(entry.envelope, entry.digest, entry))
+                self._queue.append(Command(entry.envelope, entry.digest, entry))
             else:
                 self._answers.interrupt(entry)
         self._next()
@@ -158,15 +143,20 @@ class Supervisor:
             return
         command = self._find_waiting(body)
         if command is None:
-            command = _Command(body, digest)
+            command = Command(body, digest)
             self._queue.append(command)
         command.acknowledgements.append(acknowledge)
         self._next()
 
-    def _find_waiting(self, body: bytes) -> Optional[_Command]:
+    def _find_waiting(self, body: bytes) -> Optional[Command]:
         """Return the command of these very bytes that waits or is being judged: it was delivered before."""
-        waiting = [*self._queue] if self._current is None else [self._current, *self._queue]
+        is_judging = self._current is not None and self._current.started is None
+        waiting = [self._current, *self._queue] if self._current and is_judging else [*self._queue]
         return next((command for command in waiting if command.body == body), None)
+
+    def trust_frame(self) -> bytes:
+        """Return what a child is told of whom to obey now."""
+        return encode_trust(self._baked, self._held(), self._clock())
 
     def renew_trust(self) -> None:
         """Obey the bundle of now: no child that knows an older one judges anything more.
@@ -181,6 +171,24 @@ class Supervisor:
             command.judgements = 0
             self._queue.appendleft(command)
         self._next()
+
+    def stop_cancelled(self, digest: str) -> None:
+        """End what runs, if it is this action and a signer of it has cancelled it."""
+        command = self._current
+        if command is None or command.entry is None or command.started is None:
+            return
+        if command.is_cancelled or command.is_sealing:
+            return
+        if command.digest == digest and self._journal.is_cancelled(digest, command.entry.signers):
+            command.is_cancelled = True
+            self._cancel(self._timer)
+            self._timer = self._loop.call_later(GRACE_S, lambda: self._finish_cancelled(command))
+            if self._child is not None:
+                self._child.interrupt()
+
+    def count_silently(self, code: str) -> None:
+        """Count a delivery of another type that nobody trusted had signed."""
+        self._answers.count_silently(code)
 
     def close(self) -> None:
         """Kill the child and take nothing more; what ran is answered `interrupted` by the next start."""
@@ -204,10 +212,12 @@ class Supervisor:
                 self._judge(command)
             else:
                 command.acknowledge()
+        if self._current is None and not self._config.warm_child:
+            self._release()
         if self._config.warm_child and self._child is None and self._hold is None and not self._is_closed:
             self._start_child()
 
-    def _judge(self, command: _Command) -> None:
+    def _judge(self, command: Command) -> None:
         if self._child is None and not self._start_child():
             self._queue.appendleft(command)
             return
@@ -235,7 +245,7 @@ class Supervisor:
         self._release()
         self._next()
 
-    def _try_later(self, command: Optional[_Command], failure: EnvironmentFailure) -> None:
+    def _try_later(self, command: Optional[Command], failure: EnvironmentFailure) -> None:
         """Put a command back to the front, unacknowledged if it was, and wait before anything is tried."""
         _LOG.warning("nothing can be run, trying again in %g s: %s", self._retry_s, failure)
         self.failure = failure
@@ -258,6 +268,7 @@ class Supervisor:
 
     def _start_child(self) -> bool:
         self._is_child_ready = False
+        self._refusals = 0
         try:
             child = ChildProcess(
                 loop=self._loop,
@@ -269,7 +280,7 @@ class Supervisor:
             self._try_later(None, error)
             return False
         self._child = child
-        self._send(frames.TRUST, encode_trust(self._baked, self._held(), self._clock()))
+        self._send(frames.TRUST, self.trust_frame())
         return True
 
     def _on_frame(self, frame: Frame) -> None:
@@ -286,24 +297,25 @@ class Supervisor:
         elif self._child is not None:
             self._child.kill()  # out of order: its end is dealt with as any other
 
-    def _is_next(self, command: _Command, kind: bytes) -> bool:
+    def _is_next(self, command: Command, kind: bytes) -> bool:
         return kind == (frames.SEALED if command.is_sealing else frames.ANSWER)
 
-    def _take_answer(self, command: _Command, frame: Frame) -> None:
+    def _take_answer(self, command: Command, frame: Frame) -> None:
         """Answer with what the child says; what is to be sealed is signed, and goes back to be encrypted."""
         entry = command.entry
         if command.is_sealing:
-            self._finish(command, "done", sealed=frame.body)
+            self._finish(command, _status(command), sealed=frame.body)
         elif entry is not None and command.sealed_to and self._sign_result is not None:
             command.is_sealing = True
             self._cancel(self._timer)
             self._timer = self._loop.call_later(SEAL_S, lambda: self._on_slow_sealing(command))
-            result = self._answers.compose(entry, command.started or self._clock(), "done", None, frame.body)
+            started = command.started or self._clock()
+            result = self._answers.compose(entry, started, _status(command), None, frame.body)
             self._send(frames.SEAL, self._sign_result(result))
         else:
-            self._finish(command, "done", results=frame.body)
+            self._finish(command, _status(command), results=frame.body)
 
-    def _on_slow_sealing(self, command: _Command) -> None:
+    def _on_slow_sealing(self, command: Command) -> None:
         self._timer = None
         self._finish(command, "failed", Problem("cannot-seal", 0, f"not encrypted within {SEAL_S:g} s"))
 
@@ -327,6 +339,8 @@ class Supervisor:
             self._try_later(command, EnvironmentFailure("child-failed", "a child did not start"))
         elif command.started is None:
             self._judge_again(command)
+        elif command.is_cancelled:
+            self._finish_cancelled(command)
         else:
             self._finish(command, "failed", explain_end(status, self._config.limits.cpu_s))
 
@@ -341,7 +355,7 @@ class Supervisor:
                 self._current, EnvironmentFailure("child-failed", "a child did not start in time")
             )
 
-    def _judge_again(self, command: _Command) -> None:
+    def _judge_again(self, command: Command) -> None:
         """Give a command whose judging ended the child one more, then drop it: it must not come for ever."""
         self._release()
         if command.judgements < _JUDGEMENTS:
@@ -357,7 +371,7 @@ class Supervisor:
 
     # -- verdicts and answers -----------------------------------------------------------------------------
 
-    def _on_verdict(self, command: _Command, body: bytes) -> None:
+    def _on_verdict(self, command: Command, body: bytes) -> None:
         try:
             verdict = decode_verdict(body)
         except InvalidInput as error:
@@ -365,16 +379,16 @@ class Supervisor:
             self._judge_again(command)
             return
         if verdict.problem is not None:
-            self._refuse(command, verdict.problem, verdict.action_id)
+            self._refuse(command, verdict.problem, verdict.action_id, verdict.occurrence)
         else:
             command.sealed_to = verdict.sealed_to
             self._permit(command, self._make_entry(command, verdict))
 
-    def _make_entry(self, command: _Command, verdict: Verdict) -> JournalEntry:
+    def _make_entry(self, command: Command, verdict: Verdict) -> JournalEntry:
         return JournalEntry(
             digest=command.digest,
-            occurrence=NO_OCCURRENCE,
-            command_id=command_id(verdict.action_id, self._agent_id, NO_OCCURRENCE),
+            occurrence=verdict.occurrence,
+            command_id=command_id(verdict.action_id, self._agent_id, verdict.occurrence),
             action_id=verdict.action_id,
             name=verdict.name,
             signers=verdict.signers,
@@ -383,19 +397,19 @@ class Supervisor:
             envelope=command.body,
         )
 
-    def _permit(self, command: _Command, entry: JournalEntry) -> None:
+    def _permit(self, command: Command, entry: JournalEntry) -> None:
         """Step 6 and rule 2: what is on the disk, and only that, may run."""
         try:
             if command.entry is None:
-                is_permitted = self._journal.insert(entry)
-                command.acknowledge()
-                if not is_permitted:
-                    self._go_on()
+                if not self._journal.insert(entry):
+                    self._refuse_known(command, entry)
                     return
                 command.entry = entry
-            self._journal.mark_started(command.digest, NO_OCCURRENCE)
+            command.acknowledge()
+            self._require_unchanged(command.entry, entry)
+            self._journal.mark_started(*entry.key)
         except InvalidInput as error:
-            self._refuse(command, Problem(error.code, 6, error.detail), entry.action_id)
+            self._refuse(command, Problem(error.code, 6, error.detail), entry.action_id, entry.occurrence)
             return
         except EnvironmentFailure as error:
             self._try_later(command, error)
@@ -407,14 +421,33 @@ class Supervisor:
         _LOG.info("running command %s of action %s", entry.command_id, entry.action_id)
         self._send(frames.PERMIT)
 
-    def _on_time_over(self, command: _Command) -> None:
+    def _require_unchanged(self, accepted: JournalEntry, entry: JournalEntry) -> None:
+        """Raise where what was accepted before a crash may not be run any more, although it passed again."""
+        if accepted.occurrence != entry.occurrence:
+            raise InvalidInput("not-due", f"a later occurrence than {accepted.occurrence} is due")
+        if self._journal.is_cancelled(entry.digest, entry.signers):
+            raise InvalidInput("cancelled")
+
+    def _refuse_known(self, command: Command, entry: JournalEntry) -> None:
+        """An occurrence that the journal holds: one without an answer gets one anyway."""
+        if self._journal.state_of(*entry.key) == ANSWERED:
+            problem = Problem("replayed", 6, CODES["replayed"].text)
+            self._answers.refuse(command.body, command.digest, problem, entry.action_id, entry.occurrence)
+        command.acknowledge()
+        self._go_on()
+
+    def _finish_cancelled(self, command: Command) -> None:
+        problem = Problem("cancelled", 0, "it did not end when it was told to, and was killed")
+        self._finish(command, "cancelled", problem)
+
+    def _on_time_over(self, command: Command) -> None:
         self._timer = None
         detail = f"killed after {self._config.limits.wall_s} s"
         self._finish(command, "timed-out", Problem("timed-out", 0, detail))
 
     def _finish(
         self,
-        command: _Command,
+        command: Command,
         status: str,
         problem: Optional[Problem] = None,
         results: bytes = b"",
@@ -424,14 +457,15 @@ class Supervisor:
         entry = command.entry
         if entry is None:
             raise ValueError("a command that is not in the journal cannot have run")
+        command.acknowledge()
         self._release()
         if sealed:
-            self._answers.answer_sealed(entry, command.sealed_to, sealed)
+            self._answers.answer_sealed(entry, status, command.sealed_to, sealed)
         else:
             self._answers.answer(entry, command.started or self._clock(), status, problem, results)
         self._next()
 
-    def _refuse_replay(self, command: _Command) -> None:
+    def _refuse_replay(self, command: Command) -> None:
         # These very bytes passed the gate once, so their id has its shape.
         action_id = decode_json(decode_envelope(command.body, ACTION).payload)["id"]
         self._answers.refuse(
@@ -439,13 +473,24 @@ class Supervisor:
         )
         command.acknowledge()
 
-    def _refuse(self, command: _Command, problem: Problem, action_id: str) -> None:
+    def _refuse(self, command: Command, problem: Problem, action_id: str, occurrence: str) -> None:
         if command.entry is not None:
-            self._finish(command, "refused", problem)
+            self._finish(command, "cancelled" if problem.code == "cancelled" else "refused", problem)
             return
         if problem.step <= _LAST_SILENT_STEP or not action_id:
             self._answers.count_silently(problem.code)
         else:
-            self._answers.refuse(command.body, command.digest, problem, action_id)
+            self._answers.refuse(command.body, command.digest, problem, action_id, occurrence)
         command.acknowledge()
-        self._go_on()
+        self._refusals += 1
+        if problem.step == _STEP_OF_PERMISSION or self._refusals >= _MOST_REFUSALS:
+            self._go_on()
+            return
+        self._cancel(self._timer)
+        self._timer = self._current = None
+        self._next()
+
+
+def _status(command: Command) -> str:
+    """Return how a command whose child answered has ended."""
+    return "cancelled" if command.is_cancelled else "done"

@@ -14,7 +14,7 @@ from typing import Any, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
 import msgspec
 
-from agent.config import AgentLimits
+from agent.config import MAX_SCHEDULE_S, AgentLimits
 from agent.runtime.readers import Sealing
 from protocol.acl import Acl, convert_acl
 from protocol.action import UtcTime
@@ -47,6 +47,7 @@ class ToldTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     bundle: bytes
     limits: Dict[str, int]
     max_validity_s: int
+    max_schedule_s: int
     seal_to: Tuple[str, ...]
     require_sealed: bool
 
@@ -75,6 +76,7 @@ class Trust(NamedTuple):
     max_validity: timedelta
     limits: AgentLimits
     sealing: Sealing = Sealing()
+    max_schedule: timedelta = timedelta(seconds=MAX_SCHEDULE_S)
     version: Optional[int] = 0
     expires: Optional[datetime] = None
     managers: FrozenSet[str] = frozenset()
@@ -139,7 +141,11 @@ def resolve_trust(told: ToldTrust) -> Trust:
     limits = AgentLimits(**told.limits)
     sealing = Sealing(told.seal_to, told.require_sealed)
     baked = make_trust(told.keys, told.acl, told.max_validity_s, limits, sealing)
-    baked = baked._replace(expires=told.expires, managers=frozenset(told.manage))
+    baked = baked._replace(
+        expires=told.expires,
+        managers=frozenset(told.manage),
+        max_schedule=timedelta(seconds=told.max_schedule_s),
+    )
     roots = make_roots(told.roots, told.root_fingerprints, told.threshold)
     if not roots.keyring.fingerprints:
         return baked

@@ -138,6 +138,7 @@ def encode_trust(baked: Baked, held: Held, now: datetime) -> bytes:
             "expires": baked.config.trust.expires or None,
             "bundle": _text(held.bundle),
             "max_validity_s": baked.config.max_validity_s,
+            "max_schedule_s": baked.config.max_schedule_s,
             "seal_to": baked.config.seal_to,
             "require_sealed": baked.config.require_sealed,
         }

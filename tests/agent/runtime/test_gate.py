@@ -223,7 +223,7 @@ def test_the_validity_window_includes_its_start_and_excludes_its_end(
 def test_step_6_asks_whether_it_was_run_before(trust: Trust, ada: Investigator) -> None:
     asked: list[tuple[str, str]] = []
 
-    def refuse(digest: str, occurrence: str, _expireafter: object) -> None:
+    def refuse(digest: str, occurrence: str, _expires: object, _signers: object) -> None:
         asked.append((digest, occurrence))
         raise InvalidInput("replayed")
 
