@@ -29,6 +29,8 @@ FINAL_STATES: FrozenSet[CommandState] = frozenset(
     }
 )
 
+OPEN_STATES: FrozenSet[CommandState] = frozenset(CommandState) - FINAL_STATES
+
 _ENDS = FINAL_STATES
 # A refusal or an expiry may be overtaken by an answer: the same action can come again with a second
 # signature, and an answer that was spooled on the endpoint arrives after the server gave up. A cancel may

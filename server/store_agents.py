@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from protocol.command import CommandState
+from protocol.command import OPEN_STATES, CommandState
 from protocol.errors import InvalidInput
 from protocol.heartbeat import Heartbeat
 from protocol.target import Endpoint, Target
@@ -18,6 +18,7 @@ from server.store_base import StorePart, chunks, require_storable
 from server.target_sql import prefilter
 
 _agents = schema.agents
+_OPEN = sorted(OPEN_STATES)
 _SAID = (
     "name",
     "os",
@@ -104,7 +105,10 @@ class AgentStore(StorePart):
                 raise InvalidInput("not-found", f"no agent {agent_id}")
             if enrolment == "revoked":
                 self._move_commands(
-                    connection, [schema.commands.c.agent_id == agent_id], CommandState.CANCELLED, now
+                    connection,
+                    [schema.commands.c.agent_id == agent_id, schema.commands.c.state.in_(_OPEN)],
+                    CommandState.CANCELLED,
+                    now,
                 )
             self._append_audit(connection, now, _enrolment_event("operator", agent_id, enrolment))
             return _agent_row(connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).one())

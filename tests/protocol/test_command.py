@@ -18,13 +18,13 @@ def test_what_waits_can_end_in_every_way(state: CommandState) -> None:
     assert TRANSITIONS[state] >= FINAL_STATES
 
 
-@pytest.mark.parametrize("state", ANSWERED | {CommandState.CANCELLED})
-def test_an_answer_or_a_cancellation_is_never_undone(state: CommandState) -> None:
+@pytest.mark.parametrize("state", ANSWERED)
+def test_an_answer_is_never_undone(state: CommandState) -> None:
     assert not any(is_transition(state, after) for after in CommandState)
 
 
-def test_an_answer_overtakes_a_refusal_and_an_expiry() -> None:
-    for state in (CommandState.REFUSED, CommandState.EXPIRED):
+def test_an_answer_overtakes_a_refusal_an_expiry_and_a_cancel() -> None:
+    for state in (CommandState.REFUSED, CommandState.EXPIRED, CommandState.CANCELLED):
         assert TRANSITIONS[state] >= ANSWERED
 
 
