@@ -109,6 +109,26 @@ class Api:
                 raise InvalidInput("bad-document", "the server's pages of results do not advance")
             after = page.next
 
+    def read_audit(self, after: int) -> Iterator[bytes]:
+        """Yield the entries of the audit log behind a number, each by its exact bytes."""
+        start: int | None = after
+        while start is not None:
+            page = self._get("/audit", documents.AuditPage, {"after": start, "limit": 1000})
+            yield from (entry.encode("utf-8") for entry in page.entries)
+            if page.next is not None and page.next <= start:
+                raise InvalidInput("bad-document", "the server's pages of its audit log do not advance")
+            start = page.next
+
+    def list_witnesses(self) -> Iterator[documents.Witness]:
+        """Yield what agents have signed of the audit log."""
+        start: str | None = ""
+        while start is not None:
+            page = self._get("/audit/witnesses", documents.WitnessPage, {"after": start, "limit": 500})
+            yield from page.witnesses
+            if page.next is not None and page.next <= start:
+                raise InvalidInput("bad-document", "the server's pages of witnesses do not advance")
+            start = page.next
+
     def follow(
         self, action_id: str, deadline: datetime, on_trouble: Callable[[MigError], None]
     ) -> Iterator[ServerEvent]:

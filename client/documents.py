@@ -128,6 +128,37 @@ class Challenge(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str
 
 
+class AuditHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest entry of the audit log, as the server says."""
+
+    seq: int
+    sha256: str
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the audit log, each entry by its exact text."""
+
+    head: AuditHead
+    entries: tuple[str, ...]
+    next: int | None
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent signed of the audit log, as the server shows it."""
+
+    agent: str
+    agent_name: str
+    public_key: str
+    envelope: msgspec.Raw
+
+
+class WitnessPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of witnesses."""
+
+    witnesses: tuple[Witness, ...]
+    next: str | None
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A session token and when it ends."""
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "results": ("client.command_results", "results", "Print the answers to an action, each verified."),
     "agents": ("client.command_agents", "agents", "List agents."),
     "investigators": ("client.command_agents", "investigators", "List investigators."),
+    "audit": ("client.command_audit", "audit", "Read the server's audit log, and check it."),
     "verify": ("client.command_verify", "verify", "Say whether our OpenPGP policy accepts a signature."),
 }
 _INTERRUPTED = 128 + signal.SIGINT

@@ -15,6 +15,7 @@ from protocol.strictjson import decode_json
 
 MAX_HEARTBEAT_BYTES = 65536
 MAX_TRUST_VERSION = 2**31 - 1  # of protocol.trust, which needs OpenPGP
+SeenHead = Tuple[Annotated[int, Meta(ge=1)], Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]]
 FactText = Annotated[str, Meta(max_length=1024)]
 
 
@@ -25,6 +26,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     configuration; `modules` are the names built in; `time` is the agent's own clock, UTC; `commands` are the
     ids of the commands that stand in the agent's journal unanswered, so the server need not send them again;
     `trust_version` is that of the trust bundle in force: 0 is what was baked in, None obeys nobody.
+    `server_heads` are heads of the server's audit log that the agent was told, `log_head` is that of its own.
     """
 
     agent: AgentId
@@ -40,6 +42,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     modules: Annotated[Tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=256)]
     commands: Annotated[Tuple[AgentId, ...], Meta(max_length=256)] = ()
     trust_version: Optional[Annotated[int, Meta(ge=0, le=MAX_TRUST_VERSION)]] = None
+    server_heads: Annotated[Tuple[SeenHead, ...], Meta(max_length=24)] = ()
+    log_head: Optional[SeenHead] = None
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC."""

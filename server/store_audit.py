@@ -16,6 +16,9 @@ _audit = schema.audit
 _witnesses = schema.witnesses
 _agents = schema.agents
 
+MAX_PAGE_BYTES = 4 << 20
+_FETCH = 100  # rows
+
 
 class AuditStore(StorePart):
     """The audit log's part of the store."""
@@ -31,15 +34,26 @@ class AuditStore(StorePart):
             return read_audit_head(connection)
 
     def list_audit(self, after: int, limit: int) -> tuple[list[tuple[int, bytes]], Head]:
-        """Return entries with numbers above `after`, by their exact bytes, and the head of that moment."""
+        """Return entries with numbers above `after`, by their exact bytes, and the head of that moment.
+
+        At most `limit`, and no more once they have `MAX_PAGE_BYTES`; one at least, where there is one.
+        """
+        statement = (
+            sa.select(_audit.c.seq, _audit.c.entry)
+            .where(_audit.c.seq > after)
+            .order_by(_audit.c.seq)
+            .limit(limit)
+        )
+        page: list[tuple[int, bytes]] = []
+        size = 0
         with self._database.reading() as connection:
-            rows = connection.execute(
-                sa.select(_audit.c.seq, _audit.c.entry)
-                .where(_audit.c.seq > after)
-                .order_by(_audit.c.seq)
-                .limit(limit)
-            ).all()
-            return [(row.seq, row.entry) for row in rows], read_audit_head(connection)
+            with connection.execution_options(yield_per=_FETCH).execute(statement) as rows:
+                for row in rows:
+                    page.append((row.seq, row.entry))
+                    size += len(row.entry)
+                    if size >= MAX_PAGE_BYTES:
+                        break
+            return page, read_audit_head(connection)
 
     def save_witnesses(self, heartbeats: Sequence[tuple[str, bytes]], now: datetime) -> None:
         """Keep, for each agent, the signed heartbeat in which it names heads of the audit log."""

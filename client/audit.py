@@ -1,0 +1,170 @@
+"""Checks the server's audit log against what it cannot have changed: what agents signed, what we saw before.
+
+Rules:
+1. Heads are collected before the log is read, so a head beyond the log's end means that its end is withheld.
+2. A head counts only under the signature of the agent whose key hashes to its id.
+3. A head from before the log begins (behind a checkpoint) can no longer be compared, and that is said.
+4. The head of a log that was found good is remembered here, for the next time.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from client.api import Api
+from client.config import ClientConfig, data_dir
+from client.documents import Witness
+from client.files import write_file
+from protocol.audit import MAX_ENTRY_BYTES, NO_HEAD, Chain, Head, Witnessed, is_sha256
+from protocol.envelope import HEARTBEAT, decode_envelope
+from protocol.errors import InvalidInput
+from protocol.heartbeat import MAX_HEARTBEAT_BYTES, decode_heartbeat
+from protocol.identity import require_agent_signature
+
+_OURSELVES = "this client"
+
+
+class Verdict(NamedTuple):
+    """What was found, in lines for people."""
+
+    is_broken: bool
+    lines: tuple[str, ...]
+
+
+class RememberedHead:
+    """The head of one server's log as this client saw it last, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> Head | None:
+        """Return it, or None where nothing (readable) is remembered."""
+        try:
+            head = msgspec.json.decode(self._path.read_bytes(), type=Head)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return head if is_sha256(head.sha256) else None
+
+    def save(self, head: Head) -> None:
+        """Remember a head.
+
+        Raises:
+            EnvironmentFailure: `state-failed`.
+
+        """
+        write_file(self._path, msgspec.json.encode(head), mode=0o600)
+
+
+def remembered_head(config: ClientConfig) -> RememberedHead:
+    """Return where the head of the configured server's log is remembered."""
+    name = hashlib.sha256(config.server.encode()).hexdigest()[:32]
+    return RememberedHead(data_dir() / "audit" / f"{name}.json")
+
+
+class Auditor:
+    """Checks the log of one server."""
+
+    def __init__(self, api: Api, remembered: RememberedHead) -> None:
+        self._api = api
+        self._remembered = remembered
+        self._lines: list[str] = []
+        self._is_broken = False
+
+    def verify(self) -> Verdict:
+        """Read everything, compare everything; nothing that is wrong ends it early but a broken chain."""
+        seen = self._collect()
+        witnessed = Witnessed(seen)
+        chain = Chain()
+        try:
+            for line in self._api.read_audit(0):
+                chain.add(line)
+                witnessed.passed(chain.head)
+            chain.require_complete()
+        except InvalidInput as error:
+            if error.code != "broken-chain":
+                raise
+            self._complain(f"the log is broken: {error.detail}")
+            return Verdict(is_broken=True, lines=tuple(self._lines))
+        self._compare(witnessed, chain)
+        head = chain.head
+        self._lines.append(f"entries {chain.first_seq} to {head.seq} stand in one chain, head {head.sha256}")
+        agents = len({who for who, _ in seen} - {_OURSELVES})
+        self._lines.append(
+            f"{witnessed.confirmed} of {len(seen)} heads seen by {agents} agents and this client stand in it"
+        )
+        if not self._is_broken and head != NO_HEAD:
+            self._remembered.save(head)
+        return Verdict(is_broken=self._is_broken, lines=tuple(self._lines))
+
+    def _complain(self, line: str) -> None:
+        self._is_broken = True
+        self._lines.append(line)
+
+    def _collect(self) -> list[tuple[str, Head]]:
+        seen: list[tuple[str, Head]] = []
+        before = self._remembered.load()
+        if before is not None:
+            seen.append((_OURSELVES, before))
+        for witness in self._api.list_witnesses():
+            who = f"agent {witness.agent_name} ({witness.agent})"
+            try:
+                seen += [(who, head) for head in _signed_heads(witness)]
+            except InvalidInput as error:
+                self._complain(f"{who}: what the server shows was not signed by it: {error.detail}")
+        return seen
+
+    def _compare(self, witnessed: Witnessed, chain: Chain) -> None:
+        for who, head in witnessed.contradictions:
+            self._complain(
+                f"{who} saw entry {head.seq} as {head.sha256}, which does not stand in the log: "
+                "history was rewritten"
+            )
+        for who, head in witnessed.left():
+            if head.seq > chain.head.seq:
+                self._complain(
+                    f"{who} saw entry {head.seq}, but the log ends at {chain.head.seq}: "
+                    "history is withheld or was rewritten"
+                )
+            else:
+                self._lines.append(
+                    f"{who} saw entry {head.seq}, from before the log begins: it cannot be compared"
+                )
+
+
+def _signed_heads(witness: Witness) -> Iterator[Head]:
+    """Return the heads that an agent signed.
+
+    Raises:
+        InvalidInput: where it did not.
+
+    """
+    envelope = decode_envelope(bytes(witness.envelope), HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
+    try:
+        public_key = base64.b64decode(witness.public_key, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput("bad-document", "its public key is not base64") from None
+    require_agent_signature(envelope, public_key, witness.agent)
+    heartbeat = decode_heartbeat(envelope.payload)
+    if heartbeat.agent != witness.agent:
+        raise InvalidInput("bad-signature", "it speaks for another agent")
+    return (Head(seq, sha256) for seq, sha256 in heartbeat.server_heads)
+
+
+def read_export(path: Path) -> Iterator[bytes]:
+    """Yield the entries of an exported log, by their exact bytes.
+
+    Raises:
+        InvalidInput: `usage` where it cannot be read.
+
+    """
+    try:
+        with path.open("rb") as stream:
+            while line := stream.readline(MAX_ENTRY_BYTES + 2):
+                yield line.removesuffix(b"\n")
+    except OSError as error:
+        raise InvalidInput("usage", f"{path}: {error.strerror}") from None

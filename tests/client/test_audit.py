@@ -1,0 +1,159 @@
+"""`mig audit` against the real API: a log that was tampered with is found out, by whom and where."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from client.main import run_command_line
+from protocol.audit import Head
+from protocol.envelope import HEARTBEAT, encode_envelope
+from protocol.identity import sign_envelope
+from server import schema
+from server.rows import AuditEvent
+from tests.support.api import ApiServer, api_server
+from tests.support.fleet import FleetAgent
+from tests.support.gpg import Investigator
+
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def api(tmp_path: Path, ada: Investigator, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """An API with a log of ten entries and more, and the configuration of an investigator who may manage."""
+    with api_server(tmp_path) as server:
+        server.store.add_investigator(
+            ada.fingerprint, ada.name, ada.public_key, ("read", "manage"), server.now()
+        )
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'[client]\nserver = "{server.url}"\nfingerprint = "{ada.fingerprint}"\ngpg_home = "{ada.home}"\n'
+        )
+        monkeypatch.setenv("MIG_CONFIG", str(config))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+        for count in range(10):
+            event = AuditEvent(kind="read", who=("A" * 40,), what={"answers": count})
+            server.store.record(event, server.now())
+        yield server
+
+
+def witness(api: ApiServer, agent: FleetAgent, *heads: Head) -> None:
+    """Store a heartbeat in which an agent signed that it has seen these heads."""
+    now = datetime.now(UTC)
+    members = json.loads(json.dumps(_members(agent, now)))
+    payload = json.dumps({**members, "server_heads": [list(head) for head in heads]}).encode()
+    envelope = encode_envelope(sign_envelope(agent.key, HEARTBEAT, payload))
+    api.store.save_witnesses([(agent.id, envelope)], now)
+
+
+def _members(agent: FleetAgent, now: datetime) -> dict[str, object]:
+    heartbeat = agent.heartbeat(now)
+    told = {name: getattr(heartbeat, name) for name in ("name", "os", "arch", "ident", "version", "tags")}
+    time = now.isoformat()
+    rest = {"environment": {}, "modules": [], "time": time, "started": time, "agent": agent.id}
+    return {**told, **rest}
+
+
+def rewrite(api: ApiServer, seq: int) -> None:
+    """Do what somebody with the database can do: change an entry and chain everything behind it anew."""
+    events = []
+    for number, line in api.store.list_audit(0, 1000)[0]:
+        entry = json.loads(line)
+        what = {"answers": 999} if number == seq else entry["what"]
+        events.append(AuditEvent(kind=entry["kind"], who=tuple(entry["who"]), what=what))
+    with api.database.writing() as connection:
+        connection.execute(sa.delete(schema.audit))
+    for event in events:
+        api.store.record(event, api.now())
+
+
+def test_a_log_as_it_was_written_verifies_with_what_agents_saw(api: ApiServer, capsys: Printed) -> None:
+    agent = FleetAgent(api.store)
+    witness(api, agent, api.store.audit_head())
+    assert run_command_line(["audit", "verify"]) == 0
+    assert "1 of 1 heads seen by 1 agents and this client stand in it" in capsys.readouterr().out
+    assert run_command_line(["audit", "verify"]) == 0
+    assert "2 of 2 heads" in capsys.readouterr().out
+
+
+def test_a_history_that_was_rewritten_is_contradicted_by_the_agents_that_saw_it(
+    api: ApiServer, capsys: Printed
+) -> None:
+    agent = FleetAgent(api.store)
+    head = api.store.audit_head()
+    rewrite(api, 5)
+    witness(api, agent, head)
+    assert run_command_line(["audit", "verify"]) == 4
+    said = capsys.readouterr().out
+    assert f"agent web1 ({agent.id}) saw entry {head.seq} as {head.sha256}" in said
+    assert "history was rewritten" in said
+
+
+def test_a_history_whose_end_is_withheld_is_found_out(api: ApiServer, capsys: Printed) -> None:
+    agent = FleetAgent(api.store)
+    head = api.store.audit_head()
+    with api.database.writing() as connection:
+        connection.execute(sa.delete(schema.audit).where(schema.audit.c.seq > 8))
+    witness(api, agent, head._replace(seq=100))
+    assert run_command_line(["audit", "verify"]) == 4
+    assert "saw entry 100, but the log ends at" in capsys.readouterr().out
+
+
+def test_this_client_remembers_what_it_saw(api: ApiServer, capsys: Printed) -> None:
+    assert run_command_line(["audit", "verify"]) == 0
+    rewrite(api, 5)
+    capsys.readouterr()
+    assert run_command_line(["audit", "verify"]) == 4
+    assert "this client saw entry" in capsys.readouterr().out
+
+
+def test_a_change_in_the_middle_is_said_exactly(api: ApiServer, capsys: Printed) -> None:
+    with api.database.writing() as connection:
+        entry = connection.execute(
+            sa.select(schema.audit.c.entry).where(schema.audit.c.seq == 5)
+        ).scalar_one()
+        changed = entry.replace(b'"answers":3', b'"answers":4')
+        connection.execute(sa.update(schema.audit).where(schema.audit.c.seq == 5).values(entry=changed))
+    assert run_command_line(["audit", "verify"]) == 4
+    said = capsys.readouterr().out
+    assert said == "the log is broken: entry 6 does not follow from entry 5 as it stands\n"
+
+
+def test_a_witness_that_the_server_made_up_is_found_out(api: ApiServer, capsys: Printed) -> None:
+    agent, other = FleetAgent(api.store), FleetAgent(api.store, "web2")
+    agent.key = other.key
+    witness(api, agent, api.store.audit_head())
+    assert run_command_line(["audit", "verify"]) == 4
+    assert f"agent web1 ({agent.id}): what the server shows was not signed by it" in capsys.readouterr().out
+
+
+def test_an_export_is_the_log_as_it_was_hashed_and_verifies_without_the_server(
+    api: ApiServer, tmp_path: Path, capsys: Printed
+) -> None:
+    exported = tmp_path / "audit.jsonl"
+    assert run_command_line(["audit", "export", "-o", str(exported)]) == 0
+    lines = exported.read_bytes().splitlines()
+    assert lines == [entry for _, entry in api.store.list_audit(0, 1000)[0]]
+    assert run_command_line(["audit", "verify", "--file", str(exported)]) == 0
+    assert f"entries up to {len(lines)} in one chain" in capsys.readouterr().out
+    exported.write_bytes(b"\n".join([*lines[:3], *lines[4:]]) + b"\n")
+    assert run_command_line(["audit", "verify", "--file", str(exported)]) == 4
+    assert "mig: broken-chain: entry 3 is followed by entry 5" in capsys.readouterr().err
+
+
+def test_the_log_is_shown_one_line_per_entry(api: ApiServer, ada: Investigator, capsys: Printed) -> None:
+    assert run_command_line(["audit", "show", "--after", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2  ")
+    assert lines[0].endswith(f"read  {'A' * 40}  answers=0")
+    assert "login" in lines[-1]
+
+
+def test_who_may_not_manage_is_refused(api: ApiServer, ada: Investigator, capsys: Printed) -> None:
+    api.store.add_investigator(ada.fingerprint, ada.name, ada.public_key, ("read",), api.now())
+    assert run_command_line(["audit", "verify"]) == 4
+    assert "forbidden" in capsys.readouterr().err
