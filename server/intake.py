@@ -20,6 +20,7 @@ from protocol.result import MAX_RESULT_BYTES, decode_result
 from server.amqp import Delivery
 from server.database import Database
 from server.events import Events
+from server.notices import Notices
 from server.rows import ReceivedResult
 from server.scheduler import Scheduler
 from server.store import Store
@@ -41,12 +42,14 @@ class Intake:
         store: Store,
         events: Events,
         scheduler: Scheduler,
+        notices: Notices,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._store = store
         self._events = events
         self._scheduler = scheduler
+        self._notices = notices
         self._clock = clock
 
     async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
@@ -75,6 +78,9 @@ class Intake:
             now = self._clock()
             self._events.publish(await self._database.run(self._store.save_heartbeats, good, now))
             await self._scheduler.heard({heartbeat.agent for heartbeat in good})
+            pairs = zip(checked, batch, strict=True)
+            heard = [(item, delivery.body) for item, delivery in pairs if isinstance(item, Heartbeat)]
+            await self._notices.heard(heard)
         return [item.code if isinstance(item, InvalidInput) else None for item in checked]
 
     def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
@@ -14,6 +15,7 @@ from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
 from server.intake import Intake
+from server.notices import NOTICE_KEY_FILE, Notices, load_notice_key
 from server.relay import Handler, Relay
 from server.scheduler import Scheduler
 from server.services import Services
@@ -45,13 +47,24 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
 
     Raises:
         InvalidInput: `bad-config`.
+        EnvironmentFailure: `state-failed`.
 
     """
     parse_url(config.relay)
     store, events, wake = Store(database), Events(), Wake()
     relay = Relay(config.relay, clock=clock, random=SystemRandom())
     scheduler = Scheduler(database=database, store=store, events=events, relay=relay, wake=wake, clock=clock)
-    intake = Intake(database=database, store=store, events=events, scheduler=scheduler, clock=clock)
+    notices = Notices(
+        database=database,
+        store=store,
+        relay=relay,
+        key=load_notice_key(Path(config.state_dir) / NOTICE_KEY_FILE),
+        server=config.name,
+        clock=clock,
+    )
+    intake = Intake(
+        database=database, store=store, events=events, scheduler=scheduler, notices=notices, clock=clock
+    )
     broker_auth = BrokerAuth(
         config=config,
         database=database,

@@ -126,6 +126,20 @@ class Relay:
                 )
         return await self._publisher.publish(messages)
 
+    async def publish_documents(self, bodies: Mapping[str, bytes], ttl_s: int) -> frozenset[str]:
+        """Publish one document to each of some agents, by their ids; return those whose queue took theirs.
+
+        Documents are not commands: nobody sends one again that the broker did not take.
+        """
+        if self._publisher is None:
+            return frozenset()
+        return await self._publisher.publish(
+            [
+                Message(agent_id, names.COMMANDS_EXCHANGE, agent_id, body, ttl_s * 1000)
+                for agent_id, body in bodies.items()
+            ]
+        )
+
     async def declare_agent_queue(self, agent_id: str) -> int:
         """Declare and bind an agent's queue; return how many commands are ready in it.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from protocol.errors import EnvironmentFailure, InvalidInput
 from server.broker import PrivateBroker
+from server.notices import NOTICE_KEY_FILE, load_notice_key
 
 _TEMPLATE = """\
 # The server of a MIG platform. Read by mig-server; [agent] and [client] may stand in the same file.
@@ -39,6 +40,7 @@ def write_first_config(path: Path, state_dir: Path, *, private_broker: bool) -> 
     try:
         (state / "agents").mkdir(mode=0o755, parents=True, exist_ok=True)
         state.chmod(0o700)
+        load_notice_key(state / NOTICE_KEY_FILE)
         if private_broker:
             node = PrivateBroker(state / "rabbitmq")
             node.prepare()

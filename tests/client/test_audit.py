@@ -113,9 +113,8 @@ def test_this_client_remembers_what_it_saw(api: ApiServer, capsys: Printed) -> N
 
 def test_a_change_in_the_middle_is_said_exactly(api: ApiServer, capsys: Printed) -> None:
     with api.database.writing() as connection:
-        entry = connection.execute(
-            sa.select(schema.audit.c.entry).where(schema.audit.c.seq == 5)
-        ).scalar_one()
+        fifth = schema.audit.c.seq == 5
+        entry: bytes = connection.execute(sa.select(schema.audit.c.entry).where(fifth)).scalar_one()
         changed = entry.replace(b'"answers":3', b'"answers":4')
         connection.execute(sa.update(schema.audit).where(schema.audit.c.seq == 5).values(entry=changed))
     assert run_command_line(["audit", "verify"]) == 4

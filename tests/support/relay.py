@@ -13,7 +13,16 @@ import pika
 
 from protocol.action import Action, Operation, encode_action
 from protocol.command import CommandState
-from protocol.envelope import ACTION, HEARTBEAT, RESULT, Envelope, Signature, encode_envelope
+from protocol.envelope import (
+    ACTION,
+    HEARTBEAT,
+    NOTICE,
+    RESULT,
+    Envelope,
+    Signature,
+    encode_envelope,
+    peek_type,
+)
 from protocol.heartbeat import Heartbeat
 from protocol.names import AGENTS_EXCHANGE, agent_queue, command_id, heartbeat_key, result_key
 from protocol.result import OperationResult, Result
@@ -179,8 +188,11 @@ def receive(connection: Any, queue: str, *, wait_s: float = PATIENCE_S) -> bytes
 
 
 def receive_command(connection: Any, agent: AgentKey, *, wait_s: float = PATIENCE_S) -> bytes | None:
-    """Take the next command of an agent."""
-    return receive(connection, agent_queue(agent.id), wait_s=wait_s)
+    """Take the next command of an agent; notices are acknowledged on the way."""
+    while True:
+        body = receive(connection, agent_queue(agent.id), wait_s=wait_s)
+        if body is None or peek_type(body) != NOTICE:
+            return body
 
 
 def publish(connection: Any, routing_key: str, body: bytes, **properties: Any) -> None:

@@ -1,0 +1,114 @@
+"""Notices: who is told the head of the audit log, how often, and what is kept of what agents sign."""
+
+import asyncio
+import stat
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol.errors import EnvironmentFailure
+from protocol.heartbeat import Heartbeat
+from protocol.notice import Notice, open_notice
+from server.database import Database
+from server.migrations import migrate
+from server.notices import NOTICE_EVERY, Notices, load_notice_key
+from server.store import Store
+from tests.support.fleet import NOW, FleetAgent
+
+
+class Relay:
+    """Takes what is published, or is away."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Notice]] = []
+        self.is_away = False
+
+    async def publish_documents(self, bodies: Mapping[str, bytes], ttl_s: int) -> frozenset[str]:
+        assert 0 < ttl_s < 60
+        if self.is_away:
+            raise EnvironmentFailure("broker-away")
+        self.told += [(agent, open_notice(body)) for agent, body in bodies.items()]
+        return frozenset(bodies)
+
+
+class Desk:
+    """A server's notices over an SQLite database, with a clock that the test moves."""
+
+    def __init__(self, directory: Path) -> None:
+        self.database = Database(f"sqlite:///{directory / 'mig.sqlite'}")
+        migrate(self.database)
+        self.store = Store(self.database)
+        self.relay = Relay()
+        self.now = NOW
+        self.notices = Notices(
+            database=self.database,
+            store=self.store,
+            relay=self.relay,
+            key=Ed25519PrivateKey.generate(),
+            server="mig",
+            clock=lambda: self.now,
+        )
+
+    def heard(self, *heartbeats: Heartbeat) -> None:
+        asyncio.run(self.notices.heard([(heartbeat, repr(heartbeat).encode()) for heartbeat in heartbeats]))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.database.close()
+
+
+def test_an_agent_that_is_heard_is_told_the_head_at_a_limited_rate(desk: Desk) -> None:
+    agent = FleetAgent(desk.store)
+    desk.heard(agent.heartbeat())
+    [(told, notice)] = desk.relay.told
+    assert (told, notice.server, notice.head) == (agent.id, "mig", desk.store.audit_head())
+    desk.heard(agent.heartbeat())
+    assert len(desk.relay.told) == 1
+    desk.now += NOTICE_EVERY
+    desk.heard(agent.heartbeat())
+    assert len(desk.relay.told) == 2
+
+
+def test_an_agent_that_knows_the_head_is_not_told_again(desk: Desk) -> None:
+    agent = FleetAgent(desk.store)
+    desk.heard(agent.heartbeat(server_heads=(tuple(desk.store.audit_head()),)))
+    assert desk.relay.told == []
+
+
+def test_what_an_agent_signs_of_the_log_is_kept_when_it_changes(desk: Desk) -> None:
+    agent = FleetAgent(desk.store)
+    first = agent.heartbeat(server_heads=((1, "a" * 64),))
+    desk.heard(agent.heartbeat(), first)
+    desk.now += timedelta(seconds=60)
+    desk.heard(agent.heartbeat(desk.now, server_heads=((1, "a" * 64),)))
+    [row] = desk.store.list_witnesses("", 10)
+    assert (row.envelope, row.received) == (repr(first).encode(), NOW)
+    desk.heard(agent.heartbeat(desk.now, server_heads=((1, "a" * 64), (2, "b" * 64))))
+    [row] = desk.store.list_witnesses("", 10)
+    assert row.received == desk.now
+
+
+def test_a_broker_that_is_away_costs_a_notice_and_nothing_else(desk: Desk) -> None:
+    agent = FleetAgent(desk.store)
+    desk.relay.is_away = True
+    desk.heard(agent.heartbeat())
+    desk.relay.is_away = False
+    desk.heard(agent.heartbeat())
+    assert len(desk.relay.told) == 1
+
+
+def test_a_server_keeps_its_notice_key_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "notice.key"
+    key = load_notice_key(path)
+    assert load_notice_key(path).private_bytes_raw() == key.private_bytes_raw()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["notice.key"]
+    path.write_bytes(b"short")
+    with pytest.raises(EnvironmentFailure, match=r"state-failed: .*notice\.key holds no key"):
+        load_notice_key(path)
