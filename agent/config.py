@@ -20,7 +20,7 @@ from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
 from urllib.parse import urlsplit
 
 from protocol.errors import InvalidInput
-from protocol.names import is_fingerprint
+from protocol.names import TOKEN_SHAPE, is_fingerprint
 from protocol.sealing import MAX_RECIPIENTS
 
 DAY_S = 86400
@@ -59,6 +59,8 @@ class AgentConfig(NamedTuple):
 
     `seal_to` are investigators to whom every answer is sealed, beside those whom an action names;
     `require_sealed` refuses an action that names nobody.
+    `relay_ca` is PEM text: the only authorities that may vouch for the broker; empty for those of the system.
+    `enrolment_token` is for a new agent to show; it is as public as the agent's file.
     """
 
     relay: str
@@ -74,6 +76,8 @@ class AgentConfig(NamedTuple):
     seal_to: Tuple[str, ...] = ()
     require_sealed: bool = False
     trust: TrustConfig = TrustConfig()
+    relay_ca: str = ""
+    enrolment_token: str = ""
 
 
 class Baked(NamedTuple):
@@ -130,6 +134,24 @@ def _read_relay(table: Dict[str, Any]) -> str:
     if parts.username is not None or parts.password is not None:
         _refuse("relay", "holds credentials; agents log in with their own identity")
     return relay
+
+
+def _read_relay_ca(table: Dict[str, Any]) -> str:
+    text = table.get("relay_ca", "")
+    if not isinstance(text, str):
+        _refuse("relay_ca", "must be a text")
+    if text and "-----BEGIN CERTIFICATE-----" not in text:
+        _refuse("relay_ca", "holds no certificate in PEM; the builder puts a file's content for its name")
+    if text and not str(table.get("relay", "")).startswith("amqps:"):
+        _refuse("relay_ca", "is of no use without amqps:// in relay")
+    return text
+
+
+def _read_enrolment_token(table: Dict[str, Any]) -> str:
+    token = table.get("enrolment_token", "")
+    if not isinstance(token, str) or (token and not TOKEN_SHAPE.match(token)):
+        _refuse("enrolment_token", "is not what `mig-server agent token new` prints")
+    return token
 
 
 def _read_tags(table: Dict[str, Any]) -> Dict[str, str]:
@@ -238,7 +260,25 @@ def decode_config(value: Any) -> AgentConfig:
         seal_to=_read_seal_to(table),
         require_sealed=_read_flag(table, "require_sealed", default=False),
         trust=_read_trust(table),
+        relay_ca=_read_relay_ca(table),
+        enrolment_token=_read_enrolment_token(table),
     )
+
+
+def with_relay_ca(table: Any, directory: Path) -> Any:
+    """Return the table `[agent]` with the content of the file that `relay_ca` names, from `directory`.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    named = table.get("relay_ca", "") if isinstance(table, dict) else ""
+    if not isinstance(named, str) or not named or "-----BEGIN" in named:
+        return table
+    try:
+        return {**table, "relay_ca": (directory / named).read_text(encoding="ascii")}
+    except (OSError, ValueError) as error:
+        _refuse("relay_ca", f"{named}: {getattr(error, 'strerror', None) or error}")
 
 
 def _read_resource(name: str) -> bytes:
@@ -274,7 +314,7 @@ def _load_source_tree(root: Path) -> Baked:
         roots = [key.read_bytes() for key in sorted((root / "keys" / "roots").glob("*.asc"))]
     except (OSError, ValueError) as error:
         raise InvalidInput("bad-config", f"{path}: {error}") from None
-    config = decode_config(document.get("agent"))
+    config = decode_config(with_relay_ca(document.get("agent"), root))
     version = str(project["project"]["version"])
     return Baked(config, tuple(keys), version, "source", config.acl, tuple(roots))
 

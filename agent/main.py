@@ -51,7 +51,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mig-agent", description="Answers what investigators ask of this machine.")
-    parser.set_defaults(command=_install_or_run, state_dir=None)
+    parser.set_defaults(command=_install_or_run, state_dir=None, token_file=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, command: Any, text: str, *, has_state: bool = True) -> argparse.ArgumentParser:
@@ -67,6 +67,12 @@ def _make_parser() -> argparse.ArgumentParser:
     way = run.add_mutually_exclusive_group(required=True)
     way.add_argument("--foreground", action="store_true", help="until it is told to end")
     way.add_argument("--check-in", action="store_true", help="take what waits, answer it, and end")
+    run.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="enrolment token of a new agent, in a file of mode 0600",
+    )
     module = add("module", _module, "run one module here and print its result as JSON", has_state=False)
     module.add_argument("name", metavar="NAME")
     module.add_argument("--params", metavar="FILE", help="JSON file with its parameters; - is standard input")
@@ -109,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-    run_resident(_state_directory(options), check_in=options.check_in)
+    run_resident(_state_directory(options), token_file=options.token_file, check_in=options.check_in)
     return EXIT_FOUND
 
 
@@ -209,6 +215,7 @@ def _config(_options: argparse.Namespace) -> int:
     shown = baked.config._asdict()
     shown["limits"] = baked.config.limits._asdict()
     shown["trust"] = baked.config.trust._asdict()
+    shown["enrolment_token"] = "baked in" if baked.config.enrolment_token else ""
     shown["trusted_keys"] = [parse_certificate(key).fingerprint for key in baked.keys]
     _print(json.dumps(shown, indent=2))
     return EXIT_FOUND

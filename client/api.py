@@ -75,6 +75,10 @@ class Api:
         query = {"limit": limit, "offset": offset} | ({} if target is None else {"target": target})
         return self._get("/agents", documents.AgentPage, query)
 
+    def decide_on_agents(self, envelope: bytes) -> documents.Decided:
+        """Hand over a signed decision to approve or revoke agents."""
+        return self._decode(self._request("POST", "/agents/approvals", body=envelope), documents.Decided)
+
     def list_investigators(self) -> documents.InvestigatorList:
         """Ask for all investigators."""
         return self._get("/investigators", documents.InvestigatorList)

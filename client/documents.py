@@ -25,6 +25,19 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     environment: dict[str, str] = {}
     modules: tuple[str, ...] = ()
+    enrolled_by: str = ""
+    peer: str = ""
+    duplicate: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a signed decision on agents."""
+
+    done: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class AgentPage(msgspec.Struct, frozen=True, kw_only=True):

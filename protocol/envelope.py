@@ -46,6 +46,8 @@ BROKER_LOGIN = payload_type("broker-login")
 CANCEL = payload_type("cancel")
 TRUST = payload_type("trust")
 NOTICE = payload_type("notice")
+ENROLMENT = payload_type("enrolment")  # what a token signs; never an envelope
+APPROVAL = payload_type("approval")
 
 
 class Signature(NamedTuple):

@@ -70,6 +70,8 @@ CODES: Dict[str, CodeInfo] = {
     "bad-key": CodeInfo(400, EXIT_USAGE, "the key cannot be used"),
     "usage": CodeInfo(400, EXIT_USAGE, "the command was not understood"),
     "unsafe-file": CodeInfo(500, EXIT_REFUSED, "a file or directory can be changed by others"),
+    # Enrolment of agents
+    "bad-token": CodeInfo(403, EXIT_REFUSED, "the enrolment token does not count"),
     # API
     "bad-method": CodeInfo(405, EXIT_USAGE, "this cannot be asked in this way"),
     "internal": CodeInfo(500, EXIT_OUT_OF_REACH, "the server failed; its log says why"),

@@ -9,18 +9,24 @@ import base64
 import binascii
 import hashlib
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from protocol.envelope import BROKER_LOGIN, Envelope, Signature, pae
+from protocol.enrolment import ID_BYTES, EnrolmentToken, token_id
+from protocol.envelope import BROKER_LOGIN, ENROLMENT, Envelope, Signature, pae
 from protocol.errors import InvalidInput
 
 PUBLIC_KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 _NONCE_BYTES = 16
-_LOGIN = struct.Struct(f">{PUBLIC_KEY_BYTES}sQ{_NONCE_BYTES}s{_SIGNATURE_BYTES}s")
+_HEAD = struct.Struct(f">{PUBLIC_KEY_BYTES}sQ{_NONCE_BYTES}s")
+_PROOF = struct.Struct(f">{ID_BYTES}s{_SIGNATURE_BYTES}s")
+_NO_TOKEN = bytes(ID_BYTES)
+_NO_PROOF = bytes(_SIGNATURE_BYTES)
+# Of what an agent says of itself in a login: enough for a host name and a few addresses.
+MAX_SAID_BYTES = 512
 
 
 def agent_id(public_key: bytes) -> str:
@@ -71,12 +77,29 @@ def require_signature(public_key: bytes, expected_id: str, sig: bytes, message: 
 
 
 class BrokerLogin(NamedTuple):
-    """A decoded broker password: nothing in it is verified yet. `time` is in Unix seconds."""
+    """A decoded broker password: nothing in it is verified yet.
+
+    `time` is in Unix seconds. `token` is the id of the enrolment token that the agent says it has, or empty;
+    `name` and `addresses` are what it says of itself, hostile text of at most 512 bytes together.
+    """
 
     public_key: bytes
     time: int
     nonce: bytes
+    token: str
+    proof: bytes
+    name: str
+    addresses: str
     sig: bytes
+
+    @property
+    def _head(self) -> bytes:
+        return _HEAD.pack(self.public_key, self.time, self.nonce)
+
+    @property
+    def _signed(self) -> bytes:
+        proof = _PROOF.pack(bytes.fromhex(self.token) or _NO_TOKEN, self.proof)
+        return self._head + proof + f"{self.name}\n{self.addresses}".encode()
 
     def require_valid(self, agent: str, broker: str, vhost: str) -> None:
         """Raise unless the agent signed this login for this broker and virtual host.
@@ -85,26 +108,61 @@ class BrokerLogin(NamedTuple):
             InvalidInput: `bad-signature`.
 
         """
-        message = _login_message(broker, vhost, self.time, self.nonce)
-        require_signature(self.public_key, agent, self.sig, message)
+        require_signature(
+            self.public_key, agent, self.sig, _message(BROKER_LOGIN, broker, vhost, self.signed)
+        )
+
+    def require_token(self, public_key: bytes, broker: str, vhost: str) -> None:
+        """Raise unless the agent holds the token with this public key.
+
+        Raises:
+            InvalidInput: `bad-token`.
+
+        """
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(
+                self.proof, _message(ENROLMENT, broker, vhost, self._head)
+            )
+        except (InvalidSignature, ValueError):
+            raise InvalidInput("bad-token", "the proof of the enrolment token does not verify") from None
 
 
-def _login_message(broker: str, vhost: str, time: int, nonce: bytes) -> bytes:
-    fields = [broker.encode("utf-8"), vhost.encode("utf-8"), b"%d" % time, nonce]
-    return pae(BROKER_LOGIN, b"".join(b"%d:%b," % (len(field), field) for field in fields))
+def _message(kind: str, broker: str, vhost: str, signed: bytes) -> bytes:
+    fields = [broker.encode("utf-8"), vhost.encode("utf-8"), signed]
+    return pae(kind, b"".join(b"%d:%b," % (len(field), field) for field in fields))
 
 
 def make_broker_password(
-    private_key: Ed25519PrivateKey, *, broker: str, vhost: str, time: int, nonce: bytes
+    private_key: Ed25519PrivateKey,
+    *,
+    broker: str,
+    vhost: str,
+    time: int,
+    nonce: bytes,
+    token: Optional[EnrolmentToken] = None,
+    name: str = "",
+    addresses: str = "",
 ) -> str:
-    """Make the password of one login attempt: base64url of public key, time, nonce and signature.
+    """Make the password of one login attempt.
 
-    160 characters; PLAIN cuts off long ones. `broker` is the name that agent and server agree on, `time` is
-    in Unix seconds, `nonce` 16 random bytes.
+    base64url of: public key, time, nonce, id of the token, proof of the token, what the agent says of itself,
+    and the agent's signature over all of it, with broker and virtual host. The proof is the token's signature
+    over public key, time and nonce, so it is of use to nobody else and at no other time.
+
+    260 to 940 characters; RabbitMQ takes PLAIN responses of more than 3,000 (its limit is the first frame, of
+    4 KiB). `broker` is the name that agent and server agree on, `time` is in Unix seconds, `nonce` 16 random
+    bytes.
     """
     public_key = private_key.public_key().public_bytes_raw()
-    sig = private_key.sign(_login_message(broker, vhost, time, nonce))
-    return base64.urlsafe_b64encode(_LOGIN.pack(public_key, time, nonce, sig)).decode("ascii")
+    head = _HEAD.pack(public_key, time, nonce)
+    known, proof = _NO_TOKEN, _NO_PROOF
+    if token is not None:
+        known = bytes.fromhex(token_id(token.public_key))
+        proof = token.private_key.sign(_message(ENROLMENT, broker, vhost, head))
+    said = f"{name}\n{addresses}".encode("utf-8", "replace")[:MAX_SAID_BYTES]
+    signed = head + _PROOF.pack(known, proof) + said.decode("utf-8", "ignore").encode("utf-8")
+    sig = private_key.sign(_message(BROKER_LOGIN, broker, vhost, signed))
+    return base64.urlsafe_b64encode(signed + sig).decode("ascii")
 
 
 def decode_broker_password(password: str) -> BrokerLogin:
@@ -116,6 +174,14 @@ def decode_broker_password(password: str) -> BrokerLogin:
     """
     try:
         raw = base64.b64decode(password.encode("ascii"), altchars=b"-_", validate=True)
-        return BrokerLogin(*_LOGIN.unpack(raw))
-    except (binascii.Error, UnicodeEncodeError, struct.error):
+        signed, sig = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
+        public_key, time, nonce = _HEAD.unpack_from(signed)
+        known, proof = _PROOF.unpack_from(signed, _HEAD.size)
+        said = signed[_HEAD.size + _PROOF.size :]
+        name, newline, addresses = said.decode("utf-8").partition("\n")
+    except (binascii.Error, UnicodeError, struct.error):
         raise InvalidInput("bad-document", "not a broker password") from None
+    if not newline or len(said) > MAX_SAID_BYTES:
+        raise InvalidInput("bad-document", "not a broker password")
+    token = "" if known == _NO_TOKEN else known.hex()
+    return BrokerLogin(public_key, time, nonce, token, proof, name, addresses, sig)

@@ -14,6 +14,7 @@ AGENT_ID = re.compile(r"[0-9a-f]{32}\Z")
 FINGERPRINT = re.compile(r"[0-9A-F]{40}\Z")
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 OCCURRENCE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")
+TOKEN_SHAPE = re.compile(r"mig-token-[A-Za-z0-9_-]{43}\Z")
 ACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 

@@ -10,8 +10,9 @@ Rules:
    connection of somebody else takes one meanwhile.
 5. Nothing is left running when a start fails, and nothing outlives the starter unless that was asked for.
 
-Layout: `state.json` (ports, password; 0600), `rabbitmq.conf` (0600), `enabled_plugins`, `log/`, `data/`, and
-`url` (0600), the server's own URL, which is there for as long as the node is up.
+Layout: `state.json` (ports, password; 0600), `rabbitmq.conf` (0600), `enabled_plugins`, `log/`, `data/`,
+`rabbitmqctl` and `rabbitmq-plugins` (0700), the package's tools for this node, and `url` (0600), the server's
+own URL, which is there for as long as the node is up.
 Environment: https://www.rabbitmq.com/docs/configure#supported-environment-variables, and epmd(1).
 """
 
@@ -20,6 +21,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import time
@@ -161,6 +163,7 @@ class PrivateBroker:
             progress(f"starting {script.parents[1].name.replace('_server-', ' ')}")
             self._url_file.unlink(missing_ok=True)
             self._write_files()
+            self._write_tools(script.parent)
             self._epmd.stop(patience_s=_STOP_S)  # left over from a node that was killed
             self._require_free_ports()
             self._epmd.acquire()
@@ -220,6 +223,20 @@ class PrivateBroker:
             max_message_bytes=MAX_MESSAGE_BYTES,
         )
         _write_private(self.directory / "rabbitmq.conf", text)
+
+    @property
+    def rabbitmqctl(self) -> Path:
+        """The script that runs the package's `rabbitmqctl` on this node."""
+        return self.directory / "rabbitmqctl"
+
+    def _write_tools(self, installed: Path) -> None:
+        """Write the package's tools as scripts with this node's environment, whoever runs them."""
+        words = " ".join(shlex.quote(f"{name}={value}") for name, value in self._environment().items())
+        for name in ("rabbitmqctl", "rabbitmq-plugins"):
+            tool = shlex.quote(str(installed / name))
+            path = self.directory / name
+            _write_private(path, f'#!/bin/sh\nexec env -i {words} {tool} "$@"\n')
+            path.chmod(0o700)
 
     def _require_free_ports(self) -> None:
         state = self._read_state()

@@ -4,17 +4,21 @@ Rules:
 1. Whatever is not allowed here in words is denied, and so is what cannot be decided now: agents try again.
 2. A user is an agent: its name is its id, its password was signed for this broker and virtual host by the key
    of that id, at most 24 hours away by our clock, and was never used before.
-3. `enrolment`: `open` enrols whoever proves an id, `approval` lets them wait for `mig-server agent approve`.
+3. `enrolment`: `token` enrols whoever shows an enrolment token, `approval` lets them wait, `open` enrols
+   whoever proves an id. An agent that waits proves who it is and is then denied the virtual host: so it can
+   be told from one that is denied, and the broker says where it comes from. It reaches nothing.
 4. Before an agent is let in its queue stands, bound, so that it has nothing to declare. It may read that
    queue, and write `mig.agents` under its own two routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
 5. A revoked agent is denied every login, and every new channel of a connection that is still open.
+6. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """
 
+import ipaddress
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +30,7 @@ from protocol.names import AGENTS_EXCHANGE, agent_queue, heartbeat_key, is_agent
 from server.broker import VHOST
 from server.config import ServerConfig
 from server.database import Database
-from server.rows import AgentRow
+from server.rows import AgentRow, Said
 from server.store import Store
 from server.store_logins import LOGIN_TOLERANCE
 
@@ -36,6 +40,9 @@ _MAX_BODY_BYTES = 16384
 _MAX_FIELDS = 64
 # An agent may come before we are connected again, after a restart of the broker; its time-out is 15 s.
 _BROKER_WAIT_S = 5.0
+MAX_LOGINS = 20  # the agent's own pauses make it six in the first minute, then one
+LOGIN_PERIOD = timedelta(minutes=1)
+_MAX_COUNTED = 100_000
 _LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
 
 Form = Mapping[str, str]
@@ -64,6 +71,7 @@ class BrokerAuth:
         self._welcome = welcome
         self._clock = clock
         self.denied: Counter[str] = Counter()
+        self._logins: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
         self._questions: Mapping[str, Callable[[Form], Awaitable[bool]]] = {
             "/auth/user": self.is_login_allowed,
             "/auth/vhost": self.is_vhost_allowed,
@@ -97,7 +105,7 @@ class BrokerAuth:
         agent_id = form.get("username", "")
         try:
             login = self._require_signed(agent_id, form.get("password", ""))
-            await self._admit(agent_id, login)
+            row = await self._admit(agent_id, login)
         except InvalidInput as error:
             self.denied[error.code] += 1
             _log.warning(
@@ -105,6 +113,10 @@ class BrokerAuth:
                 extra={"agent": agent_id[:32], "code": error.code, "reason": error.detail},
             )
             return False
+        if row.enrolment == "pending":
+            self.denied["forbidden"] += 1
+            _log.info("waits for approval", extra={"agent": agent_id})
+            return True
         if not await self._wait_connected(_BROKER_WAIT_S):
             raise EnvironmentFailure("broker-away", "an agent's queue cannot be declared", retryable=True)
         await self._welcome(agent_id)
@@ -118,28 +130,69 @@ class BrokerAuth:
         login.require_valid(agent_id, self._config.name, VHOST)
         return login
 
-    async def _admit(self, agent_id: str, login: BrokerLogin) -> None:
+    async def _admit(self, agent_id: str, login: BrokerLogin) -> AgentRow:
         now = self._clock()
         if abs(login.time - now.timestamp()) > LOGIN_TOLERANCE.total_seconds() or login.time > _LATEST:
             raise InvalidInput("unauthenticated", f"the agent's clock is off by {_distance(login.time, now)}")
-        row = await self._require_agent(agent_id, login.public_key, now)
-        if row.enrolment != "enrolled":
-            raise InvalidInput("forbidden", f"the agent is {row.enrolment}")
+        self._require_seldom(agent_id, now)
+        row = await self._require_agent(agent_id, login, now)
+        if row.enrolment == "revoked":
+            raise InvalidInput("forbidden", "the agent is revoked")
         time = datetime.fromtimestamp(login.time, UTC)
         if not await self._database.run(self._store.record_login, agent_id, login.nonce, time, now):
             raise InvalidInput("replayed", "this very login was used before")
+        return row
 
-    async def _require_agent(self, agent_id: str, public_key: bytes, now: datetime) -> AgentRow:
+    def _require_seldom(self, agent_id: str, now: datetime) -> None:
+        since, count = self._logins.pop(agent_id, (now, 0))
+        if now - since >= LOGIN_PERIOD:
+            since, count = now, 0
+        self._logins[agent_id] = (since, count + 1)
+        if len(self._logins) > _MAX_COUNTED:
+            self._logins.popitem(last=False)
+        if count >= MAX_LOGINS:
+            raise InvalidInput("rate-limited", f"more than {MAX_LOGINS} logins within a minute")
+
+    async def _require_agent(self, agent_id: str, login: BrokerLogin, now: datetime) -> AgentRow:
         row = await self._database.read(self._store.get_agent, agent_id)
-        if row is not None:
-            return row
         policy = self._config.enrolment
-        _log.info("new agent", extra={"agent": agent_id, "enrolment": policy})
-        return await self._database.run(self._store.enrol_agent, agent_id, public_key, policy, now)
+        if row is not None and (row.enrolment != "pending" or policy == "approval"):
+            return row
+        said = Said(name=login.name, addresses=login.addresses)
+        key = login.public_key
+        if policy == "token":
+            token = await self._require_token(login)
+            row = await self._database.run(self._store.enrol_by_token, agent_id, key, token, now, said)
+        else:
+            row = await self._database.run(self._store.enrol_agent, agent_id, key, policy, now, said)
+        _log.info("new agent", extra={"agent": agent_id, "enrolment": row.enrolment, "by": row.enrolled_by})
+        return row
+
+    async def _require_token(self, login: BrokerLogin) -> str:
+        if not login.token:
+            raise InvalidInput("bad-token", "the agent is new here and shows no enrolment token")
+        known = await self._database.read(self._store.get_token, login.token)
+        if known is None:
+            raise InvalidInput("bad-token", f"enrolment token {login.token} is unknown")
+        login.require_token(known.public_key, self._config.name, VHOST)
+        return known.id
 
     async def is_vhost_allowed(self, form: Form) -> bool:
-        """Decide whether an agent may use a virtual host."""
-        return form.get("vhost") == VHOST and await self._is_enrolled(form)
+        """Decide whether an agent may use a virtual host; keep where one comes from that waits."""
+        if form.get("vhost") != VHOST:
+            return False
+        row = await self._find_agent(form)
+        if row is not None and row.enrolment == "pending":
+            await self._note_peer(row, form.get("ip", ""))
+        return row is not None and row.enrolment == "enrolled"
+
+    async def _note_peer(self, row: AgentRow, address: str) -> None:
+        try:
+            peer = str(ipaddress.ip_address(address))
+        except ValueError:
+            return
+        if peer != row.peer:
+            await self._database.run(self._store.note_peer, row.id, peer)
 
     async def is_resource_allowed(self, form: Form) -> bool:
         """Decide on a queue or an exchange: configure nothing, read the own queue, write `mig.agents`."""
@@ -161,11 +214,14 @@ class BrokerAuth:
         )
 
     async def _is_enrolled(self, form: Form) -> bool:
+        row = await self._find_agent(form)
+        return row is not None and row.enrolment == "enrolled"
+
+    async def _find_agent(self, form: Form) -> AgentRow | None:
         agent_id = form.get("username", "")
         if not is_agent_id(agent_id):
-            return False
-        row = await self._database.read(self._store.get_agent, agent_id)
-        return row is not None and row.enrolment == "enrolled"
+            return None
+        return await self._database.read(self._store.get_agent, agent_id)
 
 
 def _distance(time: int, now: datetime) -> str:

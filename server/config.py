@@ -33,7 +33,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The table `[server]`.
 
     `name` is what agents sign into their broker logins, `url` what investigators sign into theirs;
-    `enrolment` says whether a new agent takes part at once (`open`) or waits for `mig-server agent approve`.
+    `enrolment` says how a new agent comes to take part: by an enrolment token (`token`), by an approval for
+    which it waits (`approval`), or at once (`open`). `rabbitmqctl` is the broker's own tool, with which
+    the connections of revoked agents are closed; empty where it cannot be run.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -42,9 +44,10 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     broker_auth_listen: str
     database: Annotated[str, Meta(min_length=1)]
     relay: Annotated[str, Meta(min_length=1)]
-    enrolment: Literal["open", "approval"]
+    enrolment: Literal["token", "approval", "open"] = "token"
     state_dir: str
     agents_dir: str
+    rabbitmqctl: str = ""
 
     @property
     def api_address(self) -> Listen:
@@ -95,7 +98,7 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-config", f"[server]: {error}") from None
     _require_url(config.url)
-    for path in (config.state_dir, config.agents_dir):
+    for path in filter(None, (config.state_dir, config.agents_dir, config.rabbitmqctl)):
         if not Path(path).is_absolute():
             raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")
     if config.api_address == config.broker_auth_address:

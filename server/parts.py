@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -19,6 +20,7 @@ from server.notices import NOTICE_KEY_FILE, Notices, load_notice_key
 from server.relay import Handler, Relay
 from server.scheduler import Scheduler
 from server.services import Services
+from server.shutout import shut_out
 from server.store import Store
 
 
@@ -80,6 +82,7 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         events=events,
         wake=wake,
         is_broker_connected=lambda: relay.is_connected,
+        shut_out=partial(shut_out, config),
         clock=clock,
         version=VERSION,
     )

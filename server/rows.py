@@ -12,9 +12,10 @@ from protocol.result import Problem, Result
 
 ONLINE_S = 150
 OFFLINE_S = 20 * 60
+REMEMBERED = timedelta(days=1)  # how long a clone, or a name used twice, is shown
 
 Enrolment = Literal["enrolled", "pending", "revoked"]
-EnrolmentPolicy = Literal["open", "approval"]
+EnrolmentPolicy = Literal["open", "approval", "token"]
 Right = Literal["read", "submit", "manage"]
 RIGHTS: tuple[Right, ...] = ("read", "submit", "manage")
 InvestigatorStatus = Literal["active", "disabled"]
@@ -28,6 +29,15 @@ class AgentStatus(StrEnum):
     OFFLINE = "offline"
     PENDING = "pending"
     REVOKED = "revoked"
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """One process that spoke under an agent's id: when it started, its latest heartbeat, by its own clock."""
+
+    started: datetime
+    time: datetime
+    name: str
+    addresses: str
 
 
 class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +57,15 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     environment: dict[str, str]
     modules: tuple[str, ...]
+    enrolled_by: str
+    decided: datetime | None
+    peer: str
+    instances: tuple[Instance, ...]
+    duplicated: datetime | None
+
+    def is_duplicate(self, now: datetime) -> bool:
+        """Tell whether two processes spoke under this id within the last day."""
+        return self.duplicated is not None and now - self.duplicated < REMEMBERED
 
     def status(self, now: datetime) -> AgentStatus:
         """Return the status: online below 150 s since the last heartbeat, offline from 20 minutes."""
@@ -58,6 +77,34 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
         if age < timedelta(seconds=ONLINE_S):
             return AgentStatus.ONLINE
         return AgentStatus.IDLE if age < timedelta(seconds=OFFLINE_S) else AgentStatus.OFFLINE
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent says of itself when it asks to take part: hostile text."""
+
+    name: str = ""
+    addresses: str = ""
+
+
+class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One enrolment token, without what makes it one; `uses` is None for any number of agents."""
+
+    id: str
+    public_key: bytes
+    label: str
+    created: datetime
+    expires: datetime
+    uses: int | None
+    used: int
+    revoked: bool
+
+    def state(self, now: datetime) -> str:
+        """Return `good`, or why the token counts no more."""
+        if self.revoked:
+            return "revoked"
+        if now >= self.expires:
+            return "expired"
+        return "used up" if self.uses is not None and self.used >= self.uses else "good"
 
 
 class InvestigatorRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,6 +64,15 @@ agents = sa.Table(
     sa.Column("tags", JSON_VALUE, nullable=False),
     sa.Column("environment", JSON_VALUE, nullable=False),
     sa.Column("modules", JSON_VALUE, nullable=False),
+    # How it came to take part, and when that was last decided: an older signed decision counts no more.
+    sa.Column("enrolled_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("decided", UtcTime),
+    sa.Column(
+        "peer", sa.Text, nullable=False, server_default=""
+    ),  # where the broker saw it wait, not its word
+    # Processes that spoke under this id, the latest last; a second one that lives is seen by them.
+    sa.Column("instances", JSON_VALUE, nullable=False, server_default="[]"),
+    sa.Column("duplicated", UtcTime),
     sa.Index(None, "heartbeattime"),
     sa.Index(None, "name"),
 )
@@ -165,4 +174,18 @@ logins = sa.Table(
     sa.Column("login", sa.String(64), primary_key=True),  # the agent's id and the nonce, 32 hex digits each
     sa.Column("time", UtcTime, nullable=False),  # by the agent's clock; too old a login is refused by it
     sa.Index(None, "time"),
+)
+
+# Enrolment tokens: of each only the public key, so that who reads this table can enrol nobody.
+enrolment_tokens = sa.Table(
+    "enrolment_tokens",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("public_key", sa.LargeBinary, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    sa.Column("expires", UtcTime, nullable=False),
+    sa.Column("uses", sa.Integer),  # NULL: any number
+    sa.Column("used", sa.Integer, nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
 )

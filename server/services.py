@@ -7,12 +7,16 @@ from datetime import datetime
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
+from server.shutout import ShutOut
 from server.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """The parts that the API uses; `is_broker_connected` answers at once, from memory."""
+    """The parts that the API uses.
+
+    `is_broker_connected` answers at once, from memory; `shut_out` ends the connections of revoked agents.
+    """
 
     config: ServerConfig
     database: Database
@@ -20,5 +24,6 @@ class Services:
     events: Events
     wake: Wake
     is_broker_connected: Callable[[], bool]
+    shut_out: ShutOut
     clock: Callable[[], datetime]
     version: str

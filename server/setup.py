@@ -17,7 +17,8 @@ listen = "127.0.0.1:1664"             # API; put a proxy with TLS in front of it
 broker_auth_listen = "127.0.0.1:1665" # asked by the broker at each login of an agent; keep it on loopback
 database = "sqlite:///{state}/mig.sqlite"   # or "postgresql://mig@host/mig"
 relay = "{relay}"
-enrolment = "approval"                # new agents wait for `mig-server agent approve`; "open" takes all
+rabbitmqctl = "{rabbitmqctl}"         # closes the connections of revoked agents; "" where it cannot be run
+enrolment = "token"                   # mig-server agent token new; "approval": agents wait; "open": takes all
 state_dir = "{state}"
 agents_dir = "{state}/agents"         # mig-agent-<platform> files, served at /agents/<platform>
 """
@@ -37,6 +38,7 @@ def write_first_config(path: Path, state_dir: Path, *, private_broker: bool) -> 
     if '"' in str(state) or "\\" in str(state):
         raise InvalidInput("usage", f"{state}: quotes and backslashes cannot stand in the configuration")
     relay = "amqp://mig-server:PASSWORD@127.0.0.1:5672/mig"
+    rabbitmqctl = ""
     try:
         (state / "agents").mkdir(mode=0o755, parents=True, exist_ok=True)
         state.chmod(0o700)
@@ -45,10 +47,11 @@ def write_first_config(path: Path, state_dir: Path, *, private_broker: bool) -> 
             node = PrivateBroker(state / "rabbitmq")
             node.prepare()
             relay = node.url
+            rabbitmqctl = str(node.rabbitmqctl)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(_TEMPLATE.format(state=state, relay=relay))
+            stream.write(_TEMPLATE.format(state=state, relay=relay, rabbitmqctl=rabbitmqctl))
     except OSError as error:
         raise EnvironmentFailure("state-failed", f"{error.filename}: {error.strerror}") from None
     lines = [f"wrote {path}", f"made {state}"]

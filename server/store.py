@@ -13,8 +13,9 @@ from server.store_actions import ActionStore
 from server.store_agents import AgentStore
 from server.store_audit import AuditStore
 from server.store_commands import CommandStore
+from server.store_enrolment import EnrolmentStore
 from server.store_logins import LoginStore
 
 
-class Store(AgentStore, ActionStore, CommandStore, AccessStore, LoginStore, AuditStore):
+class Store(AgentStore, EnrolmentStore, ActionStore, CommandStore, AccessStore, LoginStore, AuditStore):
     """All subjects of the store over one database."""

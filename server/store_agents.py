@@ -1,4 +1,4 @@
-"""Agents in the store: enrolment, heartbeats, and who is meant by a target."""
+"""Agents in the store: heartbeats, and who is meant by a target."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -7,18 +7,18 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from protocol.command import OPEN_STATES, CommandState
-from protocol.errors import InvalidInput
+from protocol.command import CommandState
 from protocol.heartbeat import Heartbeat
 from protocol.target import Endpoint, Target
 from protocol.target_tree import And, Field
 from server import schema
-from server.rows import AgentRow, AuditEvent, Change, Enrolment, EnrolmentPolicy
+from server.rows import REMEMBERED, AgentRow, Change, Instance
 from server.store_base import StorePart, chunks, require_storable
+from server.store_enrolment import agent_row
 from server.target_sql import prefilter
 
 _agents = schema.agents
-_OPEN = sorted(OPEN_STATES)
+_MAX_INSTANCES = 4
 _SAID = (
     "name",
     "os",
@@ -30,6 +30,7 @@ _SAID = (
     "tags",
     "environment",
     "modules",
+    "instances",
 )
 # Made once: building it for each of a fleet's heartbeats costs more than running it.
 _SAVE_HEARTBEAT = (
@@ -41,77 +42,6 @@ _SAVE_HEARTBEAT = (
 
 class AgentStore(StorePart):
     """The agents' part of the store."""
-
-    def enrol_agent(
-        self, agent_id: str, public_key: bytes, enrolment: EnrolmentPolicy, now: datetime
-    ) -> AgentRow:
-        """Insert an agent unless it is known, and return it as it stands: what is known is not changed.
-
-        Args:
-            agent_id: the caller has checked that the key is its, and that the agent holds it.
-            public_key: raw Ed25519, 32 bytes.
-            enrolment: the configured policy: `open` lets the agent take part, `approval` leaves it pending.
-            now: the server's time.
-
-        """
-        with self._database.writing() as connection:
-            state: Enrolment = "enrolled" if enrolment == "open" else "pending"
-            is_new = self._insert_if_absent(
-                connection,
-                _agents,
-                id=agent_id,
-                public_key=public_key,
-                enrolment=state,
-                enrolled=now,
-                tags={},
-                environment={},
-                modules=[],
-            )
-            if is_new:
-                self._append_audit(connection, now, _enrolment_event("server", agent_id, state))
-            return _agent_row(connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).one())
-
-    def get_agent(self, agent_id: str) -> AgentRow | None:
-        """Return an agent, or None."""
-        with self._database.reading() as connection:
-            row = connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).first()
-        return None if row is None else _agent_row(row)
-
-    def approve_agent(self, agent_id: str, now: datetime) -> AgentRow:
-        """Let an agent take part, also one that was revoked.
-
-        Raises:
-            InvalidInput: `not-found`.
-
-        """
-        return self._set_enrolment(agent_id, "enrolled", now)
-
-    def revoke_agent(self, agent_id: str, now: datetime) -> AgentRow:
-        """Shut an agent out; its commands that wait are cancelled.
-
-        Raises:
-            InvalidInput: `not-found`.
-
-        """
-        return self._set_enrolment(agent_id, "revoked", now)
-
-    def _set_enrolment(self, agent_id: str, enrolment: Enrolment, now: datetime) -> AgentRow:
-        with self._database.writing() as connection:
-            self._lock_commands(connection)
-            updated = connection.execute(
-                sa.update(_agents).where(_agents.c.id == agent_id).values(enrolment=enrolment)
-            )
-            if updated.rowcount == 0:
-                raise InvalidInput("not-found", f"no agent {agent_id}")
-            if enrolment == "revoked":
-                self._move_commands(
-                    connection,
-                    [schema.commands.c.agent_id == agent_id, schema.commands.c.state.in_(_OPEN)],
-                    CommandState.CANCELLED,
-                    now,
-                )
-            self._append_audit(connection, now, _enrolment_event("operator", agent_id, enrolment))
-            return _agent_row(connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).one())
 
     def save_heartbeat(self, heartbeat: Heartbeat, now: datetime) -> list[Change]:
         """Keep one heartbeat: `save_heartbeats`."""
@@ -128,18 +58,43 @@ class AgentStore(StorePart):
         """
         for heartbeat in heartbeats:
             require_storable_heartbeat(heartbeat)
+        if not heartbeats:
+            return []
         with self._database.writing() as connection:
+            known = self._known_instances(connection, heartbeats)
             if any(heartbeat.commands for heartbeat in heartbeats):
                 self._lock_commands(connection)
             return [
                 change
                 for heartbeat in heartbeats
-                for change in self._save_heartbeat(connection, heartbeat, now)
+                for change in self._save_heartbeat(connection, heartbeat, known, now)
             ]
 
+    def _known_instances(
+        self, connection: sa.Connection, heartbeats: Sequence[Heartbeat]
+    ) -> dict[str, tuple[Instance, ...]]:
+        ids = sorted({heartbeat.agent for heartbeat in heartbeats})
+        return {
+            row.id: msgspec.convert(row.instances, tuple[Instance, ...])
+            for some in chunks(ids)
+            for row in connection.execute(
+                sa.select(_agents.c.id, _agents.c.instances).where(_agents.c.id.in_(some))
+            )
+        }
+
     def _save_heartbeat(
-        self, connection: sa.Connection, heartbeat: Heartbeat, now: datetime
+        self,
+        connection: sa.Connection,
+        heartbeat: Heartbeat,
+        known: dict[str, tuple[Instance, ...]],
+        now: datetime,
     ) -> Iterator[Change]:
+        instances, is_double = add_instance(known.get(heartbeat.agent, ()), heartbeat)
+        known[heartbeat.agent] = instances
+        if is_double:
+            connection.execute(
+                sa.update(_agents).where(_agents.c.id == heartbeat.agent).values(duplicated=now)
+            )
         said = {
             "name": heartbeat.name,
             "os": heartbeat.os,
@@ -151,6 +106,7 @@ class AgentStore(StorePart):
             "tags": heartbeat.tags,
             "environment": heartbeat.environment,
             "modules": list(heartbeat.modules),
+            "instances": msgspec.to_builtins(instances),
         }
         values = {f"new_{column}": value for column, value in said.items()}
         if connection.execute(_SAVE_HEARTBEAT, {"agent_id": heartbeat.agent, **values}).rowcount == 0:
@@ -176,11 +132,32 @@ class AgentStore(StorePart):
             if target is None:
                 total = connection.execute(sa.select(sa.func.count()).select_from(_agents)).scalar_one()
                 page = connection.execute(sa.select(_agents).order_by(*order).limit(limit).offset(offset))
-                return total, [_agent_row(row) for row in page]
+                return total, [agent_row(row) for row in page]
             condition = prefilter(target, _agents, self._database.dialect, now)
             rows = connection.execute(sa.select(_agents).where(condition).order_by(*order)).all()
-        matching = [row for row in map(_agent_row, rows) if _is_meant(row, target, now)]
+        matching = [row for row in map(agent_row, rows) if _is_meant(row, target, now)]
         return len(matching), matching[offset : offset + limit]
+
+    def find_namesakes(self, names: Sequence[str], now: datetime) -> dict[str, list[str]]:
+        """Return, of these names, those that several agents had within the last day, with the agents' ids."""
+        found: dict[str, list[str]] = {}
+        with self._database.reading() as connection:
+            for some in chunks(sorted(set(names))):
+                rows = connection.execute(
+                    sa.select(_agents.c.name, _agents.c.id)
+                    .where(
+                        _agents.c.name.in_(some),
+                        _agents.c.enrolment != "revoked",
+                        sa.or_(
+                            _agents.c.heartbeattime > now - REMEMBERED,
+                            sa.and_(_agents.c.heartbeattime.is_(None), _agents.c.enrolled > now - REMEMBERED),
+                        ),
+                    )
+                    .order_by(_agents.c.id)
+                )
+                for row in rows:
+                    found.setdefault(row.name, []).append(row.id)
+        return {name: ids for name, ids in found.items() if len(ids) > 1}
 
     def find_commanded(self, target: Target, now: datetime) -> list[str]:
         """Return the ids of all agents that an action with this target is sent to."""
@@ -188,12 +165,24 @@ class AgentStore(StorePart):
         return [agent.id for agent in found if agent.enrolment == "enrolled"]
 
 
-def _enrolment_event(who: str, agent_id: str, enrolment: Enrolment) -> AuditEvent:
-    return AuditEvent(kind="enrolment", who=(who,), what={"agent": agent_id, "enrolment": enrolment})
+def add_instance(known: Sequence[Instance], heartbeat: Heartbeat) -> tuple[tuple[Instance, ...], bool]:
+    """Add a heartbeat's process to those known under its id; tell whether two of them live.
 
-
-def _agent_row(row: sa.Row[tuple[object, ...]]) -> AgentRow:
-    return msgspec.convert(row._mapping, AgentRow)  # noqa: SLF001  (SQLAlchemy's public name for it)
+    A restart gives a new process and ends the old one. So a process that says something new after another has
+    spoken shows that both live: a cloned state directory. Heartbeats that come twice say nothing new.
+    """
+    spoken = next((entry for entry in known if entry.started == heartbeat.started), None)
+    if spoken is not None and heartbeat.time <= spoken.time:
+        return tuple(known), False
+    instance = Instance(
+        started=heartbeat.started,
+        time=heartbeat.time,
+        name=heartbeat.name,
+        addresses=heartbeat.environment.get("addresses", ""),
+    )
+    others = [entry for entry in known if entry.started != heartbeat.started]
+    is_double = spoken is not None and known[-1].started != heartbeat.started
+    return (*others, instance)[-_MAX_INSTANCES:], is_double
 
 
 def _is_meant(agent: AgentRow, target: Target, now: datetime) -> bool:

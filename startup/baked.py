@@ -6,6 +6,7 @@ fingerprint in the ACL without its key.
 """
 
 import json
+import ssl
 import tomllib
 from collections.abc import Iterable
 from datetime import datetime
@@ -31,13 +32,13 @@ def load_baked(config: Path, keys_directory: Path, now: datetime) -> dict[str, b
 
     """
     # Imported here: a build of the server or the client needs neither configuration nor keys.
-    from agent.config import decode_config  # noqa: PLC0415
+    from agent.config import decode_config, with_relay_ca  # noqa: PLC0415
     from protocol.acl import convert_acl  # noqa: PLC0415
     from protocol.errors import InvalidInput  # noqa: PLC0415
 
-    table = read_toml(config).get("agent", {})
     try:
-        decode_config(table)
+        table = with_relay_ca(read_toml(config).get("agent", {}), config.parent)
+        require_certificates(decode_config(table).relay_ca)
         acl = convert_acl(table["acl"])
         acl.require_satisfiable()
     except InvalidInput as error:
@@ -69,6 +70,22 @@ def _bake_roots(table: dict[str, Any], directory: Path, now: datetime) -> dict[s
     if missing:
         raise BuildFailure(f"[agent.trust] roots names {missing[0]}, whose key is not in {directory}")
     return {f"agent/baked/roots/{fingerprint}.asc": roots[fingerprint] for fingerprint in wanted}
+
+
+def require_certificates(pem: str) -> None:
+    """Raise unless the text, where there is any, is one or more certificates in PEM.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    from protocol.errors import InvalidInput  # noqa: PLC0415  (see load_baked)
+
+    if pem:
+        try:
+            ssl.create_default_context(cadata=pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise InvalidInput("bad-config", f"relay_ca: {error}") from None
 
 
 def _read_keys(directory: Path, now: datetime) -> dict[str, bytes]:

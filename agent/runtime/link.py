@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent.runtime.amqp import Channel, IOLoop, SelectConnection, pika
 from agent.runtime.identity import Identity
+from protocol.enrolment import EnrolmentToken
 from protocol.identity import make_broker_password
 from protocol.names import AGENTS_EXCHANGE, agent_queue
 
@@ -31,13 +32,25 @@ _SOCKET_TIMEOUT_S = 15
 _AMQP_HEARTBEAT_S = 60
 _PERSISTENT = 2
 _UNCONFIRMED = False
+# What the broker's refusals mean here (AMQP 0-9-1, 403 at login and 530 at the virtual host).
+_MEANINGS = {
+    pika.exceptions.ProbableAuthenticationError: "the login was denied: this agent is revoked, shows no good"
+    " enrolment token, or has a clock that is off by more than a day; or the server is away",
+    pika.exceptions.ProbableAccessDeniedError: "this agent waits for approval",
+}
 
 
 class Relay(NamedTuple):
-    """Where the broker is, from the baked configuration; `broker` is the server's name."""
+    """Where the broker is, from the baked configuration; `broker` is the server's name.
+
+    `ca` is PEM text, the only authorities that may vouch for the broker, or empty for the system's; `token`
+    is what a new agent shows to be let in.
+    """
 
     url: str
     broker: str
+    ca: str = ""
+    token: Optional[EnrolmentToken] = None
 
 
 class _Publish(NamedTuple):
@@ -58,6 +71,7 @@ class Link:
         on_delivery: Callable[[bytes, Callable[[], None]], None],
         on_ready: Callable[[], None],
         random: Callable[[], float],
+        facts: Callable[[], Dict[str, Any]],
     ) -> None:
         self._ioloop = ioloop
         self._relay = relay
@@ -66,6 +80,7 @@ class Link:
         self._on_delivery = on_delivery
         self._on_ready = on_ready
         self._random = random
+        self._facts = facts
         self._connection: Optional[SelectConnection] = None
         self._channel: Optional[Channel] = None
         self._delay_s = _FIRST_DELAY_S
@@ -84,7 +99,7 @@ class Link:
             return
         try:
             parameters = self._parameters()
-        except ValueError as error:  # the builder checked the URL; TLS files may still be wrong here
+        except (ValueError, OSError) as error:  # the builder checked URL and CA; the system's may be wrong
             self._retry(str(error))
             return
         self._connection = SelectConnection(
@@ -127,17 +142,21 @@ class Link:
     def _parameters(self) -> pika.ConnectionParameters:
         parts = urlsplit(self._relay.url)
         vhost = unquote(parts.path[1:]) or "/"
+        facts = self._facts()
         password = make_broker_password(
             self._identity.private_key,
             broker=self._relay.broker,
             vhost=vhost,
             time=int(self._clock().timestamp()),
             nonce=secrets.token_bytes(16),
+            token=self._relay.token,
+            name=facts["name"],
+            addresses=facts["environment"]["addresses"],
         )
         options: Dict[str, Any] = {}
         is_tls = parts.scheme == "amqps"
         if is_tls:
-            options["ssl_options"] = pika.SSLOptions(ssl.create_default_context(), parts.hostname)
+            options["ssl_options"] = pika.SSLOptions(tls_context(self._relay.ca), parts.hostname)
         return pika.ConnectionParameters(
             host=parts.hostname,
             port=parts.port or (5671 if is_tls else 5672),
@@ -232,10 +251,27 @@ class Link:
         self._timer = self._ioloop.call_later(delay_s, self.connect)
 
 
+def tls_context(ca: str) -> ssl.SSLContext:
+    """Return what a broker's certificate is checked with: chain and host name, TLS 1.2 or newer.
+
+    With PEM text in `ca` those authorities alone count; else those of the system.
+    """
+    context = ssl.create_default_context(cadata=ca or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def _describe(error: BaseException) -> str:
     """Return one line for an exception of pika's, whose own text may be empty or nested."""
     while getattr(error, "exceptions", None):  # AMQPConnectionWorkflowFailed: the last attempt says why
         error = error.exceptions[-1]  # type: ignore[attr-defined]
-    cause = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
-    text = " ".join(str(cause or error).split())
-    return f"{type(cause or error).__name__}: {text}" if text else type(error).__name__
+    for kind, meaning in _MEANINGS.items():
+        if isinstance(error, kind):
+            return meaning
+    cause = error
+    while cause.args and isinstance(cause.args[0], BaseException):
+        cause = cause.args[0]
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not accepted: {cause.verify_message}"
+    text = " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

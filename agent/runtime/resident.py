@@ -28,8 +28,10 @@ from agent.runtime.link import Link, Relay
 from agent.runtime.spool import Spool
 from agent.runtime.state import lock_state_directory, open_state_directory, write_atomically
 from agent.runtime.supervisor import Answer, Supervisor
+from agent.runtime.token import find_token
 from agent.runtime.trust_intake import TrustIntake
 from agent.runtime.trust_store import TrustStore
+from protocol.enrolment import EnrolmentToken
 from protocol.envelope import ACTION, CANCEL, HEARTBEAT, RESULT, TRUST, encode_envelope, peek_type
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
@@ -76,7 +78,14 @@ class Resident:
     """Everything that the resident process does, on one loop."""
 
     def __init__(
-        self, *, baked: Baked, directory: Path, identity: Identity, trust: TrustStore, check_in: bool
+        self,
+        *,
+        baked: Baked,
+        directory: Path,
+        identity: Identity,
+        trust: TrustStore,
+        token: Optional[EnrolmentToken],
+        check_in: bool,
     ) -> None:
         self._baked = baked
         self._directory = directory
@@ -93,12 +102,13 @@ class Resident:
         self._facts: Dict[str, Any] = {}
         self._link = Link(
             ioloop=self._ioloop,
-            relay=Relay(baked.config.relay, baked.config.broker),
+            relay=Relay(baked.config.relay, baked.config.broker, baked.config.relay_ca, token),
             identity=identity,
             clock=utc_now,
             on_delivery=self._take_delivery,
             on_ready=self._on_ready,
             random=random.random,
+            facts=self._current_facts,
         )
         loop = PikaLoop(self._ioloop)
         self._supervisor = Supervisor(
@@ -309,19 +319,21 @@ def _trust_text(version: Optional[int], refusal: str) -> str:
     return f"bundle {version}" if version else "bundle 0, built in"
 
 
-def run_resident(directory: Path, *, check_in: bool = False) -> None:
+def run_resident(directory: Path, *, token_file: Optional[Path] = None, check_in: bool = False) -> None:
     """Run the resident agent on a state directory until it is told to end.
 
     Args:
         directory: the state directory; made where it is missing.
+        token_file: holds the enrolment token to show, instead of the usual place's or the baked one.
         check_in: connect, take what waits, answer, and end; for endpoints that run the agent from cron.
 
     Raises:
         EnvironmentFailure: `state-in-use`, `state-failed`, `disk-full`.
-        InvalidInput: `bad-config`, `unsafe-file`.
+        InvalidInput: `bad-config`, `bad-token`, `unsafe-file`.
 
     """
     baked = load_baked()
+    token = find_token(token_file, baked.config.enrolment_token)
     open_state_directory(directory)
     with lock_state_directory(directory):
         # Before the identity, which without a mark beside it waits for a bundle.
@@ -330,4 +342,11 @@ def run_resident(directory: Path, *, check_in: bool = False) -> None:
         _LOG.info(
             "agent %s, version %s%s", identity.agent_id, baked.version, ", new" if identity.is_new else ""
         )
-        Resident(baked=baked, directory=directory, identity=identity, trust=trust, check_in=check_in).run()
+        Resident(
+            baked=baked,
+            directory=directory,
+            identity=identity,
+            trust=trust,
+            token=token,
+            check_in=check_in,
+        ).run()

@@ -1,19 +1,29 @@
 """Agents: who is there, and whom a target means."""
 
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated
 
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, QueryParameter, RawBody
 
-from protocol.errors import InvalidInput
+from protocol.envelope import MAX_ENVELOPE_BYTES
+from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.names import is_agent_id
 from protocol.target import parse_target
 from protocol.target_tree import Always, print_node
 from server.api.access import needs
-from server.api.described import SECURED, refusals
-from server.api.documents import Agent, AgentPage, agent_document
+from server.api.described import SECURED, EnvelopeOperation, refusals
+from server.api.documents import Agent, AgentPage, Decision, agent_document
+from server.approvals import apply_approval, check_approval
+from server.oddities import warnings_for
+from server.rows import AgentRow
 from server.services import Services
+
+_log = logging.getLogger(__name__)
 
 _MAX_TARGET = 32768
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="at most so many")]
@@ -47,7 +57,7 @@ async def find_agents(
     return AgentPage(
         total=total,
         enforced=print_node(Always()) if parsed is None else str(parsed.enforced()),
-        agents=tuple(agent_document(row, now) for row in rows),
+        agents=await _documents(services, rows, now),
     )
 
 
@@ -64,4 +74,51 @@ async def show_agent(services: NamedDependency[Services], agent_id: FromPath[str
     row = await services.database.read(services.store.get_agent, agent_id) if is_agent_id(agent_id) else None
     if row is None:
         raise InvalidInput("not-found", "no such agent")
-    return agent_document(row, services.clock())
+    [agent] = await _documents(services, [row], services.clock())
+    return agent
+
+
+@post(
+    "/agents/approvals",
+    summary="Approve or revoke agents by a signed decision",
+    tags=["agents"],
+    status_code=200,
+    guards=[needs("manage")],
+    security=SECURED,
+    operation_class=EnvelopeOperation,
+    request_max_body_size=MAX_ENVELOPE_BYTES,
+    responses=refusals(400, 401, 403, 413, 503),
+)
+async def decide_on_agents(body: RawBody, services: NamedDependency[Services]) -> Decision:
+    """Carry out an envelope of type `application/vnd.mig.approval+json`, signed by somebody who may manage.
+
+    A decision counts for an agent only if it is newer than the last one. Revoked agents' connections are
+    closed.
+    """
+    database, store, now = services.database, services.store, services.clock()
+    investigators = await database.read(store.list_investigators)
+    url = services.config.url
+    approval, signers = await asyncio.to_thread(check_approval, body, investigators, url, now)
+    decided = await database.run(apply_approval, store, approval, signers, now)
+    who = ",".join(sorted(signers))
+    _log.info(
+        "decided on agents", extra={"decision": decided.decision, "agents": len(decided.done), "by": who}
+    )
+    problem = ""
+    if decided.decision == "revoke" and decided.done:
+        try:
+            await services.shut_out(decided.done)
+        except EnvironmentFailure as error:
+            problem = f"{error.code}: {error.detail}"
+    return Decision(
+        decision=decided.decision,
+        done=decided.done,
+        unknown=decided.unknown,
+        stale=decided.stale,
+        problem=problem,
+    )
+
+
+async def _documents(services: Services, rows: Sequence[AgentRow], now: datetime) -> tuple[Agent, ...]:
+    warnings = await services.database.read(warnings_for, services.store, rows, now)
+    return tuple(agent_document(row, now, warnings[row.id]) for row in rows)

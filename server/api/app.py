@@ -41,6 +41,7 @@ def make_app(services: Services) -> Litestar:
             access.list_investigators,
             agents.find_agents,
             agents.show_agent,
+            agents.decide_on_agents,
             actions.submit,
             actions.list_actions,
             actions.show_action,

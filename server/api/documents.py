@@ -79,6 +79,10 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     environment: dict[str, str]
     modules: tuple[str, ...]
+    enrolled_by: Annotated[str, Meta(description="open, token and its id, operator, or who signed it")]
+    peer: Annotated[str, Meta(description="where the broker saw it come from while it waited")]
+    duplicate: Annotated[bool, Meta(description="two processes spoke under this id within the last day")]
+    warnings: Annotated[tuple[str, ...], Meta(description="what a person should look into, one line each")]
 
 
 class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,8 +242,8 @@ class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorText
 
 
-def agent_document(row: AgentRow, now: datetime) -> Agent:
-    """Show an agent."""
+def agent_document(row: AgentRow, now: datetime, warnings: tuple[str, ...]) -> Agent:
+    """Show an agent, with what is odd about it (`server.oddities`)."""
     return Agent(
         id=row.id,
         name=row.name,
@@ -255,7 +259,21 @@ def agent_document(row: AgentRow, now: datetime) -> Agent:
         tags=row.tags,
         environment=row.environment,
         modules=row.modules,
+        enrolled_by=row.enrolled_by,
+        peer=row.peer,
+        duplicate=row.is_duplicate(now),
+        warnings=warnings,
     )
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a signed decision on agents: ids by what was done; `stale`: a later decision stands."""
+
+    decision: Literal["approve", "revoke"]
+    done: tuple[str, ...]
+    unknown: tuple[str, ...]
+    stale: tuple[str, ...]
+    problem: Annotated[str, Meta(description="why connections of revoked agents may still be open, or empty")]
 
 
 def investigator_document(row: InvestigatorRow) -> Investigator:

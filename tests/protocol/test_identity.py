@@ -77,7 +77,8 @@ def test_a_broker_password_tells_who_made_it_when_and_is_short() -> None:
     login = decode_broker_password(PASSWORD)
     assert (login.public_key, login.time, login.nonce) == (PUBLIC, 1796083200, bytes(range(16)))
     login.require_valid(ID, "mig", "mig")
-    assert len(PASSWORD) == 160
+    assert (login.token, login.name, login.addresses) == ("", "", "")
+    assert len(PASSWORD) == 260
 
 
 def test_a_broker_password_serves_one_broker_one_agent_one_time() -> None:
@@ -94,6 +95,10 @@ def test_a_broker_password_serves_one_broker_one_agent_one_time() -> None:
         login._replace(time=login.time + 1),
         login._replace(nonce=bytes(16)),
         login._replace(public_key=OTHER_PUBLIC),
+        login._replace(token="0123456789abcdef"),
+        login._replace(proof=bytes(range(64))),
+        login._replace(name="web1"),
+        login._replace(addresses="10.0.0.1/24"),
         login._replace(sig=SIGNED.signatures[0].sig),
     ):
         with pytest.raises(InvalidInput, match="bad-signature"):
@@ -109,7 +114,7 @@ def test_what_is_no_broker_password_is_refused(password: str) -> None:
 
 
 @given(
-    st.text() | st.binary(min_size=120, max_size=120).map(lambda raw: base64.urlsafe_b64encode(raw).decode())
+    st.text() | st.binary(min_size=190, max_size=210).map(lambda raw: base64.urlsafe_b64encode(raw).decode())
 )
 def test_any_password_is_refused(password: str) -> None:
     with pytest.raises(InvalidInput, match=r"bad-document|bad-signature"):

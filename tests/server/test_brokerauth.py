@@ -1,5 +1,8 @@
 import asyncio
+import base64
+import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -7,6 +10,9 @@ from urllib.parse import urlencode
 import pika
 import pytest
 
+from protocol.enrolment import EnrolmentToken, decode_token, encode_token, token_id
+from protocol.envelope import BROKER_LOGIN, pae
+from protocol.errors import InvalidInput
 from protocol.names import (
     AGENTS_EXCHANGE,
     COMMANDS_EXCHANGE,
@@ -16,7 +22,7 @@ from protocol.names import (
     result_key,
 )
 from server.broker import PrivateBroker
-from server.brokerauth import BrokerAuth
+from server.brokerauth import MAX_LOGINS, BrokerAuth
 from server.config import ServerConfig
 from server.database import Database
 from server.migrations import migrate
@@ -96,12 +102,109 @@ def test_a_new_agent_is_enrolled_and_welcomed_before_it_is_let_in(desk: Desk) ->
 
 
 @pytest.mark.parametrize("desk", ["approval"], indirect=True)
-def test_under_approval_a_new_agent_waits(desk: Desk) -> None:
+def test_under_approval_a_new_agent_waits_and_is_seen(desk: Desk) -> None:
     agent = AgentKey()
-    assert desk.log_in(agent, agent.password()) == "deny"
+    assert desk.log_in(agent, agent.password(name="web1", addresses="10.0.0.1/24")) == "allow"
+    assert desk.ask("vhost", username=agent.id, vhost="mig", ip="192.0.2.7") == "deny"
+    own = {"username": agent.id, "vhost": "mig", "resource": "queue", "name": agent_queue(agent.id)}
+    assert desk.ask("resource", permission="read", **own) == "deny"
+    assert desk.welcomed == []
     assert desk.auth.denied["forbidden"] == 1
+    row = desk.store.get_agent(agent.id)
+    assert row is not None
+    assert (row.enrolment, row.name, row.environment, row.peer) == (
+        "pending",
+        "web1",
+        {"addresses": "10.0.0.1/24"},
+        "192.0.2.7",
+    )
     desk.store.approve_agent(agent.id, utc_now())
     assert desk.log_in(agent, agent.password()) == "allow"
+    assert desk.ask("vhost", username=agent.id, vhost="mig") == "allow"
+    assert desk.welcomed == [agent.id]
+
+
+@pytest.mark.parametrize("desk", ["approval"], indirect=True)
+def test_only_so_many_agents_may_wait(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.store_enrolment.MAX_PENDING", 1)
+    first, second = AgentKey(), AgentKey()
+    assert desk.log_in(first, first.password()) == "allow"
+    assert desk.log_in(second, second.password()) == "deny"
+    assert desk.store.get_agent(second.id) is None
+    assert desk.log_in(first, first.password()) == "allow"
+
+
+def new_token(desk: Desk, *, uses: int | None = None, expires_s: float = 60) -> EnrolmentToken:
+    """Make a token that the server knows."""
+    token = decode_token(encode_token(os.urandom(32)))
+    expires = utc_now() + timedelta(seconds=expires_s)
+    desk.store.add_token(token.public_key, label="test", expires=expires, uses=uses, now=utc_now())
+    return token
+
+
+@pytest.mark.parametrize("desk", ["token"], indirect=True)
+def test_a_token_enrols_a_new_agent_and_is_asked_for_only_once(desk: Desk) -> None:
+    agent, token = AgentKey(), new_token(desk, uses=1)
+    assert desk.log_in(agent, agent.password(token=token)) == "allow"
+    assert desk.welcomed == [agent.id]
+    row = desk.store.get_agent(agent.id)
+    assert row is not None
+    assert (row.enrolment, row.enrolled_by) == ("enrolled", f"token {token_id(token.public_key)}")
+    assert desk.log_in(agent, agent.password(token=token)) == "allow"
+    assert desk.log_in(agent, agent.password()) == "allow"
+    assert [row.used for row in desk.store.list_tokens()] == [1]
+
+
+@pytest.mark.parametrize("desk", ["token"], indirect=True)
+@pytest.mark.parametrize("case", ["none", "unknown", "expired", "used up", "revoked", "another's proof"])
+def test_without_a_good_token_nobody_new_is_let_in_and_nothing_is_kept(desk: Desk, case: str) -> None:
+    agent, other = AgentKey(), AgentKey()
+    token: EnrolmentToken | None = new_token(desk, uses=1, expires_s=-1 if case == "expired" else 60)
+    assert token is not None
+    password = agent.password(token=token)
+    if case == "none":
+        password = agent.password()
+    elif case == "unknown":
+        password = agent.password(token=decode_token(encode_token(bytes(32))))
+    elif case == "used up":
+        assert desk.log_in(other, other.password(token=token)) == "allow"
+    elif case == "revoked":
+        desk.store.revoke_token(token_id(token.public_key))
+    elif case == "another's proof":
+        password = with_proof_of(agent, other.password(token=token))
+    assert desk.log_in(agent, password) == "deny"
+    assert desk.auth.denied["bad-token"] == 1
+    assert desk.store.get_agent(agent.id) is None
+    assert [row.used for row in desk.store.list_tokens()] == [1 if case == "used up" else 0]
+
+
+def with_proof_of(thief: AgentKey, password: str) -> str:
+    """Make a login with the proof of a token out of another agent's login, signed by the thief."""
+    mine = bytearray(base64.urlsafe_b64decode(thief.password()))
+    theirs = base64.urlsafe_b64decode(password)
+    mine[56:128] = theirs[56:128]  # id and proof of the token, behind key, time and nonce
+    fields = [b"mig", b"mig", bytes(mine[:-64])]
+    message = pae(BROKER_LOGIN, b"".join(b"%d:%b," % (len(field), field) for field in fields))
+    mine[-64:] = thief.private.sign(message)
+    return base64.urlsafe_b64encode(bytes(mine)).decode()
+
+
+@pytest.mark.parametrize("desk", ["token"], indirect=True)
+def test_a_token_does_not_bring_a_revoked_agent_back(desk: Desk) -> None:
+    agent, token = AgentKey(), new_token(desk)
+    desk.log_in(agent, agent.password(token=token))
+    desk.store.revoke_agent(agent.id, utc_now())
+    assert desk.log_in(agent, agent.password(token=token)) == "deny"
+    with pytest.raises(InvalidInput, match="forbidden: the agent is revoked"):
+        desk.store.enrol_by_token(agent.id, agent.public, token_id(token.public_key), utc_now())
+
+
+def test_an_agent_that_logs_in_all_the_time_is_denied_for_a_while_and_costs_nothing(desk: Desk) -> None:
+    agent, other = AgentKey(), AgentKey()
+    answers = [desk.log_in(agent, agent.password()) for _ in range(MAX_LOGINS + 2)]
+    assert answers == ["allow"] * MAX_LOGINS + ["deny"] * 2
+    assert desk.auth.denied == {"rate-limited": 2}
+    assert desk.log_in(other, other.password()) == "allow"
 
 
 def test_a_revoked_agent_is_denied_everything(desk: Desk) -> None:

@@ -45,7 +45,7 @@ def test_the_configuration_that_we_ship_is_good() -> None:
         ({"datebase": "x"}, r"\[server\]: Object contains unknown field `datebase`"),
         ({"database": None}, r"\[server\]: Object missing required field `database`"),
         ({"listen": 1664}, r"\[server\]: Expected `str`, got `int`"),
-        ({"enrolment": "token"}, r"\[server\]: Invalid enum value"),
+        ({"enrolment": "all"}, r"\[server\]: Invalid enum value"),
         ({"name": "mig\n"}, r"\[server\]: Expected `str` matching regex"),
         ({"url": "ftp://x"}, "url 'ftp://x' is not an http or https URL"),
         ({"url": "127.0.0.1:1664"}, "is not an http or https URL"),

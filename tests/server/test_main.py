@@ -13,6 +13,7 @@ import click
 import pytest
 import urllib3
 
+from protocol.enrolment import decode_token, token_id
 from protocol.version import VERSION
 from server.config import load_config
 from server.database import Database
@@ -107,6 +108,10 @@ def test_there_are_the_commands_that_scripts_rely_on() -> None:
         ("agent", "list"),
         ("agent", "approve"),
         ("agent", "revoke"),
+        ("agent", "token"),
+        ("agent", "token", "new"),
+        ("agent", "token", "list"),
+        ("agent", "token", "revoke"),
         ("broker",),
         ("broker", "up"),
         ("broker", "down"),
@@ -127,7 +132,7 @@ def test_init_writes_a_configuration_that_can_be_used_and_only_the_owner_can_rea
     assert done.code == 0
     assert f"wrote {installation.config}" in done.out
     config = load_config(installation.config)
-    assert config.enrolment == "approval"
+    assert config.enrolment == "token"
     assert config.state_dir == str(installation.state)
     assert stat.S_IMODE(installation.config.stat().st_mode) == 0o600
     assert stat.S_IMODE(installation.state.stat().st_mode) == 0o700
@@ -158,7 +163,7 @@ def test_without_a_configuration_every_command_says_which_file_is_missing(instal
     ("old", "new", "said"),
     [
         ('name = "mig"', 'nmae = "mig"', "nmae"),
-        ('enrolment = "approval"', 'enrolment = "all"', "enrolment"),
+        ('enrolment = "token"', 'enrolment = "all"', "enrolment"),
         ('listen = "127.0.0.1:', 'listen = "127.0.0.1', "host:port"),
         ("[server]", "[server", "config.toml"),
         ('database = "sqlite:///', 'database = "mysql:///', "mysql"),
@@ -240,13 +245,43 @@ def test_a_file_that_is_no_key_adds_nobody(
 def test_agents_are_listed_approved_and_revoked(prepared: Installation) -> None:
     agent = AgentKey()
     prepared.store.enrol_agent(agent.id, agent.public, "approval", utc_now())
-    assert prepared("agent", "list", "--pending").out.split() == [agent.id, "pending", "never"]
+    assert prepared("agent", "list", "--pending").out.split() == [agent.id, "pending", "never", "from", "?"]
     assert prepared("agent", "approve", agent.id).code == 0
     assert prepared("agent", "list", "--pending").out == ""
     done = prepared("agent", "revoke", agent.id)
     assert done.code == 5
-    assert "revoked, but its queue still stands" in done.err
+    assert "revoked, but its queue or connection still stands" in done.err
     assert prepared("agent", "list").out.split()[1] == "revoked"
+
+
+def test_a_list_of_agents_is_approved_at_once(prepared: Installation) -> None:
+    agents = [AgentKey() for _ in range(3)]
+    for agent in agents:
+        prepared.store.enrol_agent(agent.id, agent.public, "approval", utc_now())
+    listed = prepared.directory / "list"
+    listed.write_text(f"# web servers\n{agents[0].id}  # web1\n\n{agents[1].id}\n")
+    assert prepared("agent", "approve", "--file", str(listed)).out.count("approved") == 2
+    assert prepared("agent", "list", "--pending").out.split()[0] == agents[2].id
+    assert prepared("agent", "approve", "--file", str(listed), agents[2].id).code == 2
+
+
+def test_tokens_are_made_listed_and_revoked_and_their_text_is_kept_nowhere(prepared: Installation) -> None:
+    done = prepared("agent", "token", "new", "--uses", "3", "--expires", "12h", "--label", "rack 7")
+    text = done.out.strip()
+    token = decode_token(text)
+    known = token_id(token.public_key)
+    assert f"token {known} for 3 agents, until " in done.err
+    listed = prepared("agent", "token", "list").out.split()
+    assert listed[:3] + listed[4:] == [known, "good", "0/3", "rack", "7"]
+    files = [path.read_bytes() for path in prepared.state.rglob("*") if path.is_file()]
+    assert not any(text.encode() in content for content in files)
+    assert not any(token.private_key.private_bytes_raw() in content for content in files)
+    assert prepared("agent", "token", "revoke", known).code == 0
+    assert prepared("agent", "token", "list").out.split()[1] == "revoked"
+    assert prepared("agent", "token", "revoke", "0" * 16).err == (
+        f"mig-server: not-found: no enrolment token {'0' * 16}\n"
+    )
+    assert prepared("agent", "token", "new", "--expires", "soon").code == 2
 
 
 @pytest.mark.parametrize("verb", ["approve", "revoke"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pika
 import pytest
 
@@ -25,11 +26,12 @@ from server.amqp import Delivery, parse_url
 from server.broker import PrivateBroker
 from server.parts import utc_now
 from server.relay import Relay
-from server.shutout import delete_agent_queue
+from server.shutout import shut_out
 from tests.support.broker import AgentKey, server_connection
 from tests.support.relay import (
     PATIENCE_S,
     RelayServer,
+    make_config,
     make_heartbeat,
     make_result,
     publish,
@@ -258,9 +260,14 @@ def test_an_answer_without_a_user_id_is_not_believed(clean_broker: PrivateBroker
     run(clean_broker, tmp_path, scenario)
 
 
-def test_a_revoked_agent_loses_its_queue_and_may_do_nothing_more(
-    clean_broker: PrivateBroker, tmp_path: Path
+@pytest.mark.parametrize("has_control", [True, False], ids=["rabbitmqctl", "AMQP only"])
+def test_a_revoked_agent_loses_its_connection_and_its_queue(
+    clean_broker: PrivateBroker, tmp_path: Path, *, has_control: bool
 ) -> None:
+    config = make_config(clean_broker, tmp_path)
+    if not has_control:
+        config = msgspec.structs.replace(config, rabbitmqctl="")
+
     async def scenario(server: RelayServer, agent: AgentKey) -> None:
         action = await server.submit(agent)
         loop = asyncio.get_running_loop()
@@ -274,14 +281,19 @@ def test_a_revoked_agent_loses_its_queue_and_may_do_nothing_more(
             loop.call_soon_threadsafe(consuming.set)
             while not cancelled:
                 connection.process_data_events(1)
+            # Only without rabbitmqctl is the connection still there, and may do nothing.
             publish(connection, result_key(agent.id), b"x", user_id=agent.id)
 
         staying = asyncio.ensure_future(as_agent(clean_broker, agent, stay))
         await consuming.wait()
         await server.database.run(server.store.revoke_agent, agent.id, utc_now())
-        await delete_agent_queue(clean_broker.url, agent.id)
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
-            await staying
+        async with asyncio.timeout(PATIENCE_S):
+            await shut_out(config, [agent.id])
+            expected, said = pika.exceptions.ConnectionClosedByBroker, "CONNECTION_FORCED - revoked"
+            if not has_control:
+                expected, said = pika.exceptions.ChannelClosedByBroker, "ACCESS_REFUSED"
+            with pytest.raises(expected, match=said):
+                await staying
         with pytest.raises(pika.exceptions.ProbableAuthenticationError, match="ACCESS_REFUSED"):
             await as_agent(clean_broker, agent)
         assert await server.state(action, agent) is CommandState.CANCELLED

@@ -145,3 +145,35 @@ def test_revoking_an_agent_cancels_what_waits_for_it(store: Store) -> None:
     store.revoke_agent(agent.id, NOW)
     assert states(store, action) == {"web1": "cancelled"}
     assert store.pending_commands(NOW, 10) == []
+
+
+def beat(store: Store, agent: FleetAgent, process: int, second: int) -> bool:
+    """Send a heartbeat of one of several processes, and tell whether the agent is marked."""
+    time, started = NOW + timedelta(seconds=second), NOW - timedelta(hours=process)
+    store.save_heartbeat(agent.heartbeat(time, started=started), NOW)
+    row = store.get_agent(agent.id)
+    assert row is not None
+    return row.is_duplicate(NOW)
+
+
+@pytest.mark.parametrize(
+    ("heard", "is_marked"),
+    [
+        ([(1, 1), (1, 2), (1, 3)], False),
+        ([(1, 1), (2, 2), (2, 3), (3, 4)], False),
+        ([(2, 5), (1, 1), (1, 2)], False),
+        ([(1, 1), (2, 2), (1, 1), (2, 2)], False),
+        ([(1, 1), (2, 2), (1, 3)], True),
+        ([(1, 101), (2, 2), (1, 102)], True),
+        ([(1, 1), (2, 2), (3, 3), (1, 4)], True),
+    ],
+    ids=["one", "restarts", "clock set back", "delivered twice", "two", "two, clocks apart", "three"],
+)
+def test_processes_that_speak_in_turn_under_one_id_are_noticed_and_restarts_are_not(
+    store: Store, *, heard: list[tuple[int, int]], is_marked: bool
+) -> None:
+    agent = FleetAgent(store)
+    assert [beat(store, agent, *each) for each in heard][-1] is is_marked
+    row = store.get_agent(agent.id)
+    assert row is not None
+    assert not row.is_duplicate(NOW + timedelta(days=2))

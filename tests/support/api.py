@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +73,7 @@ class ApiServer:
         migrate(self.database)
         self.store = Store(self.database)
         self.is_broker_connected = True
+        self.shut_out: list[str] = []
         self.events, self.wake = Events(), Wake()
         self.uvicorn = uvicorn.Server(uvicorn.Config(self._make_app(), log_config=None, lifespan="on"))
         self._started = threading.Event()
@@ -101,11 +102,15 @@ class ApiServer:
             events=self.events,
             wake=self.wake,
             is_broker_connected=lambda: self.is_broker_connected,
+            shut_out=self._shut_out,
             clock=self.now,
             version="1.2.3",
         )
         self.services = services
         return make_app(services)
+
+    async def _shut_out(self, agent_ids: Sequence[str]) -> None:
+        self.shut_out.extend(agent_ids)
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import names
+from protocol.enrolment import EnrolmentToken
 from protocol.envelope import encode_envelope
 from protocol.identity import agent_id, make_broker_password, sign_envelope
 from server.broker import VHOST, PrivateBroker
@@ -69,14 +70,27 @@ class AgentKey:
         self.public = self.private.public_key().public_bytes_raw()
         self.id = agent_id(self.public)
 
-    def password(self, *, broker: str = "mig", at: float | None = None, nonce: bytes | None = None) -> str:
+    def password(
+        self,
+        *,
+        broker: str = "mig",
+        vhost: str = VHOST,
+        at: float | None = None,
+        nonce: bytes | None = None,
+        token: EnrolmentToken | None = None,
+        name: str = "test.example",
+        addresses: str = "",
+    ) -> str:
         """Make the password of one login."""
         return make_broker_password(
             self.private,
             broker=broker,
-            vhost=VHOST,
+            vhost=vhost,
             time=int(time.time() if at is None else at),
             nonce=os.urandom(16) if nonce is None else nonce,
+            token=token,
+            name=name,
+            addresses=addresses,
         )
 
     def sign(self, kind: str, payload: bytes) -> bytes:

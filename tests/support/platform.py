@@ -60,7 +60,13 @@ class Platform:
     """One platform. `start` brings up what is asked for; single parts may be ended and started again."""
 
     def __init__(
-        self, directory: Path, investigator: Investigator, *, database: str = "", agent_table: Any = None
+        self,
+        directory: Path,
+        investigator: Investigator,
+        *,
+        database: str = "",
+        agent_table: Any = None,
+        enrolment: str = "open",
     ) -> None:
         self.directory = directory
         self.investigator = investigator
@@ -70,6 +76,7 @@ class Platform:
         self.config = directory / "config.toml"
         self._database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
         self._agent_table = agent_table or {}
+        self._enrolment = enrolment
         self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"127.0.0.1:{self.auth_port}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -106,7 +113,8 @@ listen = "127.0.0.1:{self.api_port}"
 broker_auth_listen = "127.0.0.1:{self.auth_port}"
 database = "{self._database}"
 relay = "{self.broker.url}"
-enrolment = "open"
+enrolment = "{self._enrolment}"
+rabbitmqctl = "{self.broker.rabbitmqctl}"
 state_dir = "{self.directory / "server"}"
 agents_dir = "{self.directory / "dist"}"
 

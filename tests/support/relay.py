@@ -53,6 +53,7 @@ def make_config(broker: PrivateBroker, directory: Path, *, enrolment: str = "ope
             "enrolment": enrolment,
             "state_dir": str(directory),
             "agents_dir": str(directory),
+            "rabbitmqctl": str(broker.rabbitmqctl),
         },
         ServerConfig,
     )

@@ -12,6 +12,7 @@ ROUTES = [
     ("GET", "/api/v1/investigators", "read"),
     ("GET", "/api/v1/agents", "read"),
     ("GET", f"/api/v1/agents/{'0' * 32}", "read"),
+    ("POST", "/api/v1/agents/approvals", "manage"),
     ("POST", "/api/v1/actions", "submit"),
     ("GET", "/api/v1/actions", "read"),
     ("GET", "/api/v1/actions/x", "read"),

@@ -1,0 +1,32 @@
+"""What is odd about agents: two processes under one id, two ids under one name."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from server.rows import AgentRow
+from server.store import Store
+
+_MAX_NAMED = 3
+
+
+def warnings_for(store: Store, rows: Sequence[AgentRow], now: datetime) -> Mapping[str, tuple[str, ...]]:
+    """Return for each agent, by id, one line for each thing that a person should look into."""
+    sharing = store.find_namesakes([row.name for row in rows if row.name], now)
+    return {row.id: tuple(_warnings(row, sharing.get(row.name, ()), now)) for row in rows}
+
+
+def _warnings(row: AgentRow, sharing: Sequence[str], now: datetime) -> Iterable[str]:
+    if row.is_duplicate(now):
+        yield f"two agents run under this id: {_differences(row)}"
+    others = [agent_id for agent_id in sharing if agent_id != row.id]
+    if others and row.id in sharing:
+        more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+        yield f"the name {row.name} is also that of {', '.join(others[:_MAX_NAMED])}{more}"
+
+
+def _differences(row: AgentRow) -> str:
+    """Say what tells the last two processes apart."""
+    return " and ".join(
+        f"{one.name} at {one.addresses or 'no address'}, started {one.started:%Y-%m-%dT%H:%M:%SZ}"
+        for one in row.instances[-2:]
+    )
