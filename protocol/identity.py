@@ -109,7 +109,7 @@ class BrokerLogin(NamedTuple):
 
         """
         require_signature(
-            self.public_key, agent, self.sig, _message(BROKER_LOGIN, broker, vhost, self.signed)
+            self.public_key, agent, self.sig, _message(BROKER_LOGIN, broker, vhost, self._signed)
         )
 
     def require_token(self, public_key: bytes, broker: str, vhost: str) -> None:
