@@ -57,7 +57,7 @@ def old_signature(kind: int, by: Key) -> bytes:
 
 def as_alice(maker: object, *subpackets: bytes, **how: object) -> bytes:
     """Make it with eve's key, naming alice as its issuer."""
-    return maker(*subpackets, ALICE.issuer, by=EVE, issuer=False, **how)  # type: ignore[operator, no-any-return]
+    return maker(*subpackets, ALICE.issuer, ALICE.key_id, by=EVE, issuer=False, **how)  # type: ignore[operator, no-any-return]
 
 
 SHAPES = {
@@ -113,7 +113,10 @@ REVOCATIONS = {
     "undecidable": (GOOD + revoke(hash_algorithm=3), "cannot be checked"),
     "undecidable-by-eve": (GOOD + revoke(by=EVE, hash_algorithm=3), None),
     "undecidable-by-nobody": (GOOD + revoke(by=EVE, hash_algorithm=3, issuer=False), "cannot be checked"),
-    "undecidable-malformed": (GOOD + revoke(b"\xfe", by=EVE, hash_algorithm=3), "cannot be checked"),
+    "undecidable-malformed": (
+        GOOD + revoke(b"\xfe", by=EVE, hash_algorithm=3, issuer=False),
+        "cannot be checked",
+    ),
     "version-3": (GOOD + old_signature(0x20, ALICE), "revocation of version 3"),
     "version-3-by-eve": (GOOD + old_signature(0x20, EVE), None),
     "version-3-certification": (GOOD + old_signature(0x10, ALICE), None),
@@ -249,7 +252,7 @@ BACK_SIGNATURES = {
 }
 
 BY_PRIMARY = {
-    f"{group}-{case}": answer
+    f"{group}/{case}": answer
     for group, cases in {
         "shape": SHAPES,
         "revocation": REVOCATIONS,
@@ -260,7 +263,7 @@ BY_PRIMARY = {
     for case, answer in cases.items()
 }
 BY_SUBKEY = {
-    f"{group}-{case}": answer
+    f"{group}/{case}": answer
     for group, cases in {"binding": BINDINGS, "back-signature": BACK_SIGNATURES}.items()
     for case, answer in cases.items()
 }

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from protocol.envelope import Envelope, Signature, pae
@@ -15,14 +16,23 @@ class Investigator:
     """A person with an OpenPGP key made by the gpg that is installed here.
 
     The home must have a short path: gpg-agent's socket lies in it and may not exceed 107 characters.
+    Where there is a clock, gpg takes it for the time.
     """
 
-    def __init__(self, home: Path, *, name: str = "Ada Investigator", algorithm: str = "ed25519") -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        name: str = "Ada Investigator",
+        algorithm: str = "ed25519",
+        clock: datetime | None = None,
+    ) -> None:
+        self.clock = clock
         self.home = home
         self.home.chmod(0o700)
         self.name = name
-        user_id = f"{name} <{name.split(maxsplit=1)[0].lower()}@example.net>"
-        self.gpg("--passphrase", "", "--quick-gen-key", user_id, algorithm, "default", "0")
+        self.user_id = f"{name} <{name.split(maxsplit=1)[0].lower()}@example.net>"
+        self.gpg("--passphrase", "", "--quick-gen-key", self.user_id, algorithm, "default", "0")
         listing = self.gpg("--with-colons", "--list-keys").decode()
         self.fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr"))
         self.public_key = self.gpg("--armor", "--export", self.fingerprint)
@@ -38,6 +48,7 @@ class Investigator:
                 "--quiet",
                 "--pinentry-mode",
                 "loopback",
+                *([f"--faked-system-time={self.clock:%Y%m%dT%H%M%S}!"] if self.clock else []),
                 *arguments,
             ],
             input=data,
@@ -52,10 +63,15 @@ class Investigator:
         self.gpg("--passphrase", "", "--quick-add-key", self.fingerprint, algorithm, "encr", expires)
         self.public_key = self.gpg("--armor", "--export", self.fingerprint)
 
-    def sign_bytes(self, message: bytes) -> bytes:
-        """Return a binary detached signature over `message`."""
+    def sign_bytes(self, message: bytes, *, by: str = "") -> bytes:
+        """Return a binary detached signature over `message`, by the key `by` or the one that gpg chooses.
+
+        The digest is preferred, not forced: gpg refuses SHA-256 with keys on P-384 and P-521.
+        """
         return self.gpg(
-            "--digest-algo", "SHA256", "--local-user", self.fingerprint, "--detach-sign", data=message
+            *("--personal-digest-preferences", "SHA256 SHA384 SHA512"),
+            *("--local-user", by or self.fingerprint, "--detach-sign"),
+            data=message,
         )
 
     def sign(self, kind: str, payload: bytes) -> Envelope:
@@ -65,12 +81,12 @@ class Investigator:
 
 @contextmanager
 def temporary_investigator(
-    name: str = "Ada Investigator", algorithm: str = "ed25519"
+    name: str = "Ada Investigator", algorithm: str = "ed25519", clock: datetime | None = None
 ) -> Iterator[Investigator]:
     """Make an investigator in a short temporary home, and end its gpg-agent afterwards."""
     home = Path(tempfile.mkdtemp(prefix="mg", dir="/tmp"))
     try:
-        yield Investigator(home, name=name, algorithm=algorithm)
+        yield Investigator(home, name=name, algorithm=algorithm, clock=clock)
     finally:
         environment = {**os.environ, "GNUPGHOME": str(home)}
         subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=False, capture_output=True)

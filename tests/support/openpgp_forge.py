@@ -6,7 +6,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-NOW = datetime(2026, 12, 1, tzinfo=UTC)
+# In the past for every clock: Sequoia has its own, and would find what is made here to be from the future.
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
 YEAR_S = 365 * 86400
 BIRTH_S = NOW_S - 2 * YEAR_S
@@ -53,6 +54,12 @@ def flags(value: int) -> bytes:
     return subpacket(27, bytes([value]))
 
 
+def notation(*, critical: bool = False) -> bytes:
+    label, value = b"case@example.net", b"17"
+    head = b"\x80\0\0\0" + len(label).to_bytes(2, "big") + len(value).to_bytes(2, "big")
+    return subpacket(20, head + label + value, critical=critical)
+
+
 class Key:
     """An Ed25519 key; the same seed and birth give the same key."""
 
@@ -87,7 +94,12 @@ class Key:
         algorithm: int = 22,
         digest_start: bytes | None = None,
     ) -> bytes:
-        """Make the body of a signature packet; creation time and issuer come first unless left out."""
+        """Make the body of a signature packet.
+
+        Creation time and issuer come first unless left out; where there is an issuer, its key id ends the
+        unhashed area, as gpg writes it and, before 2.4, needs it.
+        """
+        unhashed += self.key_id * issuer
         hashed = (created(at) if at is not None else b"") + self.issuer * issuer + b"".join(subpackets)
         head = bytes([4, kind, algorithm, hash_algorithm]) + len(hashed).to_bytes(2, "big") + hashed
         covered = subject + head + b"\x04\xff" + len(head).to_bytes(4, "big")
