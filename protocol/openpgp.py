@@ -51,6 +51,7 @@ MAX_SIGNATURE_BYTES = 4096  # that of an envelope; RSA-8192 with its subpackets 
 _MAX_ARMOURED_BYTES = 2 * MAX_SIGNATURE_BYTES
 
 _BINARY = 0x00
+_PANIC = "PanicException"
 
 
 @contextmanager
@@ -60,8 +61,11 @@ def refusing(code: str) -> Iterator[None]:
         yield
     except Refusal as refusal:
         raise InvalidInput(code, str(refusal)) from None
-    # Whatever hostile bytes make this code or a library do, the answer is a refusal.
-    except Exception as error:
+    # Whatever hostile bytes make this code or a library do, the answer is a refusal. A panic in the Rust part
+    # of cryptography (pyo3) is no Exception, unlike all else that may come from there.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         raise InvalidInput(code, f"cannot be checked ({type(error).__name__})") from error
 
 
@@ -137,7 +141,7 @@ def require_usable_certificate(certificate: Certificate, now: datetime) -> None:
                 reasons.append(str(refusal))
             else:
                 return
-        raise Refusal("; ".join(reasons))
+        raise Refusal("; ".join(dict.fromkeys(reasons)))  # what is wrong with the primary key once
 
 
 def unix_seconds(now: datetime) -> int:

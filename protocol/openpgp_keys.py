@@ -23,6 +23,20 @@ _MIN_RSA_EXPONENT = 3
 _MAX_RSA_EXPONENT = 1 << 32  # gpg and sq use 65537, older programs 17 or 41; bounds the time as well
 
 _ED25519_POINT_BYTES = 33  # with the prefix 0x40 of a native point (RFC 9580, 11.2.1)
+# The encodings of points of small order, without the sign bit: with such a key, signatures verify that nobody
+# made. Source: libsodium, ed25519_ref10.c, ge25519_has_small_order.
+_ED25519_SMALL_ORDER = frozenset(
+    bytes.fromhex(octets)
+    for octets in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+)
 _ED25519_OID = bytes.fromhex("2b06010401da470f01")
 _CURVES: Dict[bytes, Type[ec.EllipticCurve]] = {
     bytes.fromhex("2a8648ce3d030107"): ec.SECP256R1,
@@ -108,6 +122,8 @@ def _load_ed25519(material: bytes) -> Ed25519Key:
         raise Refusal("EdDSA on another curve than Ed25519")
     if len(point) != _ED25519_POINT_BYTES or not point.startswith(b"\x40"):
         raise Refusal("not an Ed25519 point")
+    if point[1:-1] + bytes([point[-1] & 0x7F]) in _ED25519_SMALL_ORDER:
+        raise Refusal("an Ed25519 point of small order")
     return Ed25519Key(Ed25519PublicKey.from_public_bytes(point[1:]))
 
 

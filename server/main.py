@@ -13,7 +13,7 @@ import click
 
 from protocol.errors import EXIT_OUT_OF_REACH, EXIT_USAGE, EnvironmentFailure, InvalidInput, MigError
 from protocol.names import is_fingerprint
-from protocol.openpgp import parse_certificate
+from protocol.openpgp import parse_certificate, require_usable_certificate
 from protocol.version import VERSION
 from server.command_agent import agent
 from server.command_broker import broker
@@ -117,6 +117,7 @@ def investigator_add(config_path: Path, name: str | None, rights: str, key: Path
     certificate_bytes = key.read_bytes()
     try:
         certificate = parse_certificate(certificate_bytes)
+        require_usable_certificate(certificate, utc_now())
     except InvalidInput as error:
         raise InvalidInput(error.code, f"{key}: {error.detail}") from None
     known_as = name or next(iter(certificate.user_ids), certificate.fingerprint)

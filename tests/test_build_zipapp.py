@@ -19,6 +19,7 @@ from startup.archive import BuildFailure
 from startup.bootstrap import require_interpreter
 from startup.natives import StartupFailure
 from startup.wheels import Pin, read_pins
+from tests.support import openpgp_forge as forge
 from tests.support.gpg import Investigator
 
 pytestmark = pytest.mark.system
@@ -232,6 +233,25 @@ def test_a_build_without_keys_is_refused(workshop: Workshop) -> None:
 def test_a_build_with_a_key_that_is_none_is_refused(workshop: Workshop) -> None:
     (workshop.root / "keys" / "mallory.asc").write_text("not a key", "utf-8")
     with pytest.raises(BuildFailure, match=r"mallory\.asc: bad-key"):
+        workshop.build()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "reason"),
+    [
+        (forge.WITH_SUBKEY + forge.revoke(), "the primary key is revoked"),
+        (
+            forge.half(forge.name(), forge.certify(forge.flags(3), forge.key_expires_after(9))),
+            "the primary key has expired",
+        ),
+        (forge.half(forge.name(), forge.certify(forge.flags(1))), "the primary key is not allowed to sign"),
+    ],
+)
+def test_a_build_with_a_key_that_could_not_sign_is_refused(
+    workshop: Workshop, certificate: bytes, reason: str
+) -> None:
+    (workshop.root / "keys" / "mallory.asc").write_bytes(certificate)
+    with pytest.raises(BuildFailure, match=rf"mallory\.asc: bad-key: {reason}"):
         workshop.build()
 
 

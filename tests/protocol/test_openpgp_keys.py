@@ -1,16 +1,22 @@
 """Which public keys and values the mathematics accepts."""
 
 import hashlib
+from contextlib import suppress
 
 import pytest
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from protocol.openpgp_keys import is_signed_at_all, is_strongly_signed, load_key
-from protocol.openpgp_packets import KeyPacket, Refusal, SignaturePacket
-from tests.support.openpgp_forge import MESSAGE, integer
+from protocol import openpgp_keys
+from protocol.errors import InvalidInput
+from protocol.openpgp import parse_certificate, require_detached_signature, require_usable_certificate
+from protocol.openpgp_keys import PublicKey, is_signed_at_all, is_strongly_signed, load_key
+from protocol.openpgp_packets import KeyPacket, Refusal, SignaturePacket, parse_signature, read_integers
+from tests.support.openpgp_forge import ALICE, GOOD, MESSAGE, NOW, integer, sign
 
 RSA, ECDSA, EDDSA = 1, 19, 22
 CURVES = {
@@ -95,6 +101,10 @@ GENERATOR = (
         "rsa-2047": (rsa_packet(MODULUS >> 1, 65537), "RSA of 2047 bits"),
         "rsa-8193": (rsa_packet((1 << 8192) + 1, 65537), "RSA of 8193 bits"),
         "rsa-nothing": (rsa_packet(0, 65537), "RSA of 0 bits"),
+        "rsa-exponent-nothing": (rsa_packet(MODULUS, 0), "unusual"),
+        "rsa-exponent-huge": (rsa_packet(MODULUS, MODULUS - 2), "unusual"),
+        "rsa-modulus-absent": (key_packet(RSA, b"\x00\x00"), "truncated"),
+        "rsa-modulus-short": (key_packet(RSA, b"\xff\xff" + bytes(9)), "truncated"),
         "rsa-exponent-1": (rsa_packet(MODULUS, 1), "unusual"),
         "rsa-exponent-even": (rsa_packet(MODULUS, 65536), "unusual"),
         "rsa-exponent-large": (rsa_packet(MODULUS, (1 << 32) + 1), "unusual"),
@@ -107,6 +117,8 @@ GENERATOR = (
         "ed448": (key_packet(28, bytes(57)), "algorithm 28 is not supported"),
         "eddsa-another-curve": (curve_packet(EDDSA, b"\x2b\x65\x71", b"\x40" + bytes(57)), "another curve"),
         "eddsa-no-prefix": (curve_packet(EDDSA, ED25519, b"\x41" + bytes(32)), "not an Ed25519 point"),
+        "eddsa-infinity": (curve_packet(EDDSA, ED25519, b"\x40\x01" + bytes(31)), "small order"),
+        "eddsa-long": (curve_packet(EDDSA, ED25519, b"\x40" + b"\1" * 33), "not an Ed25519 point"),
         "eddsa-short": (curve_packet(EDDSA, ED25519, b"\x40" + bytes(31)), "not an Ed25519 point"),
         "eddsa-nothing": (key_packet(EDDSA, b""), "truncated"),
         "ecdsa-secp256k1": (curve_packet(ECDSA, bytes.fromhex("2b8104000a"), GENERATOR), "another curve"),
@@ -116,9 +128,167 @@ GENERATOR = (
         ),
         "ecdsa-not-on-the-curve": (curve_packet(ECDSA, CURVES["P-256"][1], GENERATOR[:-1] + b"\0"), "on its"),
         "ecdsa-of-another-curve": (curve_packet(ECDSA, CURVES["P-384"][1], GENERATOR), "on its curve"),
+        "ecdsa-nothing": (curve_packet(ECDSA, CURVES["P-256"][1], b"\x04" + bytes(64)), "on its curve"),
+        "ecdsa-too-large": (curve_packet(ECDSA, CURVES["P-521"][1], b"\x04" + b"\xff" * 132), "on its curve"),
+        "ecdsa-long": (curve_packet(ECDSA, CURVES["P-256"][1], GENERATOR + b"\0"), "on its curve"),
+        "ecdsa-hybrid": (curve_packet(ECDSA, CURVES["P-256"][1], b"\x06" + GENERATOR[1:]), "compressed"),
+        "ecdsa-no-curve": (key_packet(ECDSA, b"\0" + integer(GENERATOR)), "another curve"),
+        "ecdsa-curve-truncated": (key_packet(ECDSA, b"\xff\x2a"), "truncated"),
         "ecdsa-infinity": (curve_packet(ECDSA, CURVES["P-256"][1], b""), "compressed"),
     }.values(),
 )
 def test_keys_that_the_policy_does_not_allow_are_refused(key: KeyPacket, reason: str) -> None:
     with pytest.raises(Refusal, match=reason):
         load_key(key)
+
+
+# As the numbers of a signature: nothing, one, all bits, what goes beyond every modulus and curve.
+HOSTILE = [b"", b"\1", b"\xff" * 32, b"\xff" * 66, b"\xff" * 256, b"\xff" * 1024]
+ORDERS = {
+    "P-256": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    "P-384": (1 << 384) - 0x389CB27E0BC8D220A7E5F24DB74F58851313E695333AD68D,
+    "P-521": (1 << 521) - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
+}
+ED25519_ORDER = (1 << 252) + 0x14DEF9DEA2F79CD65812631A5CF5D3ED
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(66, "big")
+
+
+def require_none_verifies(public: PublicKey, signature: SignaturePacket, values: list[bytes]) -> None:
+    for value in values:
+        assert not is_strongly_signed(public, signature._replace(values=value), MESSAGE)
+        assert not is_signed_at_all(public, signature._replace(values=value), MESSAGE)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_hostile_numbers_never_verify_with_ecdsa(curve: str) -> None:
+    kind, oid = CURVES[curve]
+    private = ec.generate_private_key(kind)
+    signature = signed(private, ECDSA, 10)
+    r, s = read_integers(signature.values, 2)
+    order = number(ORDERS[curve])
+    pairs = [(first, second) for first in (r, order, *HOSTILE) for second in (s, order, *HOSTILE)]
+    require_none_verifies(
+        load_key(ecdsa_packet(private, oid)),
+        signature,
+        [integer(first) + integer(second) for first, second in pairs if (first, second) != (r, s)],
+    )
+
+
+def test_an_ecdsa_signature_has_a_twin_that_says_the_same() -> None:
+    kind, oid = CURVES["P-256"]
+    private = ec.generate_private_key(kind)
+    signature = signed(private, ECDSA, 8)
+    r, s = read_integers(signature.values, 2)
+    twin = signature._replace(values=integer(r) + integer(number(ORDERS["P-256"] - int.from_bytes(s, "big"))))
+    public = load_key(ecdsa_packet(private, oid))
+    assert is_strongly_signed(public, twin, MESSAGE)
+    assert not is_strongly_signed(public, twin, MESSAGE + b"!")
+
+
+def test_hostile_numbers_never_verify_with_ed25519() -> None:
+    body = ALICE.body[6:]
+    document = parse_signature(ALICE.sign(0, MESSAGE))
+    r, s = read_integers(document.values, 2)
+    beyond = (int.from_bytes(s, "little") + ED25519_ORDER).to_bytes(32, "little")
+    pairs = [(first, second) for first in (r, *HOSTILE) for second in (s, beyond, *HOSTILE)]
+    values = [integer(first) + integer(second) for first, second in pairs if (first, second) != (r, s)]
+    require_none_verifies(load_key(key_packet(EDDSA, body)), document, values)
+
+
+def test_hostile_numbers_never_verify_with_rsa() -> None:
+    private = rsa.generate_private_key(65537, 2048)
+    n = private.public_key().public_numbers().n
+    signature = signed(private, RSA, 8)
+    (value,) = read_integers(signature.values, 1)
+    beyond = int.from_bytes(value, "big") + n
+    hostile = [
+        *HOSTILE,
+        *((n + more).to_bytes(260, "big") for more in (-1, 0, 1)),
+        beyond.to_bytes(260, "big"),
+    ]
+    require_none_verifies(load_key(rsa_packet(n, 65537)), signature, [integer(octets) for octets in hostile])
+
+
+SHORT_VALUES = [
+    b"",
+    b"\0",
+    b"\0\0",
+    b"\0\1",
+    b"\0\0\0",
+    b"\0\x09\1",
+    b"\xff\xff",
+    b"\xff\xff" + bytes(40),
+    bytes(4),
+]
+
+
+@pytest.mark.parametrize("algorithm", [RSA, ECDSA, EDDSA])
+def test_numbers_that_are_cut_short_never_verify(algorithm: int) -> None:
+    keys = {
+        RSA: rsa_packet(MODULUS, 65537),
+        ECDSA: curve_packet(ECDSA, CURVES["P-256"][1], GENERATOR),
+        EDDSA: key_packet(EDDSA, ALICE.body[6:]),
+    }
+    for hash_algorithm, kind in HASHES.items():
+        part = SignaturePacket(0, algorithm, hash_algorithm, b"\4\0\1\10\0\0", b"", b"", b"", b"")
+        digest = hashlib.new(kind.name, part.digest_input(MESSAGE)).digest()
+        require_none_verifies(load_key(keys[algorithm]), part._replace(digest_start=digest[:2]), SHORT_VALUES)
+
+
+@pytest.mark.parametrize("encoded", sorted(openpgp_keys._ED25519_SMALL_ORDER))
+@pytest.mark.parametrize("sign_bit", [0, 0x80])
+def test_a_point_with_which_anything_verifies_is_no_key(encoded: bytes, sign_bit: int) -> None:
+    point = encoded[:-1] + bytes([encoded[-1] | sign_bit])
+    with pytest.raises(Refusal, match="small order"):
+        load_key(curve_packet(EDDSA, ED25519, b"\x40" + point))
+    # This is why: a signature that nobody made, over one of the first few messages.
+    with suppress(ValueError):  # an encoding that this OpenSSL does not read
+        public = Ed25519PublicKey.from_public_bytes(point)
+        assert any(_verifies(public, b"\1" + bytes(63), b"%d" % number) for number in range(300))
+
+
+def _verifies(public: Ed25519PublicKey, value: bytes, message: bytes) -> bool:
+    try:
+        public.verify(value, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError, TypeError, OverflowError, UnsupportedAlgorithm, RecursionError, MemoryError, RuntimeError],
+)
+def test_what_a_library_raises_is_a_refusal_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    require_refusal_where_the_library_raises(monkeypatch, error)
+
+
+def test_a_panic_of_a_library_is_a_refusal_but_the_end_of_the_program_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # pyo3_runtime.PanicException cannot be imported; it has this name and this base.
+    require_refusal_where_the_library_raises(monkeypatch, type("PanicException", (BaseException,), {}))
+    with pytest.raises(KeyboardInterrupt):
+        require_refusal_where_the_library_raises(monkeypatch, KeyboardInterrupt)
+
+
+def require_refusal_where_the_library_raises(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Have a library that breaks read alice's key."""
+
+    def break_down(_material: bytes) -> PublicKey:
+        raise error("broken")
+
+    monkeypatch.setitem(openpgp_keys._LOADERS, EDDSA, break_down)
+    certificate = parse_certificate(GOOD)
+    name = rf"\(.*{error.__name__}\)"
+    with pytest.raises(InvalidInput, match=rf"bad-signature: cannot be checked {name}"):
+        require_detached_signature(certificate, sign(), MESSAGE, NOW)
+    with pytest.raises(InvalidInput, match=rf"bad-key: cannot be checked {name}"):
+        require_usable_certificate(certificate, NOW)

@@ -21,6 +21,7 @@ from server.main import cli, main
 from server.migrations import migrate
 from server.parts import utc_now
 from server.store import Store
+from tests.support import openpgp_forge as forge
 from tests.support.broker import AgentKey, free_port
 from tests.support.gpg import Investigator
 
@@ -239,6 +240,31 @@ def test_a_file_that_is_no_key_adds_nobody(
     done = prepared("investigator", "add", "--rights", rights, str(key))
     assert done.code == 2
     assert f"mig-server: {code}: " in done.err
+    assert prepared("investigator", "list").out == ""
+
+
+UNUSABLE = {
+    "the primary key is revoked": forge.WITH_SUBKEY + forge.revoke(),
+    "the primary key has expired": forge.half(
+        forge.name(), forge.certify(forge.flags(3), forge.key_expires_after(9))
+    ),
+    "the primary key is not allowed to sign (key flags)": forge.half(
+        forge.name(), forge.certify(forge.flags(1))
+    ),
+    "a secret key": forge.packet(5, forge.ALICE.body + b"\0secret"),
+    "more than one certificate": forge.GOOD + forge.GOOD,
+}
+
+
+@pytest.mark.parametrize("reason", UNUSABLE)
+def test_a_key_that_could_not_sign_adds_nobody_and_one_line_says_why(
+    prepared: Installation, reason: str
+) -> None:
+    key = prepared.directory / "key.asc"
+    key.write_bytes(UNUSABLE[reason])
+    done = prepared("investigator", "add", str(key))
+    assert done.code == 2
+    assert done.err == f"mig-server: bad-key: {key}: {reason}\n"
     assert prepared("investigator", "list").out == ""
 
 
