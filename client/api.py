@@ -87,6 +87,14 @@ class Api:
         """Hand over a signed action; the same bytes again change nothing."""
         return self._decode(self._request("POST", "/actions", body=envelope), documents.Submitted)
 
+    def publish_trust(self, envelope: bytes) -> documents.PublishedTrust:
+        """Hand over a signed trust bundle; the newest one again changes nothing."""
+        return self._decode(self._request("POST", "/trust", body=envelope), documents.PublishedTrust)
+
+    def get_trust(self) -> documents.StoredTrust:
+        """Ask for the newest trust bundle; its signatures are for the caller to check."""
+        return self._get("/trust", documents.StoredTrust)
+
     def list_actions(self, *, limit: int, offset: int = 0) -> documents.ActionPage:
         """Ask for stored actions, newest first."""
         return self._get("/actions", documents.ActionPage, {"limit": limit, "offset": offset})

@@ -42,7 +42,7 @@ def _find_all(api: Api, target: str | None) -> Iterator[Agent]:
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: one object per agent.")
 @click.pass_context
 def agents(context: click.Context, target: str | None, *, as_json: bool) -> int:
-    """List agents: name, id, status, version, system, last heartbeat, tags; and what is odd about them.
+    """List agents: name, id, status, version, system, trust, last heartbeat, tags; and what is odd.
 
     Agents that wait for approval: mig agents -t "status = 'pending'"; then mig agents approve ID.
     """
@@ -160,6 +160,7 @@ def _agent_line(agent: Agent) -> str:
         agent.version,
         f"{agent.os}/{agent.arch}",
         agent.ident,
+        "trust unknown" if agent.trust_version is None else f"trust {agent.trust_version}",
     ]
     waiting = []
     if agent.status == "pending":

@@ -25,6 +25,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     environment: dict[str, str] = {}
     modules: tuple[str, ...] = ()
+    trust_version: int | None = None
     enrolled_by: str = ""
     peer: str = ""
     duplicate: bool = False
@@ -70,6 +71,20 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     commands: int
     new: bool
+
+
+class PublishedTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """A trust bundle taken, and whether it was new."""
+
+    version: int
+    new: bool
+
+
+class StoredTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest trust bundle, as it was signed."""
+
+    version: int
+    envelope: msgspec.Raw
 
 
 class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):

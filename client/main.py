@@ -23,6 +23,7 @@ _COMMANDS = {
     "agents": ("client.command_agents", "agents", "List agents; approve or revoke them."),
     "investigators": ("client.command_agents", "investigators", "List investigators."),
     "audit": ("client.command_audit", "audit", "Read the server's audit log, and check it."),
+    "trust": ("client.command_trust", "trust", "Say whom agents obey: compose, sign, publish trust bundles."),
     "verify": ("client.command_verify", "verify", "Say whether our OpenPGP policy accepts a signature."),
 }
 _INTERRUPTED = 128 + signal.SIGINT

@@ -25,6 +25,7 @@ from server.rows import ReceivedResult
 from server.scheduler import Scheduler
 from server.store import Store
 from server.store_agents import require_storable_heartbeat
+from server.trust import TrustDistributor
 
 _D = TypeVar("_D")
 
@@ -43,6 +44,7 @@ class Intake:
         events: Events,
         scheduler: Scheduler,
         notices: Notices,
+        trust: TrustDistributor,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -50,6 +52,7 @@ class Intake:
         self._events = events
         self._scheduler = scheduler
         self._notices = notices
+        self._trust = trust
         self._clock = clock
 
     async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
@@ -78,6 +81,7 @@ class Intake:
             now = self._clock()
             self._events.publish(await self._database.run(self._store.save_heartbeats, good, now))
             await self._scheduler.heard({heartbeat.agent for heartbeat in good})
+            await self._trust.heard({heartbeat.agent for heartbeat in good})
             pairs = zip(checked, batch, strict=True)
             heard = [(item, delivery.body) for item, delivery in pairs if isinstance(item, Heartbeat)]
             await self._notices.heard(heard)

@@ -22,6 +22,7 @@ from server.scheduler import Scheduler
 from server.services import Services
 from server.shutout import shut_out
 from server.store import Store
+from server.trust import TrustDistributor
 
 
 def utc_now() -> datetime:
@@ -36,12 +37,17 @@ class Parts:
     services: Services
     relay: Relay
     scheduler: Scheduler
+    trust: TrustDistributor
     handlers: Mapping[str, Handler]
     broker_auth: BrokerAuth
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
-        return self.relay.run(self.handlers, self.scheduler.connected), self.scheduler.run()
+        return (
+            self.relay.run(self.handlers, self.scheduler.connected),
+            self.scheduler.run(),
+            self.trust.run(),
+        )
 
 
 def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], datetime]) -> Parts:
@@ -56,6 +62,12 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
     store, events, wake = Store(database), Events(), Wake()
     relay = Relay(config.relay, clock=clock, random=SystemRandom())
     scheduler = Scheduler(database=database, store=store, events=events, relay=relay, wake=wake, clock=clock)
+    trust = TrustDistributor(database=database, store=store, relay=relay, wake=Wake(), clock=clock)
+
+    async def welcome(agent_id: str) -> None:
+        await scheduler.welcome(agent_id)
+        await trust.welcome(agent_id)
+
     notices = Notices(
         database=database,
         store=store,
@@ -65,14 +77,20 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         clock=clock,
     )
     intake = Intake(
-        database=database, store=store, events=events, scheduler=scheduler, notices=notices, clock=clock
+        database=database,
+        store=store,
+        events=events,
+        scheduler=scheduler,
+        trust=trust,
+        notices=notices,
+        clock=clock,
     )
     broker_auth = BrokerAuth(
         config=config,
         database=database,
         store=store,
         wait_connected=relay.wait_connected,
-        welcome=scheduler.welcome,
+        welcome=welcome,
         clock=clock,
     )
     services = Services(
@@ -85,8 +103,14 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         shut_out=partial(shut_out, config),
         clock=clock,
         version=VERSION,
+        trust_wake=trust.wake,
     )
     handlers = {RESULTS_QUEUE: intake.handle_results, HEARTBEATS_QUEUE: intake.handle_heartbeats}
     return Parts(
-        services=services, relay=relay, scheduler=scheduler, handlers=handlers, broker_auth=broker_auth
+        services=services,
+        relay=relay,
+        scheduler=scheduler,
+        trust=trust,
+        handlers=handlers,
+        broker_auth=broker_auth,
     )

@@ -57,6 +57,7 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     environment: dict[str, str]
     modules: tuple[str, ...]
+    trust_version: int | None = None
     enrolled_by: str
     decided: datetime | None
     peer: str
@@ -200,6 +201,17 @@ class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):
     envelope_bytes: bytes
     digest: str
     result: Result
+
+
+class TrustRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One published trust bundle; `envelope` is as it came."""
+
+    version: int
+    digest: str
+    expires: datetime
+    publisher: str
+    published: datetime
+    envelope: bytes
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):

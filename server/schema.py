@@ -64,6 +64,7 @@ agents = sa.Table(
     sa.Column("tags", JSON_VALUE, nullable=False),
     sa.Column("environment", JSON_VALUE, nullable=False),
     sa.Column("modules", JSON_VALUE, nullable=False),
+    sa.Column("trust_version", sa.Integer),  # of the bundle it obeys, 0 is baked in; null: unknown, or nobody
     # How it came to take part, and when that was last decided: an older signed decision counts no more.
     sa.Column("enrolled_by", sa.Text, nullable=False, server_default=""),
     sa.Column("decided", UtcTime),
@@ -188,4 +189,16 @@ enrolment_tokens = sa.Table(
     sa.Column("uses", sa.Integer),  # NULL: any number
     sa.Column("used", sa.Integer, nullable=False),
     sa.Column("revoked", sa.Boolean, nullable=False),
+)
+
+# Kept as they came; agents get the newest.
+trust_bundles = sa.Table(
+    "trust_bundles",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("expires", UtcTime, nullable=False),
+    sa.Column("publisher", sa.String(40), nullable=False),
+    sa.Column("published", UtcTime, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
 )

@@ -1,7 +1,7 @@
 """What one server process is made of, handed to the API."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from server.config import ServerConfig
@@ -16,6 +16,7 @@ class Services:
     """The parts that the API uses.
 
     `is_broker_connected` answers at once, from memory; `shut_out` ends the connections of revoked agents.
+    `wake` is set when there are new commands, `trust_wake` when there is a new trust bundle.
     """
 
     config: ServerConfig
@@ -27,3 +28,4 @@ class Services:
     shut_out: ShutOut
     clock: Callable[[], datetime]
     version: str
+    trust_wake: Wake = field(default_factory=Wake)

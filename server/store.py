@@ -15,7 +15,10 @@ from server.store_audit import AuditStore
 from server.store_commands import CommandStore
 from server.store_enrolment import EnrolmentStore
 from server.store_logins import LoginStore
+from server.store_trust import TrustStore
 
 
-class Store(AgentStore, EnrolmentStore, ActionStore, CommandStore, AccessStore, LoginStore, AuditStore):
+class Store(
+    AgentStore, EnrolmentStore, ActionStore, CommandStore, AccessStore, LoginStore, AuditStore, TrustStore
+):
     """All subjects of the store over one database."""

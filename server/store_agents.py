@@ -31,6 +31,7 @@ _SAID = (
     "environment",
     "modules",
     "instances",
+    "trust_version",
 )
 # Made once: building it for each of a fleet's heartbeats costs more than running it.
 _SAVE_HEARTBEAT = (
@@ -107,6 +108,7 @@ class AgentStore(StorePart):
             "environment": heartbeat.environment,
             "modules": list(heartbeat.modules),
             "instances": msgspec.to_builtins(instances),
+            "trust_version": heartbeat.trust_version,
         }
         values = {f"new_{column}": value for column, value in said.items()}
         if connection.execute(_SAVE_HEARTBEAT, {"agent_id": heartbeat.agent, **values}).rowcount == 0:

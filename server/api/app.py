@@ -5,7 +5,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
 from protocol.envelope import MAX_ENVELOPE_BYTES
-from server.api import access, actions, agents, audit, downloads, pages
+from server.api import access, actions, agents, audit, downloads, pages, trust
 from server.api.described import refusals
 from server.api.documents import Health
 from server.api.errors import HANDLERS
@@ -50,6 +50,8 @@ def make_app(services: Services) -> Litestar:
             actions.follow,
             audit.read_audit,
             audit.list_witnesses,
+            trust.publish,
+            trust.show,
         ],
     )
     dependencies = {

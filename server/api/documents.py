@@ -19,6 +19,7 @@ from server.rows import (
     InvestigatorStatus,
     ResultRow,
     Right,
+    TrustRow,
     WitnessRow,
 )
 
@@ -79,6 +80,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     environment: dict[str, str]
     modules: tuple[str, ...]
+    trust_version: Annotated[
+        int | None, Meta(description="trust bundle it obeys; 0: what was baked in; null: unknown, or nobody")
+    ]
     enrolled_by: Annotated[str, Meta(description="open, token and its id, operator, or who signed it")]
     peer: Annotated[str, Meta(description="where the broker saw it come from while it waited")]
     duplicate: Annotated[bool, Meta(description="two processes spoke under this id within the last day")]
@@ -229,6 +233,24 @@ class WitnessPage(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+class PublishedTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """A trust bundle that was taken, and whether it, or a signature of it, is new."""
+
+    version: int
+    new: bool
+
+
+class StoredTrust(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest trust bundle; all but the envelope is the server's word."""
+
+    version: int
+    digest: str
+    expires: datetime
+    publisher: str
+    published: datetime
+    envelope: SignedEnvelope
+
+
 class ErrorText(msgspec.Struct, frozen=True, kw_only=True):
     """A stable code, and one line that says what and where."""
 
@@ -259,6 +281,7 @@ def agent_document(row: AgentRow, now: datetime, warnings: tuple[str, ...]) -> A
         tags=row.tags,
         environment=row.environment,
         modules=row.modules,
+        trust_version=row.trust_version,
         enrolled_by=row.enrolled_by,
         peer=row.peer,
         duplicate=row.is_duplicate(now),
@@ -280,6 +303,18 @@ def investigator_document(row: InvestigatorRow) -> Investigator:
     """Show an investigator."""
     return Investigator(
         fingerprint=row.fingerprint, name=row.name, status=row.status, rights=row.rights, created=row.created
+    )
+
+
+def stored_trust_document(row: TrustRow) -> StoredTrust:
+    """Show a trust bundle."""
+    return StoredTrust(
+        version=row.version,
+        digest=row.digest,
+        expires=row.expires,
+        publisher=row.publisher,
+        published=row.published,
+        envelope=msgspec.json.decode(row.envelope, type=SignedEnvelope),
     )
 
 

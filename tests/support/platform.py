@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,10 @@ def wait_until(is_there: Callable[[], Any], what: str, *, seconds: float = START
     raise AssertionError(f"{what} is not there after {seconds:g} s")
 
 
-def bake(tree: Path, agent_table: dict[str, Any], keys: dict[str, bytes]) -> None:
-    """Make a source tree that carries configuration and keys as a built agent does."""
+def bake(
+    tree: Path, agent_table: dict[str, Any], keys: dict[str, bytes], roots: dict[str, bytes] | None = None
+) -> None:
+    """Make a source tree that carries configuration and keys, by fingerprint, as a built agent does."""
     ignore = shutil.ignore_patterns("__pycache__", "baked")
     for package in ("agent", "protocol"):
         shutil.copytree(ROOT / package, tree / package, ignore=ignore)
@@ -54,6 +56,9 @@ def bake(tree: Path, agent_table: dict[str, Any], keys: dict[str, bytes]) -> Non
     (baked / "build.json").write_text(json.dumps(build))
     for fingerprint, key in keys.items():
         (baked / "keys" / f"{fingerprint}.asc").write_bytes(key)
+    (baked / "roots").mkdir()
+    for fingerprint, key in (roots or {}).items():
+        (baked / "roots" / f"{fingerprint}.asc").write_bytes(key)
 
 
 class Platform:
@@ -67,6 +72,7 @@ class Platform:
         database: str = "",
         agent_table: Any = None,
         enrolment: str = "open",
+        roots: Sequence[Investigator] = (),
     ) -> None:
         self.directory = directory
         self.investigator = investigator
@@ -77,6 +83,7 @@ class Platform:
         self._database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
         self._agent_table = agent_table or {}
         self._enrolment = enrolment
+        self._roots = {root.fingerprint: root.public_key for root in roots}
         self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"127.0.0.1:{self.auth_port}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -144,9 +151,10 @@ gpg_home = "{self.investigator.home}"
                 "broker": "mig",
                 "acl": acl,
                 "tags": {"name": name},
+                "trust": {"roots": list(self._roots)},
                 **self._agent_table,
             }
-            bake(tree, table, {self.investigator.fingerprint: self.investigator.public_key})
+            bake(tree, table, {self.investigator.fingerprint: self.investigator.public_key}, self._roots)
         return tree
 
     def agent_command(self, name: str, *words: str) -> list[str]:

@@ -21,6 +21,8 @@ ROUTES = [
     ("GET", "/api/v1/actions/x/events", "read"),
     ("GET", "/api/v1/audit", "manage"),
     ("GET", "/api/v1/audit/witnesses", "manage"),
+    ("GET", "/api/v1/trust", "read"),
+    ("POST", "/api/v1/trust", "manage"),
 ]
 
 

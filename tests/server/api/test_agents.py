@@ -35,6 +35,7 @@ def test_agents_are_shown_with_everything_that_a_client_needs(api: ApiServer, to
         "peer": "",
         "duplicate": False,
         "warnings": [],
+        "trust_version": None,
     }
 
 
