@@ -84,7 +84,9 @@ def _make_parser() -> argparse.ArgumentParser:
     verify = add("verify", _verify, "print what the gate says of a signed action, step by step")
     verify.add_argument("file", metavar="FILE")
     log = add("log", _log, "print what was asked of this machine, and by whom")
-    log.add_argument("--json", action="store_true", help="one JSON object per line")
+    way = log.add_mutually_exclusive_group()
+    way.add_argument("--json", action="store_true", help="the entries as they were hashed, one per line")
+    way.add_argument("--verify", action="store_true", help="check the chain and what investigators signed")
     add("status", _status, "print how the agent is")
     add("config", _config, "print the configuration and the keys that are baked in", has_state=False)
     add("version", _version, "print the version", has_state=False)
@@ -181,22 +183,37 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _log(options: argparse.Namespace) -> int:
-    from agent.runtime.journal import read_journal  # noqa: PLC0415
-    from agent.runtime.manual import JOURNAL_FILE  # noqa: PLC0415
+    from agent.config import load_baked  # noqa: PLC0415
+    from agent.runtime.history import Narrator, read_history  # noqa: PLC0415
+    from agent.runtime.manual import load_keyrings  # noqa: PLC0415
 
-    for entry in read_journal(_state_directory(options) / JOURNAL_FILE).entries:
-        members = entry._asdict()
-        del members["envelope"]
-        if options.json:
-            _print(json.dumps(members))
-            continue
-        outcome = entry.status or entry.state
-        signers, modules = ",".join(entry.signers), ",".join(entry.modules)
-        _print(
-            f"{entry.accepted} {outcome:<9} {entry.action_id} {modules} by {signers}: "
-            f"{_printable(entry.name)} (command {entry.command_id}, sha256 {entry.digest})"
-        )
+    directory = _state_directory(options)
+    if options.json:
+        for line in read_history(directory):
+            _print(line.decode("utf-8"))
+        return EXIT_FOUND
+    keyrings = load_keyrings(load_baked(), directory, _now())
+    if options.verify:
+        return _verify_log(directory, keyrings)
+    narrator = Narrator(keyrings)
+    for line in read_history(directory):
+        _print(_printable(narrator.tell(line)))
     return EXIT_FOUND
+
+
+def _verify_log(directory: Path, keyrings: Sequence[Any]) -> int:
+    from agent.runtime.history import check_history  # noqa: PLC0415
+
+    checked = check_history(directory, keyrings)
+    for line in [
+        *(f"WRONG  {line}" for line in checked.wrong),
+        *(f"?      {line}" for line in checked.unknown),
+    ]:
+        _print(_printable(line))
+    _print(f"{checked.entries} entries in one chain; {checked.signed} actions kept with good signatures")
+    if checked.wrong:
+        return EXIT_REFUSED
+    return EXIT_MISSING_ANSWERS if checked.unknown else EXIT_FOUND
 
 
 def _status(options: argparse.Namespace) -> int:

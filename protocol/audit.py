@@ -16,13 +16,15 @@ other hands do (`protocol.notice`). Standard library only: the resident agent im
 """
 
 import hashlib
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from protocol.errors import InvalidInput
 from protocol.strictjson import decode_json, encode_json
 
 MAX_ENTRY_BYTES = 65536
 CHECKPOINT = "checkpoint"
+MAX_HEADS = 24
+_ALIKE = 2
 _MEMBERS = frozenset(("seq", "time", "kind", "who", "what", "previous"))
 _NOTHING = "0" * 64
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -103,6 +105,24 @@ def decode_entry(data: bytes) -> Entry:
 def checkpoint(first: Entry) -> Dict[str, Any]:
     """Return the `what` of the checkpoint that lets a log begin at `first`."""
     return {"first": first.seq, "previous": first.previous}
+
+
+def remember_head(heads: Sequence[Head], head: Head) -> List[Head]:
+    """Return which heads of a log somebody repeats who has now seen `head` too, by their numbers.
+
+    Some of all that were seen, so that a history rewritten long after is still contradicted.
+
+    The one with the highest number stays, and of those at a distance from it of 1, of 2 to 3, of 4 to 7 and
+    so on the oldest. Of heads with one number, which contradict each other, two stay.
+    """
+    by_seq = sorted({*heads, head})
+    newest = by_seq[-1].seq
+    kept: Dict[int, List[Head]] = {}
+    for candidate in by_seq:
+        alike = kept.setdefault((newest - candidate.seq).bit_length(), [])
+        if not alike or (alike[0].seq == candidate.seq and len(alike) < _ALIKE):
+            alike.append(candidate)
+    return sorted(candidate for alike in kept.values() for candidate in alike)[-MAX_HEADS:]
 
 
 class Chain:

@@ -5,14 +5,13 @@ server's notices from another's, and makes what a server said attributable. What
 the heads into their own logs and repeat them in heartbeats, under keys that the server has not: a server that
 writes its history anew cannot make them forget what they saw.
 
-Of all heads an agent repeats some: the newest, and older ones at distances that double, so that a history
-rewritten long after is still contradicted. Standard library and Ed25519 only: the resident agent imports
-this module.
+Which of all heads an agent repeats, `protocol.audit.remember_head` says. Standard library and Ed25519 only:
+the resident agent imports this module.
 """
 
 import base64
 import binascii
-from typing import Dict, List, NamedTuple, Sequence
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,8 +22,6 @@ from protocol.identity import require_agent_signature, sign_envelope
 from protocol.strictjson import decode_json, encode_json
 
 MAX_NOTICE_BYTES = 4096
-MAX_HEADS = 24
-_ALIKE = 2
 _MEMBERS = frozenset(("server", "public_key", "time", "seq", "sha256"))
 _MAX_TEXT = 128
 
@@ -73,19 +70,3 @@ def open_notice(body: bytes) -> Notice:
     key_id = envelope.signatures[0].keyid
     require_agent_signature(envelope, public_key, key_id)
     return Notice(members["server"], key_id, members["time"], Head(members["seq"], members["sha256"]))
-
-
-def remember_head(heads: Sequence[Head], head: Head) -> List[Head]:
-    """Return the heads to be repeated once `head` is seen too, in the order of their numbers.
-
-    The one with the highest number stays, and of those at a distance from it of 1, of 2 to 3, of 4 to 7 and
-    so on the oldest. Of heads with one number, which contradict each other, two stay.
-    """
-    by_seq = sorted({*heads, head})
-    newest = by_seq[-1].seq
-    kept: Dict[int, List[Head]] = {}
-    for candidate in by_seq:
-        alike = kept.setdefault((newest - candidate.seq).bit_length(), [])
-        if not alike or (alike[0].seq == candidate.seq and len(alike) < _ALIKE):
-            alike.append(candidate)
-    return sorted(candidate for alike in kept.values() for candidate in alike)[-MAX_HEADS:]

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from datetime import datetime
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
+from agent.runtime.audit import AuditLog
 from agent.runtime.journal import Journal, JournalEntry, format_time
 from protocol.envelope import RESULT, SEALED_RESULT
 from protocol.names import command_id
@@ -112,6 +113,7 @@ class Answers:
 
     Args:
         journal: is told how each command ended.
+        audit: likewise, for the machine's owner.
         agent_id: this agent's id.
         clock: now, aware UTC.
         on_answer: takes what is composed.
@@ -122,11 +124,13 @@ class Answers:
         self,
         *,
         journal: Journal,
+        audit: AuditLog,
         agent_id: str,
         clock: Callable[[], datetime],
         on_answer: Callable[[Answer], None],
     ) -> None:
         self._journal = journal
+        self._audit = audit
         self._agent_id = agent_id
         self._clock = clock
         self._on_answer = on_answer
@@ -145,6 +149,7 @@ class Answers:
         """Answer a command that stands in the journal."""
         self._journal.note_status(entry.digest, entry.occurrence, status)
         payload = self.compose(entry, started, status, problem, results)
+        self._audit.answered(entry, status, problem.code if problem else "", payload)
         self._on_answer(Answer(entry.command_id, entry.digest, entry.occurrence, payload, is_refusal=False))
 
     def compose(
@@ -182,6 +187,7 @@ class Answers:
             sealed_to=sealed_to,
             sealed=sealed,
         )
+        self._audit.answered(entry, status, "", payload)
         self._on_answer(
             Answer(
                 entry.command_id,
@@ -216,6 +222,7 @@ class Answers:
             self._refused.popitem(last=False)
         now = self._clock()
         _LOG.info("refused action %s at step %d: %s", action_id, problem.step, problem.code)
+        self._audit.refused(body, digest, action_id, problem.step, problem.code)
         payload = compose_result(
             action_id=action_id,
             digest=digest,

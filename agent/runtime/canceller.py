@@ -43,7 +43,7 @@ class Canceller:
         journal: keeps the tombstones.
         trust_frame: whom to obey now, as the supervisor tells its children.
         clock: now, aware UTC.
-        on_cancelled: called with an action's digest once its tombstone is kept.
+        on_cancelled: called with each tombstone once it is kept.
         count_silently: told the code of each cancel that was refused.
 
     """
@@ -55,7 +55,7 @@ class Canceller:
         journal: Journal,
         trust_frame: Callable[[], bytes],
         clock: Callable[[], datetime],
-        on_cancelled: Callable[[str], None],
+        on_cancelled: Callable[[Tombstone], None],
         count_silently: Callable[[str], None],
     ) -> None:
         self._loop = loop
@@ -168,7 +168,7 @@ class Canceller:
             self._done("over-limit")
             return
         _LOG.info("action %s is cancelled by %s", stone.action_id, ", ".join(stone.signers))
-        self._on_cancelled(stone.digest)
+        self._on_cancelled(stone)
         self._done("")
 
     def _done(self, problem: str) -> None:

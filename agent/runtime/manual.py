@@ -8,12 +8,13 @@ answers is printed here and goes nowhere, so that nothing is sealed, whatever th
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from agent.config import Baked
 from agent.facts import collect_facts, machine_id
 from agent.registry import module_names
 from agent.runtime.answers import NO_OCCURRENCE
+from agent.runtime.audit import AuditLog
 from agent.runtime.gate import Gate, RequireNotRun, Verdict, make_endpoint
 from agent.runtime.identity import load_identity
 from agent.runtime.journal import Journal, read_journal
@@ -24,6 +25,8 @@ from agent.runtime.trust import Trust, decode_told_trust, resolve_trust
 from agent.runtime.trust_store import TrustStore, encode_trust, read_held
 from protocol.envelope import ACTION, decode_envelope
 from protocol.errors import EnvironmentFailure
+from protocol.keyring import Keyring
+from protocol.openpgp import parse_certificate
 
 JOURNAL_FILE = "journal"
 
@@ -43,6 +46,18 @@ def load_trust(baked: Baked, directory: Path, now: datetime) -> Trust:
 
     """
     return resolve_trust(decode_told_trust(encode_trust(baked, read_held(directory), now)))
+
+
+def load_keyrings(baked: Baked, directory: Path, now: datetime) -> Tuple[Keyring, ...]:
+    """Return the keys of the bundle of now and those built in, to check what was signed before.
+
+    Raises:
+        EnvironmentFailure: `state-failed`.
+        InvalidInput: `bad-config` or `bad-key`, of this agent's own.
+
+    """
+    built_in = Keyring(map(parse_certificate, baked.keys))
+    return load_trust(baked, directory, now).keyring, built_in
 
 
 def _make_gate(
@@ -87,9 +102,13 @@ def run_action(body: bytes, baked: Baked, directory: Path, clock: Callable[[], d
         # Here for its words: what decides is the child's gate and the journal's insert.
         _make_gate(body, trust, _collect_facts(baked, agent_id), now, view.require_not_run).admit()
         journal = Journal(directory / JOURNAL_FILE, clock=clock)
+        audit = AuditLog(directory, clock=clock)
         try:
-            return _supervise(body, baked, store=store, agent_id=agent_id, journal=journal, clock=clock)
+            return _supervise(
+                body, baked, store=store, agent_id=agent_id, journal=journal, audit=audit, clock=clock
+            )
         finally:
+            audit.close()
             journal.close()
 
 
@@ -100,6 +119,7 @@ def _supervise(
     store: TrustStore,
     agent_id: str,
     journal: Journal,
+    audit: AuditLog,
     clock: Callable[[], datetime],
 ) -> Dict[str, Any]:
     loop = SelectorLoop()
@@ -114,6 +134,7 @@ def _supervise(
         held=lambda: store.held,
         clock=clock,
         on_answer=answers.append,
+        audit=audit,
     )
     try:
         supervisor.submit(body, lambda: None)

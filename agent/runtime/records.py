@@ -60,7 +60,8 @@ def _scan(stream: BinaryIO, path: Path) -> Iterator[_Record]:
         found, _, body = line[:-1].partition(b" ")
         checksum = _checksum(checksum, body)
         if found != checksum or not line.endswith(b"\n"):
-            if stream.read(1):
+            # A write that was cut off has no line end: with one, more than the last record may be in it.
+            if line.endswith(b"\n") or stream.read(1):
                 raise EnvironmentFailure("state-failed", f"{path} is damaged at byte {end}; nothing will run")
             return
         end += len(line)

@@ -20,10 +20,11 @@ from agent.facts import collect_facts, machine_id
 from agent.platform.memory import give_back_free_memory
 from agent.registry import module_names
 from agent.runtime.amqp import IOLoop
+from agent.runtime.audit import AuditLog
 from agent.runtime.canceller import Canceller
 from agent.runtime.heartbeat import encode_heartbeat, format_time
 from agent.runtime.identity import Identity, load_identity
-from agent.runtime.journal import Journal
+from agent.runtime.journal import Journal, Tombstone
 from agent.runtime.link import Link, Relay
 from agent.runtime.spool import Spool
 from agent.runtime.state import lock_state_directory, open_state_directory, write_atomically
@@ -32,10 +33,11 @@ from agent.runtime.token import find_token
 from agent.runtime.trust_intake import TrustIntake
 from agent.runtime.trust_store import TrustStore
 from protocol.enrolment import EnrolmentToken
-from protocol.envelope import ACTION, CANCEL, HEARTBEAT, RESULT, TRUST, encode_envelope, peek_type
+from protocol.envelope import ACTION, CANCEL, HEARTBEAT, NOTICE, RESULT, TRUST, encode_envelope, peek_type
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
 from protocol.names import heartbeat_key, result_key
+from protocol.notice import open_notice
 
 Handler = Callable[[bytes, Callable[[], None]], None]
 _LOG = logging.getLogger("mig.agent")
@@ -95,6 +97,7 @@ class Resident:
         self._ioloop = IOLoop()
         self._spool = Spool(directory / "spool")
         self._journal = Journal(directory / "journal", clock=utc_now)
+        self._audit = AuditLog(directory, clock=utc_now)
         self._publishing: Optional[str] = None
         self._unspooled: Deque[Answer] = deque()
         self._heartbeat_timer: Any = None
@@ -119,6 +122,7 @@ class Resident:
             facts=self._current_facts,
             clock=utc_now,
             on_answer=self._keep_answer,
+            audit=self._audit,
             sign_result=lambda payload: self._sign(RESULT, payload),
             held=lambda: trust.held,
         )
@@ -131,19 +135,21 @@ class Resident:
             journal=self._journal,
             trust_frame=self._supervisor.trust_frame,
             clock=utc_now,
-            on_cancelled=self._supervisor.stop_cancelled,
+            on_cancelled=self._on_cancelled,
             count_silently=self._supervisor.count_silently,
         )
         self._handlers: Dict[str, Handler] = {
             ACTION: self._supervisor.submit,
             CANCEL: self._canceller.submit,
             TRUST: self._trust_intake.submit,
+            NOTICE: self._take_notice,
         }
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or, when checking in, until there is nothing left to do."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self._ioloop.add_callback_threadsafe(self._stop))
+        self._audit.started(self._baked.version, self._baked.build)
         self._write_status()
         self._reconcile()
         # The link first: the child may start while the broker answers.
@@ -167,6 +173,7 @@ class Resident:
         self._trust_intake.close()
         self._canceller.close()
         self._link.close()
+        self._audit.close()
         self._write_status()
         # Leave the loop one turn to send the connection's close.
         self._ioloop.call_later(0.2, self._ioloop.stop)
@@ -196,7 +203,23 @@ class Resident:
         self._handlers.get(kind, self._supervisor.submit)(body, acknowledge)
         self._ioloop.call_later(_ANNOUNCE_AFTER_S, self._announce_running)
 
+    def _take_notice(self, body: bytes, acknowledge: Callable[[], None]) -> None:
+        """Remember what the server says of its log; the newest is chained at the next heartbeat."""
+        try:
+            notice = open_notice(body)
+            self._audit.noticed(notice.head, server=notice.server, key_id=notice.key_id, time=notice.time)
+        except InvalidInput as error:
+            self._supervisor.count_silently(error.code)
+        acknowledge()
+
+    def _on_cancelled(self, stone: Tombstone) -> None:
+        self._audit.cancelled(stone)
+        self._supervisor.stop_cancelled(stone.digest)
+
     def _on_new_trust(self) -> None:
+        mark = self._trust.held.mark
+        if mark is not None:
+            self._audit.trusted(*mark)
         self._supervisor.renew_trust()
         self._canceller.renew_trust()
         # At once: a revocation is over when everyone is seen to have it.
@@ -277,12 +300,15 @@ class Resident:
         if not self._link.is_ready:
             return
         self._refresh_facts()
+        self._audit.settle(self._supervisor.refused_silently)
         payload = encode_heartbeat(
             self._facts,
             now=utc_now(),
             started=self._started,
             commands=[entry.command_id for entry in self._journal.unanswered()],
             trust_version=self._trust_version(),
+            server_heads=self._audit.server_heads,
+            log_head=self._audit.head,
         )
         envelope = self._sign(HEARTBEAT, payload)
         self._link.publish(heartbeat_key(self._identity.agent_id), envelope, lambda _confirmed: None)

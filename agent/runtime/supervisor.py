@@ -30,6 +30,7 @@ from typing import Any, Callable, Deque, Dict, Optional, Set
 from agent.config import Baked
 from agent.runtime import frames
 from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers, Problem, explain_end
+from agent.runtime.audit import AuditLog
 from agent.runtime.delivery import Command
 from agent.runtime.frames import Frame
 from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal, JournalEntry
@@ -68,6 +69,7 @@ class Supervisor:
         held: the stored trust bundle of now; without it, an agent with roots obeys nobody.
         on_answer: takes each answer; signs and spools it, and then has the journal mark the command answered
             unless `is_refusal`. It must not raise.
+        audit: the machine's own log.
         sign_result: makes the signed envelope of a result that is to be sealed; None where answers go
             nowhere, and nothing is sealed.
 
@@ -83,6 +85,7 @@ class Supervisor:
         facts: Callable[[], Dict[str, Any]],
         clock: Callable[[], datetime],
         on_answer: Callable[[Answer], None],
+        audit: AuditLog,
         sign_result: Optional[Callable[[bytes], bytes]] = None,
         held: Callable[[], Held] = lambda: NOTHING_HELD,
     ) -> None:
@@ -95,7 +98,10 @@ class Supervisor:
         self._sign_result = sign_result
         self._facts = facts
         self._clock = clock
-        self._answers = Answers(journal=journal, agent_id=agent_id, clock=clock, on_answer=on_answer)
+        self._audit = audit
+        self._answers = Answers(
+            journal=journal, audit=audit, agent_id=agent_id, clock=clock, on_answer=on_answer
+        )
         self._queue: Deque[Command] = deque()
         self._current: Optional[Command] = None
         self._child: Optional[ChildProcess] = None
@@ -414,6 +420,7 @@ class Supervisor:
         except EnvironmentFailure as error:
             self._try_later(command, error)
             return
+        self._audit.asked(entry, command.body)
         command.started = self._clock()
         self._cancel(self._timer)
         limit_s = self._config.limits.wall_s + GRACE_S

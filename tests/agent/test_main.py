@@ -108,11 +108,17 @@ def test_a_signed_action_runs_once_through_gate_and_journal(tree: AgentTree, ada
     code, error = outcome(tree.run("action", path, *state(tree)))
     assert code == 4
     assert error.startswith("mig-agent: replayed: ")
-    log = tree.run("log", "--json", *state(tree)).stdout.splitlines()
-    assert [(json.loads(line)["status"], json.loads(line)["signers"]) for line in log] == [
-        ("done", [ada.fingerprint])
+    log = [json.loads(line) for line in tree.run("log", "--json", *state(tree)).stdout.splitlines()]
+    assert [(entry["kind"], entry["who"]) for entry in log] == [
+        ("asked", [ada.fingerprint]),
+        ("answered", []),
     ]
-    assert result["action"].encode() in tree.run("log", *state(tree)).stdout
+    told = tree.run("log", *state(tree)).stdout.decode()
+    assert f"{ada.fingerprint}) asked" in told
+    assert f"(action {result['action']})" in told
+    checked = tree.run("log", "--verify", *state(tree))
+    assert outcome(checked) == (0, "")
+    assert checked.stdout == b"2 entries in one chain; 1 actions kept with good signatures\n"
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.audit import Head
+from protocol.audit import MAX_HEADS, Head, remember_head
 from protocol.envelope import NOTICE, RESULT, encode_envelope
 from protocol.errors import InvalidInput
 from protocol.identity import agent_id, sign_envelope
-from protocol.notice import MAX_HEADS, open_notice, remember_head, sign_notice
+from protocol.notice import open_notice, sign_notice
 
 KEY = Ed25519PrivateKey.generate()
 HEAD = Head(7, "a" * 64)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.config import AgentLimits, Baked
+from agent.runtime.audit import AuditLog
 from agent.runtime.canceller import Canceller
 from agent.runtime.gate import Gate, Refusal, make_endpoint
 from agent.runtime.journal import MAX_TOMBSTONES, Journal, Tombstone, read_journal
@@ -47,6 +48,7 @@ class Endpoint:
 
     def _open(self) -> None:
         self.journal = Journal(self.directory / "journal", clock=self.now)
+        self.audit = AuditLog(self.directory, clock=self.now)
         self.supervisor = Supervisor(
             loop=self.loop,
             journal=self.journal,
@@ -55,13 +57,14 @@ class Endpoint:
             facts=lambda: FACTS,
             clock=self.now,
             on_answer=self._keep,
+            audit=self.audit,
         )
         self.canceller = Canceller(
             loop=self.loop,
             journal=self.journal,
             trust_frame=self.supervisor.trust_frame,
             clock=self.now,
-            on_cancelled=self.supervisor.stop_cancelled,
+            on_cancelled=lambda stone: self.supervisor.stop_cancelled(stone.digest),
             count_silently=self.supervisor.count_silently,
         )
 
@@ -70,6 +73,7 @@ class Endpoint:
 
     def restart(self) -> None:
         self.supervisor.close()
+        self.audit.close()
         self.canceller.close()
         self.journal.close()
         self._open()

@@ -18,6 +18,7 @@ import pytest
 
 from agent.config import AgentLimits, Baked
 from agent.runtime import frames
+from agent.runtime.audit import AuditLog
 from agent.runtime.journal import Journal, JournalEntry, expiry_seconds
 from agent.runtime.loop import SelectorLoop
 from agent.runtime.supervisor import Answer, Supervisor
@@ -42,6 +43,7 @@ class Agent:
         self.journal = Journal(directory / "journal", clock=utc_now)
         self.answers: list[Answer] = []
         self.acknowledged: list[bytes] = []
+        self.audit = AuditLog(directory, clock=utc_now)
         self.supervisor = Supervisor(
             loop=self.loop,
             journal=self.journal,
@@ -50,6 +52,7 @@ class Agent:
             facts=lambda: FACTS,
             clock=utc_now,
             on_answer=self._keep,
+            audit=self.audit,
         )
 
     def _keep(self, answer: Answer) -> None:
@@ -80,6 +83,7 @@ class Agent:
 
     def close(self) -> None:
         self.supervisor.close()
+        self.audit.close()
         self.journal.close()
         self.loop.close()
 

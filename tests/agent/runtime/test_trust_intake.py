@@ -10,6 +10,7 @@ import pytest
 
 from agent.config import Baked
 from agent.runtime import trust_intake
+from agent.runtime.audit import AuditLog
 from agent.runtime.journal import Journal
 from agent.runtime.loop import SelectorLoop
 from agent.runtime.state import IDENTITY_FILE
@@ -49,6 +50,7 @@ class Agent:
             facts=lambda: FACTS,
             clock=utc_now,
             on_answer=self.answers.append,
+            audit=AuditLog(directory, clock=utc_now),
             held=lambda: self.store.held,
         )
         self.intake = TrustIntake(
