@@ -5,6 +5,7 @@ end at this file: `ChannelRefused` where the broker closed a channel with a reas
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,8 +48,12 @@ class Message(NamedTuple):
     ttl_ms: int
 
 
-def parse_url(url: str) -> pika.URLParameters:
-    """Parse an AMQP URL.
+def parse_url(url: str, ca: str = "") -> pika.URLParameters:
+    """Parse an AMQP URL; with `amqps` the broker's certificate and name are always checked.
+
+    Args:
+        url: with the account's name and password.
+        ca: file of the only authorities that may vouch for the broker, in PEM; empty for the system's.
 
     Raises:
         InvalidInput: `bad-config`; the URL is not repeated, it may hold a password.
@@ -57,9 +62,16 @@ def parse_url(url: str) -> pika.URLParameters:
     if not url.startswith(("amqp://", "amqps://")):
         raise InvalidInput("bad-config", "relay: not an amqp:// or amqps:// URL")
     try:
-        return pika.URLParameters(url)
+        parameters = pika.URLParameters(url)
+        if url.startswith("amqps:"):
+            context = ssl.create_default_context(cafile=ca or None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidInput("bad-config", f"relay_ca: {ca}: {error.strerror or error}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidInput("bad-config", f"relay: {type(error).__name__} in the URL") from None
+    return parameters
 
 
 def _away(reason: BaseException) -> EnvironmentFailure:
@@ -70,6 +82,9 @@ def _away(reason: BaseException) -> EnvironmentFailure:
         if not inner:
             break
         reason = inner[-1]
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        text = f"the broker's certificate is not accepted: {reason.verify_message}"
+        return EnvironmentFailure("broker-away", text, retryable=True)
     text = " ".join(str(reason).split()) or type(reason).__name__
     return EnvironmentFailure("broker-away", text, retryable=True)
 
@@ -82,15 +97,15 @@ class Link:
         self.closed = closed
 
     @classmethod
-    async def open(cls, url: str, *, name: str) -> "Link":
-        """Connect and log in.
+    async def open(cls, url: str, *, name: str, ca: str = "") -> "Link":
+        """Connect and log in; `url` and `ca` as for `parse_url`.
 
         Raises:
             InvalidInput: `bad-config`.
             EnvironmentFailure: `broker-away`.
 
         """
-        parameters = parse_url(url)
+        parameters = parse_url(url, ca)
         parameters.client_properties = {"connection_name": name}
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = loop.create_future()

@@ -36,6 +36,8 @@ from server.daemon import Daemon
 
 ACCOUNT = "mig-server"
 VHOST = "mig"
+MAX_CHANNELS = 32
+AUTH_PLUGIN = "rabbitmq_auth_backend_http"
 MAX_MESSAGE_BYTES = 2 << 20  # an envelope holds at most 1 MiB of payload, a third more in base64
 _START_S = 120.0
 _STOP_S = 30.0
@@ -64,7 +66,7 @@ auth_http.user_path = http://{auth}/auth/user
 auth_http.vhost_path = http://{auth}/auth/vhost
 auth_http.resource_path = http://{auth}/auth/resource
 auth_http.topic_path = http://{auth}/auth/topic
-channel_max = 32
+channel_max = {max_channels}
 max_message_size = {max_message_bytes}
 # A laptop's share: publishers are held back above a quarter of the memory, or below this much free disk.
 vm_memory_high_watermark.relative = 0.25
@@ -213,13 +215,14 @@ class PrivateBroker:
         for name in ("log", "data", "home", "none"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         self._log_seen = self._log.stat().st_size if self._log.exists() else 0
-        (self.directory / "enabled_plugins").write_text("[rabbitmq_auth_backend_http].\n", encoding="ascii")
+        (self.directory / "enabled_plugins").write_text(f"[{AUTH_PLUGIN}].\n", encoding="ascii")
         text = _CONFIG.format(
             amqp=state.amqp,
             account=ACCOUNT,
             password=state.password,
             vhost=VHOST,
             auth=self.auth_listen,
+            max_channels=MAX_CHANNELS,
             max_message_bytes=MAX_MESSAGE_BYTES,
         )
         _write_private(self.directory / "rabbitmq.conf", text)

@@ -35,7 +35,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `name` is what agents sign into their broker logins, `url` what investigators sign into theirs;
     `enrolment` says how a new agent comes to take part: by an enrolment token (`token`), by an approval for
     which it waits (`approval`), or at once (`open`). `rabbitmqctl` is the broker's own tool, with which
-    the connections of revoked agents are closed; empty where it cannot be run.
+    the connections of revoked agents are closed; empty where it cannot be run. `relay_ca` is a file of the
+    only authorities that may vouch for the broker, in PEM; empty for the system's.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -48,6 +49,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     state_dir: str
     agents_dir: str
     rabbitmqctl: str = ""
+    relay_ca: str = ""
 
     @property
     def api_address(self) -> Listen:
@@ -98,7 +100,7 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-config", f"[server]: {error}") from None
     _require_url(config.url)
-    for path in filter(None, (config.state_dir, config.agents_dir, config.rabbitmqctl)):
+    for path in filter(None, (config.state_dir, config.agents_dir, config.rabbitmqctl, config.relay_ca)):
         if not Path(path).is_absolute():
             raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")
     if config.api_address == config.broker_auth_address:

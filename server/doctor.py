@@ -91,7 +91,7 @@ def _database(config: ServerConfig) -> str:
 
 def _broker(config: ServerConfig) -> str:
     async def connect() -> None:
-        link = await Link.open(config.relay, name="mig-server doctor")
+        link = await Link.open(config.relay, name="mig-server doctor", ca=config.relay_ca)
         await link.close()
 
     asyncio.run(connect())

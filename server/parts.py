@@ -58,9 +58,9 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         EnvironmentFailure: `state-failed`.
 
     """
-    parse_url(config.relay)
+    parse_url(config.relay, config.relay_ca)
     store, events, wake = Store(database), Events(), Wake()
-    relay = Relay(config.relay, clock=clock, random=SystemRandom())
+    relay = Relay(config.relay, clock=clock, random=SystemRandom(), ca=config.relay_ca)
     scheduler = Scheduler(database=database, store=store, events=events, relay=relay, wake=wake, clock=clock)
     trust = TrustDistributor(database=database, store=store, relay=relay, wake=Wake(), clock=clock)
 

@@ -49,8 +49,10 @@ class Relay:
         *,
         clock: Callable[[], datetime],
         random: Random,
+        ca: str = "",
     ) -> None:
         self._url = url
+        self._ca = ca
         self._clock = clock
         self._random = random
         self._publisher: Publisher | None = None
@@ -81,7 +83,7 @@ class Relay:
         last_problem = ""
         while True:
             try:
-                link = await Link.open(self._url, name="mig-server")
+                link = await Link.open(self._url, name="mig-server", ca=self._ca)
                 try:
                     reason = await self._work(link, handlers, on_connected)
                     pause_s, last_problem = _FIRST_PAUSE_S, ""

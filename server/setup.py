@@ -5,6 +5,7 @@ from pathlib import Path
 
 from protocol.errors import EnvironmentFailure, InvalidInput
 from server.broker import PrivateBroker
+from server.brokersetup import PLACEHOLDER
 from server.notices import NOTICE_KEY_FILE, load_notice_key
 
 _TEMPLATE = """\
@@ -58,3 +59,25 @@ def write_first_config(path: Path, state_dir: Path, *, private_broker: bool) -> 
     if private_broker:
         return [*lines, f"next: mig-server broker up --state-dir {state / 'rabbitmq'}"]
     return [*lines, f"next: put your broker's URL into relay in {path}"]
+
+
+def replace_password(path: Path, relay: str, password: str) -> None:
+    """Put a password where the configuration's `relay` still says PASSWORD.
+
+    Raises:
+        InvalidInput: `bad-config` where that cannot be told from the text.
+        EnvironmentFailure: `state-failed`.
+
+    """
+    try:
+        text = path.read_text("utf-8")
+        if text.count(f'"{relay}"') != 1 or relay.count(f":{PLACEHOLDER}@") != 1:
+            raise InvalidInput("bad-config", f"{path}: put a password into relay in place of {PLACEHOLDER}")
+        new = relay.replace(f":{PLACEHOLDER}@", f":{password}@")
+        partial = path.with_name(path.name + ".new")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text.replace(f'"{relay}"', f'"{new}"'))
+        partial.replace(path)
+    except OSError as error:
+        raise EnvironmentFailure("state-failed", f"{error.filename}: {error.strerror}") from None

@@ -263,14 +263,17 @@ def tls_context(ca: str) -> ssl.SSLContext:
 
 def _describe(error: BaseException) -> str:
     """Return one line for an exception of pika's, whose own text may be empty or nested."""
-    while getattr(error, "exceptions", None):  # AMQPConnectionWorkflowFailed: the last attempt says why
-        error = error.exceptions[-1]  # type: ignore[attr-defined]
-    for kind, meaning in _MEANINGS.items():
-        if isinstance(error, kind):
-            return meaning
     cause = error
-    while cause.args and isinstance(cause.args[0], BaseException):
-        cause = cause.args[0]
+    while True:
+        for kind, meaning in _MEANINGS.items():
+            if isinstance(cause, kind):
+                return meaning
+        # pika nests the reason in the exceptions of its workflow; the last attempt, innermost, says it best.
+        nested = [*cause.args, *getattr(cause, "exceptions", ()), getattr(cause, "exception", None)]
+        inner = [item for item in nested if isinstance(item, BaseException)]
+        if not inner:
+            break
+        cause = inner[-1]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not accepted: {cause.verify_message}"
     text = " ".join(str(cause).split())

@@ -116,6 +116,7 @@ def test_there_are_the_commands_that_scripts_rely_on() -> None:
         ("broker",),
         ("broker", "up"),
         ("broker", "down"),
+        ("broker", "setup"),
     }
 
 

@@ -40,7 +40,9 @@ from tests.support.broker import AgentKey
 PATIENCE_S = 30.0
 
 
-def make_config(broker: PrivateBroker, directory: Path, *, enrolment: str = "open") -> ServerConfig:
+def make_config(
+    broker: PrivateBroker, directory: Path, *, enrolment: str = "open", url: str = ""
+) -> ServerConfig:
     """Make the configuration of a server that uses this node."""
     return msgspec.convert(
         {
@@ -49,7 +51,7 @@ def make_config(broker: PrivateBroker, directory: Path, *, enrolment: str = "ope
             "listen": "127.0.0.1:1664",
             "broker_auth_listen": broker.auth_listen,
             "database": f"sqlite:///{directory / 'mig.sqlite'}",
-            "relay": broker.url,
+            "relay": url or broker.url,
             "enrolment": enrolment,
             "state_dir": str(directory),
             "agents_dir": str(directory),
@@ -145,11 +147,12 @@ async def running_server(
     directory: Path,
     *,
     enrolment: str = "open",
+    config: ServerConfig | None = None,
     clock: Callable[[], datetime] = utc_now,
     wait: bool = True,
 ) -> AsyncIterator[RelayServer]:
     """Run a server's relay for as long as the block lasts; with `wait`, from when it is connected."""
-    config = make_config(broker, directory, enrolment=enrolment)
+    config = config or make_config(broker, directory, enrolment=enrolment)
     database = Database(config.database)
     try:
         migrate(database)
