@@ -17,8 +17,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import InvalidInput
-from protocol.openpgp import parse_certificate, parse_signature_file, require_detached_signature
+from protocol.openpgp import parse_certificate, parse_signature_file
 from protocol.openpgp_packets import parse_signature, remove_armour, split_packets
+from tests.protocol.test_openpgp import refusal
+from tests.protocol.test_openpgp_vectors import CASES as VECTORS
 from tests.protocol.test_openpgp_vectors import NOW as VECTOR_NOW
 from tests.protocol.test_openpgp_vectors import read_vector
 from tests.support.openpgp_forge import (
@@ -51,6 +53,7 @@ from tests.support.openpgp_forge import (
 )
 from tests.support.openpgp_mutate import mutate
 from tests.support.openpgp_opinions import Case, is_accepted_by_sequoia
+from tests.support.openpgp_opinions import refusal as refusal_of_files
 
 EVES_SUBKEY = Key("eve's subkey")
 EVES = primary(EVE) + name() + signature(EVE.sign(0x13, name_subject(key=EVE), flags(3)))
@@ -142,6 +145,10 @@ BELIEVED = {
 }
 
 
+def fingerprint_of(good: Good) -> str:
+    return parse_certificate(good.case.certificate).fingerprint
+
+
 def hashed_octets(octets: bytes) -> bytes:
     [only] = split_packets(octets, 1)
     return parse_signature(only.body).hashed_part
@@ -152,11 +159,11 @@ def hashed_octets(octets: bytes) -> bytes:
 def test_a_changed_signature_is_refused_or_says_the_same(data: st.DataObject) -> None:
     good = BELIEVED[data.draw(st.sampled_from(sorted(BELIEVED)), label="case")]
     changed = good.case._replace(signature=mutate(data, good.case.signature, FOREIGN_TO_SIGNATURES))
-    why = refusal_of_binary(changed, good.now)
+    why = refusal(*changed, good.now)
     event("refused" if why else "the same")
     if why is None:
         assert hashed_octets(changed.signature) == hashed_octets(good.case.signature)
-        assert "does not verify" in str(refusal_of_binary(changed._replace(message=b"x"), good.now))
+        assert "does not verify" in str(refusal(*changed._replace(message=b"x"), good.now))
         assert is_accepted_by_sequoia(changed)
     else:
         assert "cannot be checked" not in why
@@ -167,12 +174,11 @@ def test_a_changed_signature_is_refused_or_says_the_same(data: st.DataObject) ->
 def test_a_changed_certificate_is_refused_or_is_the_same_persons(data: st.DataObject) -> None:
     good = BELIEVED[data.draw(st.sampled_from(sorted(BELIEVED)), label="case")]
     changed = good.case._replace(certificate=mutate(data, good.case.certificate, FOREIGN))
-    why = refusal_of_binary(changed, good.now)
+    why = refusal(*changed, good.now)
     event("refused" if why else "the same")
     if why is None:
-        fingerprint = parse_certificate(good.case.certificate).fingerprint
-        assert parse_certificate(changed.certificate).fingerprint == fingerprint
-        assert "does not verify" in str(refusal_of_binary(changed._replace(message=b"x"), good.now))
+        assert parse_certificate(changed.certificate).fingerprint == fingerprint_of(good)
+        assert "does not verify" in str(refusal(*changed._replace(message=b"x"), good.now))
     else:
         assert "cannot be checked" not in why
 
@@ -187,7 +193,7 @@ def test_no_change_to_a_certificate_makes_a_stranger_believed(data: st.DataObjec
         event("not a certificate")
         return
     for made in STRANGERS:
-        why = refusal_of_binary(Case(certificate, made, MESSAGE), NOW)
+        why = refusal(certificate, made)
         event("believed" if why is None else "refused")
         # Eve is believed as eve, where all that is hers has taken the place of all that was alice's.
         assert why is not None or parsed.fingerprint == EVE.fingerprint
@@ -217,10 +223,10 @@ POWERLESS = tuple(made for made in FOREIGN if made not in (certify(), bind()))
 @given(st.data())
 def test_no_change_makes_a_key_sign_that_its_owner_did_not_allow_to(data: st.DataObject) -> None:
     case = data.draw(st.sampled_from(sorted(NEVER)), label="case")
-    assert refusal_of_binary(Case(mutate(data, NEVER[case], POWERLESS), sign(), MESSAGE), NOW) is not None
+    assert refusal(mutate(data, NEVER[case], POWERLESS), sign()) is not None
     case = data.draw(st.sampled_from(sorted(NEVER_SUBKEY)), label="case of a subkey")
     changed = mutate(data, NEVER_SUBKEY[case], POWERLESS)
-    assert refusal_of_binary(Case(changed, sign(by=SUBKEY), MESSAGE), NOW) is not None
+    assert refusal(changed, sign(by=SUBKEY)) is not None
 
 
 REVOKED = {
@@ -236,18 +242,29 @@ REVOKED = {
 def test_a_revocation_holds_through_every_change_that_leaves_it_there(data: st.DataObject) -> None:
     good, revocation = REVOKED[data.draw(st.sampled_from(sorted(REVOKED)), label="case")]
     changed = mutate(data, good + revocation, FOREIGN)
-    why = refusal_of_binary(Case(changed, sign(by=SUBKEY), MESSAGE), NOW)
+    why = refusal(changed, sign(by=SUBKEY))
     if why is None:
         event("cut out")
         [revoking] = split_packets(revocation, 1)
         assert revoking not in split_packets(changed, 200)
 
 
-def refusal_of_binary(case: Case, now: datetime) -> str | None:
-    """Return why it is refused, its parts as they stand in an envelope and a keyring."""
-    try:
-        certificate = parse_certificate(case.certificate)
-        require_detached_signature(certificate, case.signature, case.message, now)
-    except InvalidInput as error:
-        return str(error)
-    return None
+@settings(max_examples=300)
+@given(st.data())
+def test_changed_armour_is_refused_or_says_the_same(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(set(BELIEVED) & set(VECTORS))), label="case")
+    armoured, good = read_vector(name), BELIEVED[name]
+    part = data.draw(st.sampled_from(["certificate", "signature"]), label="part")
+    octets = bytearray(getattr(armoured, part))
+    for _ in range(data.draw(st.integers(1, 3), label="changes")):
+        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(
+            st.sampled_from(b"\0\n\r =-:AZaz09+/\xff")
+        )
+    changed = armoured._replace(**{part: bytes(octets)})
+    why = refusal_of_files(changed, good.now)
+    event("refused" if why else "the same")
+    if why is None:
+        assert hashed_octets(parse_signature_file(changed.signature)) == hashed_octets(good.case.signature)
+        assert parse_certificate(changed.certificate).fingerprint == fingerprint_of(good)
+    else:
+        assert "cannot be checked" not in why
