@@ -51,7 +51,7 @@ async def find_agents(
 
     Agents that are not enrolled get no commands: only a target that names a status finds them.
     """
-    parsed = None if target is None else parse_target(target)
+    parsed = None if target is None else await asyncio.to_thread(parse_target, target)
     now = services.clock()
     total, rows = await services.database.read(services.store.find_agents, parsed, now, limit, offset)
     return AgentPage(
