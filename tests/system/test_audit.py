@@ -1,4 +1,4 @@
-"""The audit logs on real parts: the server's head travels to agents and back, and a rewritten history shows."""
+"""The audit logs on real parts: the server's head goes to agents and back, and a rewritten history shows."""
 
 import json
 import sqlite3
