@@ -13,7 +13,7 @@ resident agent imports this module.
 import base64
 import binascii
 import hashlib
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
 from protocol.errors import InvalidInput
 from protocol.strictjson import MAX_DOCUMENT_BYTES, decode_json, encode_json
@@ -104,14 +104,14 @@ def _require_members(value: Any, names: Tuple[str, ...], where: str) -> Dict[str
     return value
 
 
-def peek_type(data: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES) -> str:
+def peek_type(data: bytes) -> str:
     """Return the type that an envelope claims, so that it can be handed to who expects that type.
 
     Raises:
         InvalidInput: `too-large`, `bad-json` or `bad-envelope`.
 
     """
-    members = _require_members(decode_json(data, max_bytes=max_bytes), _MEMBERS, "envelope")
+    members = _require_members(decode_json(data, max_bytes=MAX_ENVELOPE_BYTES), _MEMBERS, "envelope")
     claimed = members["payloadType"]
     if not isinstance(claimed, str):
         raise InvalidInput("bad-envelope", "payloadType is not a string")
@@ -127,19 +127,32 @@ def decode_envelope(data: bytes, expect: str, *, max_payload_bytes: int = MAX_DO
         InvalidInput: `too-large`, `bad-json`, `bad-envelope` or `wrong-type`.
 
     """
-    max_bytes = max_envelope_bytes(max(max_payload_bytes, MAX_DOCUMENT_BYTES))
+    return decode_envelope_of(data, {expect: max_payload_bytes})
+
+
+def decode_envelope_of(data: bytes, limits: Mapping[str, int]) -> Envelope:
+    """Decode an envelope that must hold a document of one of these types, each with its limit in bytes.
+
+    For a receiver that takes two forms of one thing; the type that it got decides how it reads the payload.
+
+    Raises:
+        InvalidInput: as `decode_envelope`.
+
+    """
+    max_bytes = max_envelope_bytes(max(MAX_DOCUMENT_BYTES, *limits.values()))
     members = _require_members(decode_json(data, max_bytes=max_bytes), _MEMBERS, "envelope")
-    if members["payloadType"] != expect:
-        raise InvalidInput("wrong-type", f"expected {expect}")
+    kind = members["payloadType"]
+    if not isinstance(kind, str) or kind not in limits:
+        raise InvalidInput("wrong-type", f"expected {' or '.join(limits)}")
     payload = _decode_base64(members["payload"], "payload")
-    if len(payload) > max_payload_bytes:
-        raise InvalidInput("too-large", f"payload of {len(payload)} bytes, at most {max_payload_bytes}")
+    if len(payload) > limits[kind]:
+        raise InvalidInput("too-large", f"payload of {len(payload)} bytes, at most {limits[kind]}")
     listed = members["signatures"]
     if not isinstance(listed, list):
         raise InvalidInput("bad-envelope", "signatures is not a list")
     if len(listed) > MAX_SIGNATURES:
         raise InvalidInput("bad-envelope", f"{len(listed)} signatures, at most {MAX_SIGNATURES} allowed")
-    return Envelope(expect, payload, tuple(_decode_signature(entry) for entry in listed))
+    return Envelope(kind, payload, tuple(_decode_signature(entry) for entry in listed))
 
 
 def _decode_signature(entry: Any) -> Signature:

@@ -4,12 +4,13 @@
 and statistics, and says when it is incomplete.
 """
 
-from typing import Annotated, Any, Dict, Literal, Optional, Tuple
+from typing import Annotated, Any, Dict, Literal, Mapping, Optional, Tuple
 
 import msgspec
 from msgspec import Meta
 
 from protocol.action import ActionId, Fingerprint, UtcTime, require_utc
+from protocol.envelope import RESULT, SEALED_RESULT
 from protocol.errors import InvalidInput
 from protocol.sealing import MAX_READERS, MAX_SEALED_BYTES, MAX_SEALED_RESULT_BYTES
 from protocol.strictjson import decode_json
@@ -19,6 +20,8 @@ MAX_RESULT_BYTES = 1 << 20
 AgentId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Occurrence = Annotated[str, Meta(pattern=r"^[0-9A-Za-z:.+-]{0,64}\Z")]  # "" for an action without a schedule
+# An answer comes in one of two forms; each has its limit in bytes.
+ANSWER_LIMITS: Mapping[str, int] = {RESULT: MAX_RESULT_BYTES, SEALED_RESULT: MAX_SEALED_RESULT_BYTES}
 OperationStatus = Literal[
     "ok", "refused", "unsupported", "invalid-parameters", "failed", "limit", "timed-out", "cancelled"
 ]

@@ -4,19 +4,20 @@ Rules:
 1. The sender is who the broker says (`user_id`, which it checks against the login) and the delivered routing
    key must be that agent's. The queue proves nothing: a CC header brings a message into any queue bound.
 2. The agent is enrolled. The signature is verified with its key before the payload is parsed.
-3. Answers go to the database in batches, one transaction each; followers hear of them after the commit.
+3. A sealed answer is taken by what stands outside of the seal; nothing here could open it.
+4. Answers go to the database in batches, one transaction each; followers hear of them after the commit.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from protocol.envelope import HEARTBEAT, RESULT, decode_envelope
+from protocol.envelope import HEARTBEAT, SEALED_RESULT, decode_envelope, decode_envelope_of
 from protocol.errors import InvalidInput
 from protocol.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
 from protocol.identity import require_agent_signature
 from protocol.names import heartbeat_key, is_agent_id, result_key
-from protocol.result import MAX_RESULT_BYTES, decode_result
+from protocol.result import ANSWER_LIMITS, decode_result, decode_sealed_result
 from server.amqp import Delivery
 from server.database import Database
 from server.events import Events
@@ -132,9 +133,10 @@ def require_sender(delivery: Delivery, key_of: Callable[[str], str]) -> str:
 
 def _open_result(delivery: Delivery, keys: _Keys) -> ReceivedResult:
     agent_id = require_sender(delivery, result_key)
-    envelope = decode_envelope(delivery.body, RESULT, max_payload_bytes=MAX_RESULT_BYTES)
+    envelope = decode_envelope_of(delivery.body, ANSWER_LIMITS)
     require_agent_signature(envelope, keys.require(agent_id), agent_id)
-    result = decode_result(envelope.payload)
+    is_sealed = envelope.payload_type == SEALED_RESULT
+    result = decode_sealed_result(envelope.payload) if is_sealed else decode_result(envelope.payload)
     _require_own(result.agent, agent_id)
     return ReceivedResult(
         agent_id=agent_id, envelope_bytes=delivery.body, digest=envelope.digest, result=result

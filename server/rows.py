@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from protocol.command import CommandState
-from protocol.result import Problem, Result
+from protocol.result import Problem, Result, SealedResult
 
 ONLINE_S = 150
 OFFLINE_S = 20 * 60
@@ -200,7 +200,7 @@ class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     envelope_bytes: bytes
     digest: str
-    result: Result
+    result: Result | SealedResult
 
 
 class TrustRow(msgspec.Struct, frozen=True, kw_only=True):

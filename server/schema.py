@@ -140,9 +140,10 @@ results = sa.Table(
     sa.Column("action_id", sa.ForeignKey("actions.id"), nullable=False),
     sa.Column("agent_id", sa.ForeignKey("agents.id"), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("found", sa.Boolean, nullable=False),
-    sa.Column("started", UtcTime, nullable=False),
-    sa.Column("finished", UtcTime, nullable=False),
+    # Unknown where the answer is sealed.
+    sa.Column("found", sa.Boolean),
+    sa.Column("started", UtcTime),
+    sa.Column("finished", UtcTime),
     sa.Column("received", UtcTime, nullable=False),
     sa.Column("envelope", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("command_id"),

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from protocol.command import CommandState, is_transition
 from protocol.names import command_id
-from protocol.result import Result
+from protocol.result import Result, SealedResult
 from server import schema
 from server.rows import Change, PendingCommand, ReceivedResult
 from server.store_base import StorePart, chunks, ended_events, storable
@@ -232,21 +232,23 @@ _SELECT_ANSWERED = (
 
 
 def _result_columns(ident: str, item: ReceivedResult, now: datetime) -> dict[str, object]:
+    # Of a sealed answer nobody here can tell what it found, or when it ran.
+    result = item.result if isinstance(item.result, Result) else None
     return {
         "command_id": ident,
         "action_id": item.result.action,
         "agent_id": item.agent_id,
         "state": item.result.status,
-        "found": any(operation.found for operation in item.result.results),
-        "started": item.result.started,
-        "finished": item.result.finished,
+        "found": None if result is None else any(operation.found for operation in result.results),
+        "started": None if result is None else result.started,
+        "finished": None if result is None else result.finished,
         "received": now,
         "envelope": item.envelope_bytes,
     }
 
 
-def _problem(result: Result) -> dict[str, object] | None:
-    problem = result.problem
+def _problem(result: Result | SealedResult) -> dict[str, object] | None:
+    problem = result.problem if isinstance(result, Result) else None
     if problem is None:
         return None
     return {"code": storable(problem.code), "step": problem.step, "detail": storable(problem.detail)}
