@@ -15,6 +15,7 @@ from client.names import KnownAgents
 from client.options import Choices, require_confirmable
 from client.render import make_writer
 from client.screen import printable
+from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
 from protocol.envelope import ACTION, encode_envelope
 from protocol.errors import InvalidInput
@@ -31,12 +32,16 @@ def ask(template: Any, choices: Choices) -> int:
 
     """
     if choices.target == LOCAL:
+        if choices.is_sealed:
+            raise InvalidInput("usage", "nothing leaves this machine: there is no answer to seal")
         from client.local import ask_here  # noqa: PLC0415  (what runs modules is not needed to ask others)
 
         return ask_here(complete(template, choices._replace(target=None)), choices)
     require_confirmable(choices)
-    action = complete(template, choices)
     connection = connect()
+    template = name_readers(template, choices, connection.config.fingerprint)
+    action = complete(template, choices)
+    require_openable(connection.signer, action.sealed_to, datetime.now(UTC))
     if not choices.assume_yes:
         confirm(connection, action)
         # A prompt may stand for longer than the action would be valid.
@@ -52,8 +57,8 @@ def ask_signed(signed: SignedAction, choices: Choices) -> int:
         InvalidInput: also where a target or expiry was given, since both are signed.
 
     """
-    if choices.target is not None or choices.expire_s is not None:
-        raise InvalidInput("usage", "the action is signed: its target and expiry cannot be changed")
+    if choices.target is not None or choices.expire_s is not None or choices.is_sealed:
+        raise InvalidInput("usage", "the action is signed: target, expiry and readers cannot be changed")
     require_confirmable(choices)
     connection = connect()
     if not choices.assume_yes:
@@ -98,6 +103,8 @@ def confirm(connection: Connection, action: Action) -> None:
     say(f"{page.total:,} {'agent' if page.total == 1 else 'agents'} would be asked: {names}{more}")
     # Computed here: what a server says of a target is not what endpoints enforce.
     say(f"endpoints enforce: {parse_target(action.target).enforced()}")
+    if action.sealed_to:
+        say(f"answers are sealed to {', '.join(action.sealed_to)}")
     click.confirm("Ask them?", abort=True, err=True)
 
 
@@ -117,6 +124,7 @@ def submit_and_follow(connection: Connection, signed: SignedAction, choices: Cho
         envelope=signed.envelope,
         writer=make_writer(choices.format_name, sys.stdout, choices.show),
         known=KnownAgents(data_dir() / "agents.json"),
+        opener=connection.opener,
         submitted=began if submitted.new else None,
     )
     return follower.follow().exit_code

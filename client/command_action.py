@@ -26,10 +26,11 @@ from client.documents import ActionSummary
 from client.files import write_file
 from client.follow import say
 from client.keys import judge_signatures, load_key_directory
-from client.options import Choices, expiry_options, require_confirmable, with_options
+from client.options import Choices, choose, expiry_options, require_confirmable, seal_options, with_options
 from client.render import dump_json, time_text
 from client.screen import printable
 from client.template import EXPLANATION, new_template
+from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
 from protocol.envelope import ACTION, encode_envelope
 from protocol.errors import EXIT_FOUND, EXIT_REFUSED, InvalidInput
@@ -67,11 +68,11 @@ def new(module: str, output: Path | None) -> int:
 @click.option(
     "-t", "--target", metavar="CONDITION", help="Which endpoints, instead of the file's own target."
 )
-@with_options(expiry_options())
+@with_options([*expiry_options(), *seal_options()])
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help=f"Where to write it. Default: NAME{_SIGNED}."
 )
-def sign(file: Path, target: str | None, expire: str | None, output: Path | None) -> int:
+def sign(file: Path, target: str | None, expire: str | None, output: Path | None, **options: Any) -> int:
     """Sign NAME.json with your key and write NAME.signed.json, whose path is printed.
 
     A file that is signed already gets your signature added, over the same bytes, and stays where it is.
@@ -79,9 +80,10 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
     read = read_action_file(file)
     signer = make_signer(load_config())
     now = datetime.now(UTC)
+    choices = choose(options)
     if isinstance(read, SignedAction):
-        if target is not None or expire is not None:
-            raise InvalidInput("usage", "the action is signed: its target and expiry cannot be changed")
+        if target is not None or expire is not None or choices.is_sealed:
+            raise InvalidInput("usage", "the action is signed: target, expiry and readers cannot be changed")
         if read.action.expireafter <= now:
             raise InvalidInput("expired", f"{file} expired at {time_text(read.action.expireafter)}")
         _describe(read.action)
@@ -89,7 +91,8 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
         path = output or file
     else:
         completion = Completion(now, target, parse_duration(expire) if expire else DEFAULT_EXPIRE_S)
-        completed = complete_action(read, completion)
+        completed = complete_action(name_readers(read, choices, signer.fingerprint), completion)
+        require_openable(signer, completed.action.sealed_to, now)
         for note in completed.notes:
             say(note)
         envelope = signer.sign(ACTION, encode_action(completed.action))
@@ -102,6 +105,8 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
 def _describe(found: Action) -> None:
     modules = ", ".join(operation.module for operation in found.operations)
     say(f"{found.name}: {modules}; target {found.target}; valid until {time_text(found.expireafter)}")
+    if found.sealed_to:
+        say(f"answers are sealed to {', '.join(found.sealed_to)}")
 
 
 def _read_signed_file(file: Path) -> SignedAction:
@@ -200,6 +205,8 @@ def show(action_id: str, *, as_json: bool) -> int:
     click.echo(f"target {printable(signed.action.target)}")
     window = time_text(signed.action.validfrom), time_text(signed.action.expireafter)
     click.echo(f"valid from {window[0]} until {window[1]}")
+    for fingerprint in signed.action.sealed_to:
+        click.echo(f"answers sealed to {fingerprint}")
     for signature in signed.envelope.signatures:
         click.echo(f"signed by {printable(signature.keyid, 64)} (not verified here: mig action verify)")
     for operation in signed.action.operations:

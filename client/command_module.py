@@ -9,9 +9,11 @@ import click
 
 from agent.registry import Module, load_module
 from client.ask import ask
+from client.config import load_config
 from client.flags import flag_option, flag_parameters, given_values, module_flags
 from client.options import asking_options, choose
 from client.screen import printable
+from client.unsealing import name_readers
 
 _MAX_NAME = 200
 _COMMON_WIDTH = 110
@@ -97,11 +99,14 @@ def _run(module: Module, options: dict[str, Any]) -> int:
         ],
         "syntaxversion": 2,
     }
+    choices = choose(options)
     if options["is_printed"]:
         from client.command_action import print_template  # noqa: PLC0415  (only here)
 
+        if choices.is_sealed:
+            template = name_readers(template, choices, load_config().fingerprint)
         return print_template(template, options["target"])
-    return ask(template, choose(options))
+    return ask(template, choices)
 
 
 def _command_line() -> str:

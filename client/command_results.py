@@ -31,7 +31,8 @@ from protocol.errors import InvalidInput
 @with_options(show_options())
 def results(action_id: str, format_name: str, *, as_json: bool, is_waiting: bool, **options: Any) -> int:
     """Print the answers to an action, each verified against what was signed."""
-    api = connect().api
+    connection = connect()
+    api = connection.api
     stored = api.get_action(action_id)
     signed = read_signed(bytes(stored.envelope))
     if signed.action.id != action_id:
@@ -44,6 +45,7 @@ def results(action_id: str, format_name: str, *, as_json: bool, is_waiting: bool
         envelope=signed.envelope,
         writer=make_writer(chosen, sys.stdout, show),
         known=KnownAgents(data_dir() / "agents.json"),
+        opener=connection.opener,
     )
     tally = follower.follow() if is_waiting else follower.collect()
     if chosen == "csv":

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from client.api import Api
 from client.config import ClientConfig, cache_dir, load_config
 from client.signing import Signer
+from client.unsealing import Unsealer
 
 
 class Connection(NamedTuple):
@@ -13,6 +14,11 @@ class Connection(NamedTuple):
     config: ClientConfig
     signer: Signer
     api: Api
+
+    @property
+    def opener(self) -> Unsealer:
+        """What opens the answers that are sealed to this investigator."""
+        return Unsealer(self.signer.gpg, self.signer.fingerprint)
 
 
 def make_signer(config: ClientConfig) -> Signer:

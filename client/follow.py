@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from client.answers import Question, verify_answer
+from client.answers import Opener, Question, UnreadableAnswer, verify_answer
 from client.api import Api
 from client.documents import Command, ResultItem, Roster
 from client.names import KnownAgents
@@ -40,6 +40,7 @@ class Follower:
         envelope: how it was signed.
         writer: where verified answers go.
         known: which agent bore which name.
+        opener: opens sealed answers; None where they stay closed.
         submitted: when the action's submission began, by the monotonic clock; None where it was before.
         clock: the time, UTC.
 
@@ -53,6 +54,7 @@ class Follower:
         envelope: Envelope,
         writer: Writer,
         known: KnownAgents,
+        opener: Opener | None = None,
         submitted: float | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -60,6 +62,7 @@ class Follower:
         self._action = action
         self._writer = writer
         self._known = known
+        self._opener = opener
         self._submitted = submitted
         self._clock = clock
         roster = api.get_roster(action.id).commands
@@ -109,9 +112,12 @@ class Follower:
 
     def _take(self, item: ResultItem, waiting: Waiting) -> None:
         try:
-            answer = verify_answer(item, self._question)
+            answer = verify_answer(item, self._question, self._opener)
         except InvalidInput as error:
             self.tally.disbelieve(error.detail)
+            return
+        except UnreadableAnswer as error:
+            self.tally.add_unreadable(error)
             return
         warning = self._known.note(answer.agent_name, answer.agent)
         with waiting.aside():

@@ -19,6 +19,8 @@ class Choices(NamedTuple):
     assume_yes: bool = False
     format_name: str = "table"
     show: Show | None = None
+    is_sealed: bool = False
+    sealed_to: tuple[str, ...] = ()
 
 
 def asking_options() -> list[click.Parameter]:
@@ -31,6 +33,7 @@ def asking_options() -> list[click.Parameter]:
             "Default: status = 'online'.",
         ),
         *expiry_options(),
+        *seal_options(),
         click.Option(["-y", "--yes", "assume_yes"], is_flag=True, help="Do not ask for confirmation."),
         click.Option(
             ["--json", "as_json"],
@@ -49,6 +52,21 @@ def expiry_options() -> list[click.Parameter]:
             metavar="DURATION",
             help="How long it is valid: 90s, 5m, 1h30m, 2d. Default: 5m.",
         )
+    ]
+
+
+def seal_options() -> list[click.Parameter]:
+    """Return fresh options that say who alone may read the answers."""
+    return [
+        click.Option(
+            ["--seal", "is_sealed"], is_flag=True, help="Seal the answers to you: nobody else can read them."
+        ),
+        click.Option(
+            ["--sealed-to"],
+            metavar="FINGERPRINT",
+            multiple=True,
+            help="Seal the answers to this investigator too, besides you; may be repeated.",
+        ),
     ]
 
 
@@ -91,6 +109,8 @@ def choose(options: dict[str, Any]) -> Choices:
         assume_yes=bool(options.get("assume_yes")),
         format_name="jsonl" if options.get("as_json") else "table",
         show=options.get("show"),
+        is_sealed=bool(options.get("is_sealed") or options.get("sealed_to")),
+        sealed_to=tuple(options.get("sealed_to") or ()),
     )
 
 

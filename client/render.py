@@ -212,6 +212,18 @@ def _problem_members(tally: Tally, modules: tuple[str, ...]) -> Iterator[dict[st
         name = tally.roster[agent].agent_name if agent in tally.roster else ""
         for index in range(len(modules)):
             yield result_members(agent, name, result, modules, index)
+    for sealed in tally.unreadable.values():
+        for index, module in enumerate(modules):
+            yield {
+                "agent": sealed.agent,
+                "agent_name": sealed.agent_name,
+                "action": tally.action_id,
+                "operation": index,
+                "module": module,
+                "status": sealed.status,
+                "sealed": True,
+                "notes": [f"{sealed.code}: {sealed.detail}"],
+            }
 
 
 class _JsonLines:

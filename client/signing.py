@@ -1,28 +1,23 @@
 """Signs with the investigator's own gpg, so that keys, smartcards and passphrases never enter this process.
 
 Rules:
-1. gpg is run with fixed arguments and without a shell; what is signed goes through its standard input.
+1. gpg is run with fixed arguments and without a shell (`client.gpg`); what is signed goes through its
+   standard input.
 2. Only its status lines count, never its exit code or its prose (GnuPG, doc/DETAILS).
 3. A signature is used only after our own OpenPGP policy accepted it for the configured certificate: a key or
    a setting that every agent would refuse is seen at once, where it can be put right.
 """
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from client.screen import printable
+from client.gpg import Gpg, Run
 from protocol.envelope import Envelope, Signature, pae
 from protocol.errors import EnvironmentFailure, InvalidInput
 
 if TYPE_CHECKING:
     from protocol.openpgp import Certificate
 
-# A person may have to find a card and type a PIN.
-_GPG_TIMEOUT_S = 300.0
 # Not --digest-algo SHA256: gpg 2.2 and 2.4 then fail on P-384 and P-521, which need a longer digest.
 _DIGESTS = "SHA256 SHA384 SHA512"
 _INVALID_SIGNER = {
@@ -34,12 +29,6 @@ _INVALID_SIGNER = {
     "13": "the key may not sign",
 }
 _MISSING = frozenset({"0", "1", "9"})
-
-
-class _Run(NamedTuple):
-    output: bytes
-    status: tuple[tuple[str, ...], ...]  # the status lines' words, without the prefix
-    prose: str  # gpg's last line on standard error, for people
 
 
 class Signer:
@@ -57,9 +46,7 @@ class Signer:
         self, *, fingerprint: str, program: str = "gpg", home: str = "", is_interactive: bool | None = None
     ) -> None:
         self.fingerprint = fingerprint
-        self._program = program
-        self._home = home
-        self._is_interactive = sys.stdin.isatty() if is_interactive is None else is_interactive
+        self.gpg = Gpg(program=program, home=home, is_interactive=is_interactive)
         self._certificate: Certificate | None = None
 
     def sign(self, kind: str, payload: bytes, *, now: datetime | None = None) -> Envelope:
@@ -80,7 +67,7 @@ class Signer:
 
         """
         message = pae(envelope.payload_type, envelope.payload)
-        run = self._run(
+        run = self.gpg.run(
             *("--personal-digest-preferences", _DIGESTS, "--no-armor", "--no-textmode"),
             *("--local-user", self.fingerprint, "--detach-sign", "--output", "-"),
             data=message,
@@ -98,15 +85,15 @@ class Signer:
             EnvironmentFailure: `gpg-missing`.
 
         """
-        return self._run("--export", fingerprint, data=b"").output
+        return self.gpg.run("--export", fingerprint, data=b"").output
 
-    def _require_created(self, run: _Run) -> None:
+    def _require_created(self, run: Run) -> None:
         for words in run.status:
             if words[0] == "INV_SGNR":
                 reason = words[1] if len(words) > 1 else "0"
                 text = _INVALID_SIGNER.get(reason, "gpg cannot use the key")
                 code = "key-missing" if reason in _MISSING else "gpg-failed"
-                raise EnvironmentFailure(code, f"{self.fingerprint} in {self._where()}: {text}")
+                raise EnvironmentFailure(code, f"{self.fingerprint} in {self.gpg.where}: {text}")
         created = [words for words in run.status if words[0] == "SIG_CREATED"]
         # "SIG_CREATED <type> <pk_algo> <hash_algo> <class> <timestamp> <keyfpr>", D for detached
         if len(created) != 1 or created[0][1:2] != ("D",) or not run.output:
@@ -126,54 +113,6 @@ class Signer:
                 )
             self._certificate = certificate
         require_detached_signature(self._certificate, signature, message, now)
-
-    def _where(self) -> str:
-        return self._home or "gpg's default home"
-
-    def _run(self, *arguments: str, data: bytes, meanwhile: Callable[[], None] = lambda: None) -> _Run:
-        """Run gpg on `data`; `meanwhile` is done while it starts."""
-        read_fd, write_fd = os.pipe()
-        command = [self._program, "--status-fd", str(write_fd)]
-        if self._home:
-            command += ["--homedir", self._home]
-        if not self._is_interactive:
-            command += ["--batch", "--no-tty"]
-        environment = dict(os.environ)
-        if self._is_interactive and sys.stdin.isatty():
-            # Standard input is a pipe here: this is how the pinentry finds the terminal.
-            environment.setdefault("GPG_TTY", os.ttyname(sys.stdin.fileno()))
-        with os.fdopen(read_fd, "rb") as status:
-            try:
-                process = subprocess.Popen(
-                    [*command, *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    pass_fds=(write_fd,),
-                    env=environment,
-                )
-            except FileNotFoundError:
-                raise EnvironmentFailure("gpg-missing", f"{self._program} is not installed") from None
-            except OSError as error:
-                raise EnvironmentFailure("gpg-missing", f"{self._program}: {error.strerror}") from None
-            finally:
-                os.close(write_fd)
-            with process:
-                try:
-                    meanwhile()
-                    output, errors = process.communicate(data, timeout=_GPG_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    raise EnvironmentFailure("gpg-failed", f"no answer within {_GPG_TIMEOUT_S:g} s") from None
-                finally:
-                    process.kill()  # nothing, where it has ended
-            # A few hundred bytes, far below a pipe's 64 KiB: reading after gpg ended cannot stall it.
-            lines = status.read().decode("utf-8", "replace").splitlines()
-        prose = errors.decode("utf-8", "replace").strip().splitlines()
-        return _Run(
-            output,
-            tuple(tuple(line.split()[1:]) for line in lines if line.startswith("[GNUPG:] ")),
-            printable(prose[-1], 300) if prose else "",
-        )
 
 
 def _load_policy() -> None:

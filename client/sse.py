@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from protocol.errors import InvalidInput
 
-# One event holds one result envelope (1.4 MiB in base64), once more inside of JSON.
+# One event holds one result envelope inside of JSON: 2.5 MiB where it is sealed.
 MAX_EVENT_BYTES = 4 << 20
 
 

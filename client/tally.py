@@ -8,7 +8,7 @@ answered the question.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from client.answers import Answer
+from client.answers import Answer, UnreadableAnswer
 from client.coverage import ANSWERED, Coverage
 from client.documents import Command
 from protocol.errors import (
@@ -50,6 +50,7 @@ class Tally:
         self.answered: set[str] = set()
         self.found_on: set[str] = set()
         self.problems: dict[str, Result] = {}
+        self.unreadable: dict[str, UnreadableAnswer] = {}
         self.hostile: list[str] = []
         self.hostile_count = 0
         self.warnings: list[str] = []
@@ -70,6 +71,7 @@ class Tally:
             self.problems[answer.agent] = answer.result
             return False
         self.problems.pop(answer.agent, None)
+        self.unreadable.pop(answer.agent, None)
         self.answered.add(answer.agent)
         for coverage, result in zip(self.coverage, answer.result.results, strict=True):
             coverage.add(result)
@@ -77,6 +79,11 @@ class Tally:
         if any(result.found for result in answer.result.results):
             self.found_on.add(answer.agent)
         return True
+
+    def add_unreadable(self, answer: UnreadableAnswer) -> None:
+        """Count an answer that cannot be opened here: for this investigator it is a missing one."""
+        if answer.agent not in self.answered:
+            self.unreadable[answer.agent] = answer
 
     def disbelieve(self, detail: str) -> None:
         """Count an answer that does not verify; the first ones are kept to be shown."""
@@ -93,7 +100,8 @@ class Tally:
     @property
     def is_complete(self) -> bool:
         """Tell whether every agent has answered, or said why it does not."""
-        return len(self.answered) + len(self.problems) >= len(self.roster)
+        said = self.answered | self.problems.keys() | self.unreadable.keys()
+        return len(said) >= len(self.roster)
 
     def update_roster(self, roster: Iterable[Command]) -> None:
         """Take the newest states of the commands."""
@@ -105,8 +113,10 @@ class Tally:
         for agent, command in self.roster.items():
             if agent in self.answered:
                 continue
-            result = self.problems.get(agent)
-            if result is not None:
+            sealed, result = self.unreadable.get(agent), self.problems.get(agent)
+            if sealed is not None:
+                lines.append(Missing(agent, command.agent_name, sealed.status, sealed.detail))
+            elif result is not None:
                 problem = result.problem
                 reason = f"{problem.code}: {problem.detail}" if problem is not None else "no reason given"
                 lines.append(Missing(agent, command.agent_name, result.status, reason))
