@@ -2,7 +2,7 @@
 
 An agent trusts the keys and obeys the ACL that it was built with, and nothing else. So what could not be used
 safely is refused here: no key, a key that the OpenPGP policy refuses, an ACL that nobody can satisfy, a
-fingerprint in the ACL without its key.
+fingerprint in the ACL without its key, a reader of all answers to whom nothing can be encrypted.
 """
 
 import json
@@ -38,7 +38,8 @@ def load_baked(config: Path, keys_directory: Path, now: datetime) -> dict[str, b
 
     try:
         table = with_relay_ca(read_toml(config).get("agent", {}), config.parent)
-        require_certificates(decode_config(table).relay_ca)
+        decoded = decode_config(table)
+        require_certificates(decoded.relay_ca)
         acl = convert_acl(table["acl"])
         acl.require_satisfiable()
     except InvalidInput as error:
@@ -47,6 +48,7 @@ def load_baked(config: Path, keys_directory: Path, now: datetime) -> dict[str, b
     missing = sorted(acl.fingerprints - set(keys))
     if missing:
         raise BuildFailure(f"{config}: the ACL names {missing[0]}, whose key is not in {keys_directory}")
+    _require_readers(decoded.seal_to, keys, now)
     baked = {f"agent/baked/keys/{fingerprint}.asc": content for fingerprint, content in keys.items()}
     baked |= _bake_roots(table, keys_directory / "roots", now)
     strangers = sorted(set(table.get("trust", {}).get("manage", ())) - set(keys))
@@ -56,6 +58,20 @@ def load_baked(config: Path, keys_directory: Path, now: datetime) -> dict[str, b
         )
     baked["agent/baked/config.json"] = json.dumps(table, sort_keys=True, indent=1).encode()
     return baked
+
+
+def _require_readers(seal_to: Iterable[str], keys: dict[str, bytes], now: datetime) -> None:
+    from protocol.errors import InvalidInput  # noqa: PLC0415  (see load_baked)
+    from protocol.openpgp import parse_certificate  # noqa: PLC0415
+    from protocol.openpgp_encryption import require_recipient  # noqa: PLC0415
+
+    for fingerprint in seal_to:
+        if fingerprint not in keys:
+            raise BuildFailure(f"[agent] seal_to names {fingerprint}, whose key is not there")
+        try:
+            require_recipient(parse_certificate(keys[fingerprint]), now)
+        except InvalidInput as error:
+            raise BuildFailure(f"[agent] seal_to names {fingerprint}: {error.detail}") from None
 
 
 def _bake_roots(table: dict[str, Any], directory: Path, now: datetime) -> dict[str, bytes]:
