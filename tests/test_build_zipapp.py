@@ -267,6 +267,19 @@ def test_a_build_whose_acl_names_a_key_that_is_not_there_is_refused(workshop: Wo
         workshop.build()
 
 
+@pytest.mark.parametrize(
+    ("reader", "reason"), [("A" * 40, "whose key is not there"), ("", "not for encryption")]
+)
+def test_a_build_that_seals_to_who_could_not_read_is_refused(
+    workshop: Workshop, reader: str, reason: str
+) -> None:
+    config = workshop.root / "config.toml"
+    forced = f'[agent]\nseal_to = ["{reader or workshop.ada.fingerprint}"]'
+    config.write_text(config.read_text("utf-8").replace("[agent]", forced, 1), "utf-8")
+    with pytest.raises(BuildFailure, match=rf"seal_to names [0-9A-F]{{40}}.*{reason}"):
+        workshop.build()
+
+
 def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:
     argv: list[str | Path] = [
         sys.executable,

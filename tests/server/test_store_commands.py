@@ -4,12 +4,16 @@ from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from protocol.command import CommandState, is_transition
+from protocol.result import SealedResult
+from server import schema
 from server.database import Database
 from server.migrations import migrate
 from server.store import Store
@@ -40,6 +44,28 @@ def test_pending_commands_carry_the_signed_envelope_and_come_in_order_of_expiry(
 def test_the_body_of_an_action_stands_in_memory_once(store: Store) -> None:
     create(store, make_action(), *(FleetAgent(store, f"web{number}") for number in range(3)))
     assert len({id(command.body) for command in store.pending_commands(NOW, 10)}) == 1
+
+
+def test_of_a_sealed_answer_the_state_is_known_and_nothing_else(store: Store, database: Database) -> None:
+    agent = FleetAgent(store)
+    action = make_action()
+    create(store, action, agent)
+    plain = agent.answer(action)
+    sealed = SealedResult(
+        action=action.id,
+        action_sha256=plain.result.action_sha256,
+        occurrence="",
+        agent=agent.id,
+        status="done",
+        sealed_to=("A" * 40,),
+        sealed=b"x",
+    )
+    [change] = store.save_results([msgspec.structs.replace(plain, result=sealed)], NOW)
+    assert change.state.value == "done"
+    assert [row.seq for row in store.list_results(action.id, 0, 10)] == [change.seq]
+    with database.reading() as connection:
+        row = connection.execute(sa.select(schema.results)).one()
+    assert (row.state, row.found, row.started, row.finished) == ("done", None, None, None)
 
 
 def test_sent_commands_are_no_longer_pending_and_may_become_so_again(store: Store) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from protocol.envelope import SEALED_RESULT
 from protocol.names import AGENTS_EXCHANGE
+from protocol.sealing import MAX_SEALED_ENVELOPE_BYTES
+from server.broker import MAX_MESSAGE_BYTES
 from tests.support.gpg import Investigator, temporary_investigator
 from tests.support.platform import Platform, running_platform, wait_until
 
@@ -122,6 +124,15 @@ def test_without_a_seal_the_platform_reads_the_answer(
     ask(platform, tmp_path)
     assert shows(tap.take(), canary)
     assert any("sqlite" in path.name for path in holders(platform, canary))
+
+
+def test_the_largest_answer_comes_through_sealed(platform: Platform, tmp_path: Path, tap: Tap) -> None:
+    for number in range(5000):
+        (tmp_path / f"canary-{number:0200d}").touch()
+    answers, _ = ask(platform, tmp_path, "--seal", "--matchlimit", "5000")
+    assert answers[0]["truncated"]
+    assert len(json.dumps(answers[0]["records"])) > 900_000
+    assert 2 << 20 < len(tap.take()) < MAX_SEALED_ENVELOPE_BYTES < MAX_MESSAGE_BYTES
 
 
 def test_where_the_secret_key_is_elsewhere_one_line_says_so_and_the_status_shows(
