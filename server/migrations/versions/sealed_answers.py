@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "sealed"
-down_revision = "enrolment"
+down_revision = "trust"
 
 
 def upgrade() -> None:
