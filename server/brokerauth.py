@@ -18,7 +18,7 @@ Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_a
 
 import ipaddress
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -72,11 +72,13 @@ class BrokerAuth:
         self._clock = clock
         self.denied: Counter[str] = Counter()
         self._logins: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
+        self._heard: deque[str] = deque(maxlen=16)
         self._questions: Mapping[str, Callable[[Form], Awaitable[bool]]] = {
             "/auth/user": self.is_login_allowed,
             "/auth/vhost": self.is_vhost_allowed,
             "/auth/resource": self.is_resource_allowed,
             "/auth/topic": self.is_topic_allowed,
+            "/auth/heard": self.was_heard,
         }
 
     async def __call__(
@@ -108,6 +110,7 @@ class BrokerAuth:
             row = await self._admit(agent_id, login)
         except InvalidInput as error:
             self.denied[error.code] += 1
+            self._heard.append(agent_id[:32])
             _log.warning(
                 "login denied",
                 extra={"agent": agent_id[:32], "code": error.code, "reason": error.detail},
@@ -122,6 +125,10 @@ class BrokerAuth:
         await self._welcome(agent_id)
         _log.info("login", extra={"agent": agent_id})
         return True
+
+    async def was_heard(self, form: Form) -> bool:
+        """Tell whether a login of this user was denied lately: `mig-server doctor` looks for its own."""
+        return form.get("username") in self._heard
 
     def _require_signed(self, agent_id: str, password: str) -> BrokerLogin:
         if not is_agent_id(agent_id):

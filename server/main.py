@@ -18,7 +18,7 @@ from protocol.version import VERSION
 from server.command_agent import agent
 from server.command_broker import broker
 from server.config import ServerConfig, load_config
-from server.doctor import examine
+from server.doctor import Verdict, examine
 from server.logs import set_up_logs
 from server.migrations import migrate as migrate_database
 from server.options import DEFAULT_STATE, config_option, open_database, open_store, shown
@@ -90,11 +90,15 @@ def migrate(config_path: Path) -> None:
 @cli.command()
 @config_option
 def doctor(config_path: Path) -> None:
-    """Check configuration, state, database, broker, ports and agents; exit 5 where something is wrong."""
+    """Look at all that a server needs and say each in one line; exit 5 where something is wrong.
+
+    A warning is for a person to look at; what is said to be FAIL keeps the platform from working.
+    """
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it says of a refused login is said here
     is_well = True
     for finding in examine(config_path):
-        click.echo(f"{'ok  ' if finding.is_well else 'FAIL'}  {finding.subject}: {finding.text}")
-        is_well = is_well and finding.is_well
+        click.echo(f"{finding.verdict:4}  {finding.subject}: {shown(finding.text)}")
+        is_well = is_well and finding.verdict is not Verdict.FAIL
     if not is_well:
         sys.exit(EXIT_OUT_OF_REACH)
 

@@ -70,6 +70,7 @@ class Link:
         clock: Callable[[], datetime],
         on_delivery: Callable[[bytes, Callable[[], None]], None],
         on_ready: Callable[[], None],
+        on_trouble: Callable[[], None],
         random: Callable[[], float],
         facts: Callable[[], Dict[str, Any]],
     ) -> None:
@@ -79,6 +80,7 @@ class Link:
         self._clock = clock
         self._on_delivery = on_delivery
         self._on_ready = on_ready
+        self._on_trouble = on_trouble
         self._random = random
         self._facts = facts
         self._connection: Optional[SelectConnection] = None
@@ -248,6 +250,7 @@ class Link:
         delay_s = self._delay_s * (0.5 + self._random() / 2)
         self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
         _LOG.warning("no broker (%s); trying again in %.1f s", problem, delay_s)
+        self._on_trouble()
         self._timer = self._ioloop.call_later(delay_s, self.connect)
 
 

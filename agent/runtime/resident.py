@@ -110,6 +110,7 @@ class Resident:
             clock=utc_now,
             on_delivery=self._take_delivery,
             on_ready=self._on_ready,
+            on_trouble=self._write_status,
             random=random.random,
             facts=self._current_facts,
         )

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import func, select
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select
 
 from server.database import Database
 
@@ -35,6 +37,17 @@ def migrate(database: Database) -> None:
         config.set_main_option("script_location", str(directory).replace("%", "%%"))
         config.set_main_option("path_separator", "os")
         command.upgrade(config, "head")
+
+
+def pending_migrations(connection: Connection) -> list[str]:
+    """Return what a database lacks of this version's tables, by the newest step's name."""
+    with scripts(files(__name__)) as directory:
+        config = Config()
+        config.set_main_option("script_location", str(directory).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        wanted = ScriptDirectory.from_config(config).get_heads()
+    standing = MigrationContext.configure(connection).get_current_heads()
+    return sorted(set(wanted) - set(standing))
 
 
 @contextmanager

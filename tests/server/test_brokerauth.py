@@ -355,9 +355,17 @@ def test_no_other_virtual_host_is_allowed(desk: Desk, vhost: str) -> None:
     ],
     ids=["empty", "bytes", "not UTF-8", "a field twice", "many fields", "large"],
 )
-@pytest.mark.parametrize("question", ["user", "vhost", "resource", "topic"])
+@pytest.mark.parametrize("question", ["user", "vhost", "resource", "topic", "heard"])
 def test_a_form_that_is_none_is_denied(desk: Desk, question: str, body: bytes) -> None:
     assert desk.post(f"/auth/{question}", body) == (200, b"deny")
+
+
+def test_a_login_that_was_denied_is_remembered_for_the_doctor(desk: Desk) -> None:
+    agent, other = AgentKey(), AgentKey()
+    assert desk.log_in(agent, agent.password(broker="(doctor)")) == "deny"
+    assert desk.ask("heard", username=agent.id) == "allow"
+    assert desk.ask("heard", username=other.id) == "deny"
+    assert desk.store.get_agent(agent.id) is None
 
 
 @pytest.mark.parametrize(("path", "method"), [("/auth/user", "GET"), ("/", "POST"), ("/auth/admin", "POST")])

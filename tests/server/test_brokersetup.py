@@ -18,6 +18,7 @@ from protocol.errors import EnvironmentFailure, InvalidInput
 from server.amqp import Link as ServerLink
 from server.broker import PrivateBroker
 from server.brokerctl import BrokerControl
+from server.brokerprobe import BrokerFindings, examine_broker
 from server.brokersetup import BrokerSetup, Request
 from server.certificates import TlsFiles, describe_certificate
 from server.main import main
@@ -123,6 +124,15 @@ def test_a_plain_broker_is_set_up_once_and_agents_come_over_tls(
     code, lines, _ = host.setup(capsys)
     assert (code, set(words(lines))) == (0, {"ok"})
 
+    config = make_config(host.node, tmp_path, url=relay_of(host))
+    problems = said_of(asyncio.run(examine_broker(config, is_serving=True)))
+    assert problems.pop("broker permissions") == ""
+    assert (
+        problems.pop("queues")
+        == "mig.results, mig.heartbeats, mig.dead not there: mig-server serve makes them"
+    )
+    assert "the broker does not ask http://127.0.0.1:" in problems.pop("agents' logins")
+
     asyncio.run(exchange(host, tmp_path))
 
 
@@ -142,6 +152,11 @@ async def exchange(host: Host, tmp_path: Path) -> None:
             heard = await asyncio.to_thread(outcome, f"amqps://{place}:{host.tls_port}/mig", ca, agent)
             assert heard.startswith(said), heard
             assert "\n" not in heard
+        assert said_of(await examine_broker(config, is_serving=True)) == {
+            "broker permissions": "",
+            "queues": "",
+            "agents' logins": "",
+        }
         tls = f"amqps://{urlsplit(relay_of(host)).netloc.rsplit('@')[0]}@localhost:{host.tls_port}/mig"
         await (await ServerLink.open(tls, name="test", ca=str(host.files.ca))).close()
         other = tmp_path / "other.pem"
@@ -249,6 +264,11 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
         describe_certificate(files)
 
 
+def said_of(findings: BrokerFindings) -> dict[str, str]:
+    """Return the problems, which the doctor says."""
+    return {finding.subject: str(finding.problem or "") for finding in findings}
+
+
 def outcome(url: str, ca: str, agent: AgentKey) -> str:
     """Let the real agent's link connect; return `ready`, or what it says of its failure."""
     ioloop = IOLoop()
@@ -259,16 +279,11 @@ def outcome(url: str, ca: str, agent: AgentKey) -> str:
         clock=utc_now,
         on_delivery=lambda _body, acknowledge: acknowledge(),
         on_ready=ioloop.stop,
+        on_trouble=ioloop.stop,
         random=lambda: 1.0,
         facts=lambda: {"name": "web1", "environment": {"addresses": ""}},
     )
 
-    def look() -> None:
-        if link.last_problem:
-            ioloop.stop()
-        ioloop.call_later(0.02, look)
-
-    look()
     link.connect()
     ioloop.start()
     said = "ready" if link.is_ready else link.last_problem

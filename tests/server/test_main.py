@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from server.parts import utc_now
 from server.store import Store
 from tests.support import openpgp_forge as forge
 from tests.support.broker import AgentKey, free_port
+from tests.support.fleet import FleetAgent
 from tests.support.gpg import Investigator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -80,6 +82,16 @@ def prepared(installation: Installation) -> Installation:
     installation.init()
     assert installation("migrate").code == 0
     return installation
+
+
+def change_nothing(_state: Path) -> None:
+    """Leave a first configuration as it is."""
+
+
+def publish_another_agent(state: Path) -> None:
+    """Offer an agent whose sum is not that of SHA256SUMS."""
+    (state / "agents" / "mig-agent-linux-x86_64").write_bytes(b"agent")
+    (state / "agents" / "SHA256SUMS").write_text(f"{'0' * 64}  mig-agent-linux-x86_64\n")
 
 
 def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -182,8 +194,21 @@ def test_a_wrong_setting_is_named(prepared: Installation, old: str, new: str, sa
 
 def test_the_doctor_says_everything_in_one_line_each(prepared: Installation) -> None:
     done = prepared("doctor")
-    subjects = [line.split()[1].rstrip(":") for line in done.out.splitlines()]
-    assert subjects == ["config", "state", "database", "broker", "api", "broker-auth", "agents"]
+    subjects = [line.split(":")[0][6:] for line in done.out.splitlines()]
+    assert subjects == [
+        "config",
+        "state",
+        "disk",
+        "database",
+        "agents",
+        "clocks",
+        "investigators",
+        "enrolment",
+        "broker",
+        "api port",
+        "broker-auth port",
+        "downloads",
+    ]
     assert [line for line in done.out.splitlines() if line.startswith("FAIL")] == [
         "FAIL  broker: broker-away: [Errno 111] Connection refused"
     ]
@@ -193,17 +218,49 @@ def test_the_doctor_says_everything_in_one_line_each(prepared: Installation) -> 
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda state: (state / "mig.sqlite").unlink(), "FAIL  database: database-away: tables are missing"),
+        (lambda state: (state / "mig.sqlite").unlink(), "FAIL  database: database-away: is older than this"),
         (lambda state: (state / "mig.sqlite").write_bytes(b"x" * 9000), "FAIL  database: database-away: "),
         (lambda state: state.chmod(0o777), "FAIL  state: unsafe-file: "),
         (lambda state: (state.parent / "config.toml").chmod(0o644), "FAIL  config: "),
+        (lambda state: (state / "agents").chmod(0o777), "FAIL  downloads: unsafe-file: "),
+        (change_nothing, "warn  downloads: no mig-agent-* in "),
+        (change_nothing, "warn  investigators: nobody may use the API"),
+        (change_nothing, "warn  enrolment: by token, and there is no good one"),
+        (publish_another_agent, "mig-agent-linux-x86_64 is not what "),
     ],
-    ids=["no database", "no SQLite file", "open state", "open configuration"],
+    ids=[
+        "no database",
+        "no SQLite file",
+        "open state",
+        "open configuration",
+        "open downloads",
+        "no downloads",
+        "no investigator",
+        "no token",
+        "another agent file",
+    ],
 )
 def test_the_doctor_sees_what_is_wrong(prepared: Installation, break_it: object, said: str) -> None:
     assert callable(break_it)
     break_it(prepared.state)
     assert said in prepared("doctor").out
+
+
+def test_the_doctor_sees_what_is_odd_about_agents(prepared: Installation) -> None:
+    store, now = prepared.store, utc_now()
+    assert "ok    agents: none yet" in prepared("doctor").out
+    waiting = AgentKey()
+    store.enrol_agent(waiting.id, waiting.public, "approval", now)
+    assert "warn  agents: 1 pending; mig-server agent list --pending" in prepared("doctor").out
+    late = FleetAgent(store, "late", now=now)
+    store.save_heartbeat(late.heartbeat(now - timedelta(hours=1), started=now), now)
+    assert f"warn  clocks: 1 agents are off by more than 5 minutes: {late.id}" in prepared("doctor").out
+    for second, process in ((1, 1), (2, 2), (3, 1)):
+        time, started = now + timedelta(seconds=second), now - timedelta(hours=process)
+        store.save_heartbeat(late.heartbeat(time, started=started), now)
+    assert f"two processes under one id: {late.id}" in prepared("doctor").out
+    assert prepared("agent", "token", "new").code == 0
+    assert "ok    enrolment: by token, 1 good tokens" in prepared("doctor").out
 
 
 def test_the_doctor_sees_a_port_that_is_taken(prepared: Installation) -> None:

@@ -136,7 +136,7 @@ gpg_home = "{self.investigator.home}"
 
     def start_server(self) -> None:
         """Start mig-server, and wait until its API answers."""
-        self._spawn(
+        self.spawn(
             "server", [sys.executable, "-B", "-m", "server.main", "serve", "--config", str(self.config)]
         )
         wait_until(self.is_listening, "the API")
@@ -166,9 +166,10 @@ gpg_home = "{self.investigator.home}"
     def start_agent(self, name: str) -> None:
         """Start one agent in the foreground; `tags->>'name'` is its name."""
         state = str(self.directory / f"state-{name}")
-        self._spawn(name, self.agent_command(name, "run", "--foreground", "--state-dir", state))
+        self.spawn(name, self.agent_command(name, "run", "--foreground", "--state-dir", state))
 
-    def _spawn(self, name: str, command: list[str]) -> None:
+    def spawn(self, name: str, command: list[str]) -> None:
+        """Start one part as a process of its own."""
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=self.environment()
