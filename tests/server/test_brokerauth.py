@@ -21,8 +21,9 @@ from protocol.names import (
     heartbeat_key,
     result_key,
 )
-from server.broker import PrivateBroker
+from server.broker import MAX_CHANNELS, MAX_MESSAGE_BYTES, PrivateBroker
 from server.brokerauth import MAX_LOGINS, BrokerAuth
+from server.brokerctl import BrokerControl
 from server.config import ServerConfig
 from server.database import Database
 from server.migrations import migrate
@@ -404,7 +405,20 @@ def try_everything(broker: PrivateBroker, agent: AgentKey, other: AgentKey) -> d
             ),
             "declare an exchange": lambda channel: channel.exchange_declare("mig.mine"),
             "bind": lambda channel: channel.queue_bind(agent_queue(agent.id), AGENTS_EXCHANGE, "#"),
+            "unbind": lambda channel: channel.queue_unbind(
+                agent_queue(agent.id), COMMANDS_EXCHANGE, agent.id
+            ),
+            "bind exchanges": lambda channel: channel.exchange_bind(COMMANDS_EXCHANGE, AGENTS_EXCHANGE, "#"),
             "delete": lambda channel: channel.queue_delete(agent_queue(agent.id)),
+            "delete an exchange": lambda channel: channel.exchange_delete(AGENTS_EXCHANGE),
+            "purge another's queue": lambda channel: channel.queue_purge(agent_queue(other.id)),
+            "purge the results": lambda channel: channel.queue_purge(RESULTS_QUEUE),
+            "consume another's queue": lambda channel: channel.basic_consume(
+                agent_queue(other.id), lambda *_: None
+            ),
+            "declare its own queue anew, dead-lettering": lambda channel: channel.queue_declare(
+                agent_queue(agent.id), durable=True, arguments={"x-dead-letter-exchange": COMMANDS_EXCHANGE}
+            ),
             "read another's queue": lambda channel: channel.basic_get(agent_queue(other.id)),
             "read the results": lambda channel: channel.basic_get(RESULTS_QUEUE),
             "command": lambda channel: channel.basic_publish(COMMANDS_EXCHANGE, other.id, b"x"),
@@ -431,6 +445,68 @@ def test_an_agent_gets_its_queue_and_may_do_nothing_else(clean_broker: PrivateBr
     answers = asyncio.run(scenario())
     assert answers.pop("another's user id") == "406 PRECONDITION_FAILED"
     assert set(answers.values()) == {f"403 {REFUSED}"}, answers
+
+
+@pytest.mark.system
+def test_an_agent_can_learn_that_a_queue_is_there_and_how_full_and_nothing_of_what_is_in_it(
+    clean_broker: PrivateBroker, tmp_path: Path
+) -> None:
+    def look(agent: AgentKey) -> list[int | str]:
+        with agent.connection(clean_broker) as connection:
+            depth = connection.channel().queue_declare(RESULTS_QUEUE, passive=True).method.message_count
+            return [depth, refused(connection, lambda channel: channel.basic_get(RESULTS_QUEUE))]
+
+    async def scenario() -> list[int | str]:
+        async with running_server(clean_broker, tmp_path):
+            return await asyncio.to_thread(look, AgentKey())
+
+    # RabbitMQ asks about no permission for a passive declaration.
+    assert asyncio.run(scenario()) == [0, f"403 {REFUSED}"]
+
+
+@pytest.mark.system
+def test_channels_and_messages_of_an_agent_are_limited(clean_broker: PrivateBroker, tmp_path: Path) -> None:
+    agent = AgentKey()
+
+    def push() -> tuple[int, str]:
+        with agent.connection(clean_broker) as connection:
+            large = b"x" * (MAX_MESSAGE_BYTES + 1)
+            said = refused(
+                connection,
+                lambda channel: channel.basic_publish(
+                    AGENTS_EXCHANGE, result_key(agent.id), large, pika.BasicProperties(user_id=agent.id)
+                ),
+            )
+            return connection._impl.params.channel_max, said
+
+    async def scenario() -> tuple[int, str]:
+        async with running_server(clean_broker, tmp_path):
+            return await asyncio.to_thread(push)
+
+    assert asyncio.run(scenario()) == (MAX_CHANNELS, "406 PRECONDITION_FAILED")
+
+
+@pytest.mark.system
+def test_an_agent_gets_into_no_other_virtual_host(clean_broker: PrivateBroker, tmp_path: Path) -> None:
+    control = BrokerControl(clean_broker.rabbitmqctl)
+    control.run("add_vhost", "other")
+    agent = AgentKey()
+
+    def log_in() -> None:
+        parameters = pika.URLParameters(clean_broker.agent_url)
+        parameters.virtual_host = "other"
+        parameters.credentials = pika.PlainCredentials(agent.id, agent.password())
+        pika.BlockingConnection(parameters).close()
+
+    async def scenario() -> None:
+        async with running_server(clean_broker, tmp_path):
+            await asyncio.to_thread(log_in)
+
+    try:
+        with pytest.raises(pika.exceptions.ProbableAccessDeniedError, match="NOT_ALLOWED"):
+            asyncio.run(scenario())
+    finally:
+        control.run("delete_vhost", "other")
 
 
 @pytest.mark.system
