@@ -181,7 +181,9 @@ def decode_broker_password(password: str) -> BrokerLogin:
         name, newline, addresses = said.decode("utf-8").partition("\n")
     except (binascii.Error, UnicodeError, struct.error):
         raise InvalidInput("bad-document", "not a broker password") from None
-    if not newline or len(said) > MAX_SAID_BYTES:
+    # Spare bits of the last character could be anything: one login has one spelling.
+    is_canonical = base64.urlsafe_b64encode(raw).decode("ascii") == password
+    if not newline or len(said) > MAX_SAID_BYTES or not is_canonical:
         raise InvalidInput("bad-document", "not a broker password")
     token = "" if known == _NO_TOKEN else known.hex()
     return BrokerLogin(public_key, time, nonce, token, proof, name, addresses, sig)
