@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from protocol.action import Action
 from protocol.command import CommandState
 from protocol.result import Problem, Result, SealedResult
 
@@ -150,6 +151,9 @@ class ActionRow(msgspec.Struct, frozen=True, kw_only=True):
     submitter: str
     counts: Mapping[str, int]
     envelope: bytes
+    occurrence: str | None = None  # of a recurring action, the one that was started last
+    next_start: datetime | None = None
+    cancelled: datetime | None = None
 
 
 class CommandRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +166,7 @@ class CommandRow(msgspec.Struct, frozen=True, kw_only=True):
     state: CommandState
     updated: datetime
     problem: Problem | None
+    occurrence: str = ""
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +180,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     public_key: bytes
     state: CommandState
     envelope: bytes
+    occurrence: str = ""
 
 
 class CreatedAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +198,22 @@ class PendingCommand(msgspec.Struct, frozen=True, kw_only=True):
     action_id: str
     expireafter: datetime
     body: bytes
+
+
+class Recurrence(msgspec.Struct, frozen=True, kw_only=True):
+    """An action with a schedule, and the occurrence that was started last; empty where none was."""
+
+    action: Action
+    occurrence: str
+
+
+class CancelToSend(msgspec.Struct, frozen=True, kw_only=True):
+    """A cancel, as its signers made it, and agents that are to get it."""
+
+    action_id: str
+    envelope: bytes
+    expireafter: datetime
+    agent_ids: tuple[str, ...]
 
 
 class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):

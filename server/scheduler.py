@@ -11,7 +11,8 @@ Rules:
    that lost its state are healed; an agent that is offline, or only slow, gets each command once. An agent
    that takes commands and neither answers nor acknowledges them (it trusts none of the signers) is asked at
    growing intervals, until its next login.
-4. A command that the broker refuses (the queue is full) is put aside for `RETRY_S`, so it holds up no other.
+4. Cancels go out before commands, to all who were meant and have not answered; again at each login.
+5. A command that the broker refuses (the queue is full) is put aside for `RETRY_S`, so it holds up no other.
 """
 
 import asyncio
@@ -23,7 +24,8 @@ from typing import Protocol
 from protocol.errors import EnvironmentFailure
 from server.database import Database
 from server.events import Events, Wake
-from server.rows import PendingCommand
+from server.recurring import Recurring
+from server.rows import CancelToSend, PendingCommand
 from server.store import Store
 
 _log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ _DATABASE_PAUSE_S = 5.0
 # A machine that was suspended does not count the time in its timers: look at the clock now and then.
 _LONGEST_SLEEP_S = 300.0
 _SHORTEST_SLEEP_S = 0.05
+_LONGEST_TTL = timedelta(days=31)  # the broker counts no further than 49 days
 
 
 class Publishing(Protocol):
@@ -73,6 +76,7 @@ class Scheduler:
         self._clock = clock
         self._outbox = Wake()
         self._expiries = Wake()
+        self._recurring = Recurring(database=database, store=store, clock=clock, on_started=self._on_started)
         self._aside: dict[str, tuple[str, datetime]] = {}  # command: its agent, and when to try again
         self._patience: dict[str, timedelta] = {}  # agents that keep silent, and how long to wait now
 
@@ -82,6 +86,11 @@ class Scheduler:
             tasks.create_task(self._listen())
             tasks.create_task(self._send_for_ever())
             tasks.create_task(self._expire_for_ever())
+            tasks.create_task(self._recurring.run())
+
+    def _on_started(self) -> None:
+        self._outbox.set()
+        self._expiries.set()
 
     def connected(self) -> None:
         """Send what waits: the relay has (again) a connection."""
@@ -98,9 +107,16 @@ class Scheduler:
         self._patience.pop(agent_id, None)
         ready = await self._relay.declare_agent_queue(agent_id)
         await self._resend(agent_id, ready, self._clock())
+        await self._send_again(agent_id)
         for command_id in [known for known, (agent, _) in self._aside.items() if agent == agent_id]:
             del self._aside[command_id]
         self._outbox.set()
+
+    async def _send_again(self, agent_id: str) -> None:
+        """Send the cancels of what an agent holds: its queue may have lost them."""
+        now = self._clock()
+        for cancel in await self._database.read(self._store.cancels_for, agent_id, now):
+            await self._relay.publish(_cancel_messages(cancel, now))
 
     async def heard(self, agent_ids: Collection[str]) -> None:
         """Send again, after heartbeats, what was sent a while ago and has not reached these agents."""
@@ -109,6 +125,7 @@ class Scheduler:
             silent = self._store.silent_agents
             for agent_id in await self._database.read(silent, list(agent_ids), now, now - RESEND_AFTER):
                 await self._remind(agent_id, now)
+            await self._recurring.heard(agent_ids)
         except EnvironmentFailure as error:
             _log.warning("nothing was sent again", extra={"reason": error})
 
@@ -137,17 +154,32 @@ class Scheduler:
             await self._wake.wait()
             self._outbox.set()
             self._expiries.set()
+            self._recurring.wake.set()
 
     async def _send_for_ever(self) -> None:
         timeout_s: float | None = None
         while True:
             await self._outbox.wait(timeout_s)
             try:
+                has_cancels = await self._send_cancels()
                 await self._empty_outbox()
-                timeout_s = RETRY_S if self._aside else None
+                timeout_s = RETRY_S if self._aside or has_cancels else None
             except EnvironmentFailure as error:
                 _log.warning("commands wait", extra={"reason": error})
                 timeout_s = _DATABASE_PAUSE_S
+
+    async def _send_cancels(self) -> bool:
+        """Send each cancel to the agents that are left; tell whether some still are."""
+        if not self._relay.is_connected:
+            return False
+        now = self._clock()
+        is_left = False
+        for cancel in await self._database.read(self._store.cancels_to_send, now):
+            taken = await self._relay.publish(_cancel_messages(cancel, now))
+            unsent = [agent_id for agent_id in cancel.agent_ids if _cancel_id(cancel, agent_id) not in taken]
+            await self._database.run(self._store.mark_cancel_sent, cancel.action_id, unsent)
+            is_left = is_left or bool(unsent)
+        return is_left
 
     async def _empty_outbox(self) -> None:
         while self._relay.is_connected:
@@ -184,3 +216,22 @@ class Scheduler:
             return _LONGEST_SLEEP_S
         left_s = (soonest - self._clock()).total_seconds()
         return min(max(left_s, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
+
+
+def _cancel_id(cancel: CancelToSend, agent_id: str) -> str:
+    """Return the id of a message: a command's has other characters, so they cannot be mixed up."""
+    return f"cancel-{cancel.action_id}-{agent_id}"
+
+
+def _cancel_messages(cancel: CancelToSend, now: datetime) -> list[PendingCommand]:
+    expireafter = min(cancel.expireafter, now + _LONGEST_TTL)
+    return [
+        PendingCommand(
+            id=_cancel_id(cancel, agent_id),
+            agent_id=agent_id,
+            action_id=cancel.action_id,
+            expireafter=expireafter,
+            body=cancel.envelope,
+        )
+        for agent_id in cancel.agent_ids
+    ]

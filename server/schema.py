@@ -203,3 +203,29 @@ trust_bundles = sa.Table(
     sa.Column("published", UtcTime, nullable=False),
     sa.Column("envelope", sa.LargeBinary, nullable=False),
 )
+
+# Of each action that recurs: when its next occurrence is to be started (null: never again), which one was
+# started last, and until when that is due.
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("action_id", sa.ForeignKey("actions.id"), primary_key=True),
+    sa.Column("next_start", UtcTime),
+    sa.Column("occurrence", sa.String(64), nullable=False),
+    sa.Column("due_until", UtcTime),
+    sa.Index(None, "next_start"),
+    sa.Index(None, "due_until"),
+)
+
+# `unsent` are the agents whose queues have not taken the cancel yet.
+cancels = sa.Table(
+    "cancels",
+    metadata,
+    sa.Column("action_id", sa.ForeignKey("actions.id"), primary_key=True),
+    sa.Column("cancelled", UtcTime, nullable=False),
+    sa.Column("signers", JSON_VALUE, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("unsent", JSON_VALUE, nullable=False),
+    sa.Column("is_sent", sa.Boolean, nullable=False),
+    sa.Index(None, "is_sent"),
+)

@@ -12,13 +12,24 @@ from server.store_access import AccessStore
 from server.store_actions import ActionStore
 from server.store_agents import AgentStore
 from server.store_audit import AuditStore
+from server.store_cancels import CancelStore
 from server.store_commands import CommandStore
 from server.store_enrolment import EnrolmentStore
 from server.store_logins import LoginStore
+from server.store_schedules import ScheduleStore
 from server.store_trust import TrustStore
 
 
 class Store(
-    AgentStore, EnrolmentStore, ActionStore, CommandStore, AccessStore, LoginStore, AuditStore, TrustStore
+    AgentStore,
+    EnrolmentStore,
+    ActionStore,
+    CommandStore,
+    AccessStore,
+    LoginStore,
+    AuditStore,
+    ScheduleStore,
+    CancelStore,
+    TrustStore,
 ):
     """All subjects of the store over one database."""

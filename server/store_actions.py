@@ -15,12 +15,23 @@ from protocol.names import command_id
 from server import schema
 from server.rows import ActionRow, AuditEvent, CommandRow, CreatedAction, ResultRow
 from server.store_base import StorePart, chunks, require_storable
+from server.store_schedules import first_start
 
 _actions = schema.actions
 _commands = schema.commands
 _agents = schema.agents
 _results = schema.results
 
+_SELECT_ACTIONS = (
+    sa.select(
+        _actions,
+        schema.schedules.c.occurrence,
+        schema.schedules.c.next_start,
+        schema.cancels.c.cancelled,
+    )
+    .outerjoin(schema.schedules, schema.schedules.c.action_id == _actions.c.id)
+    .outerjoin(schema.cancels, schema.cancels.c.action_id == _actions.c.id)
+)
 MAX_PAGE_BYTES = 8 << 20
 _FETCH = 16  # rows; one answer may have more than a megabyte
 
@@ -40,6 +51,7 @@ class ActionStore(StorePart):
     ) -> CreatedAction:
         """Store an action with one pending command per agent, in one transaction.
 
+        Of one with a schedule the commands are made when its occurrences are started.
         Agents that are not enrolled get none. The same payload again changes nothing, unless it brings a
         signature by somebody who had not signed: then commands that agents refused are pending again.
 
@@ -77,7 +89,10 @@ class ActionStore(StorePart):
             if not is_new:
                 envelope = decode_envelope(envelope_bytes, ACTION)
                 return self._add_signatures(connection, action.id, envelope, signers, submitter, now)
-            enrolled = _enrolled(connection, agent_ids)
+            enrolled = [] if action.schedule is not None else _enrolled(connection, agent_ids)
+            if action.schedule is not None:
+                start = {"next_start": first_start(action, now), "occurrence": ""}
+                connection.execute(sa.insert(schema.schedules).values(action_id=action.id, **start))
             if enrolled:
                 connection.execute(
                     sa.insert(_commands),
@@ -142,8 +157,7 @@ class ActionStore(StorePart):
         with self._database.reading() as connection:
             total = connection.execute(sa.select(sa.func.count()).select_from(_actions)).scalar_one()
             rows = connection.execute(
-                sa.select(_actions)
-                .order_by(_actions.c.created.desc(), _actions.c.id.desc())
+                _SELECT_ACTIONS.order_by(_actions.c.created.desc(), _actions.c.id.desc())
                 .limit(limit)
                 .offset(offset)
             ).all()
@@ -153,19 +167,21 @@ class ActionStore(StorePart):
     def get_action(self, action_id: str) -> ActionRow | None:
         """Return an action, or None."""
         with self._database.reading() as connection:
-            row = connection.execute(sa.select(_actions).where(_actions.c.id == action_id)).first()
+            row = connection.execute(_SELECT_ACTIONS.where(_actions.c.id == action_id)).first()
             if row is None:
                 return None
             return _action_row(row, _count_commands(connection, [action_id]).get(action_id, {}))
 
-    def list_commands(self, action_id: str) -> list[CommandRow]:
-        """Return the roster of an action, ordered by the agents' names."""
+    def list_commands(self, action_id: str, occurrence: str | None = None) -> list[CommandRow]:
+        """Return the roster of an action, or of one occurrence of it, ordered by the agents' names."""
         statement = (
             sa.select(_commands, _agents.c.name.label("agent_name"))
             .join(_agents, _agents.c.id == _commands.c.agent_id)
             .where(_commands.c.action_id == action_id)
-            .order_by(_agents.c.name, _agents.c.id)
+            .order_by(_commands.c.occurrence, _agents.c.name, _agents.c.id)
         )
+        if occurrence is not None:
+            statement = statement.where(_commands.c.occurrence == occurrence)
         with self._database.reading() as connection:
             rows = connection.execute(statement).all()
         return [msgspec.convert(row._mapping, CommandRow) for row in rows]  # noqa: SLF001  (public name)
@@ -187,18 +203,25 @@ class ActionStore(StorePart):
         with self._database.reading() as connection:
             return _count_commands(connection, [action_id]).get(action_id, {})
 
-    def list_results(self, action_id: str, after: int, limit: int) -> list[ResultRow]:
-        """Return the answers to an action whose `seq` is above `after`, in the order of `seq`.
+    def list_results(
+        self, action_id: str, after: int, limit: int, occurrence: str | None = None
+    ) -> list[ResultRow]:
+        """Return the answers to an action, or one occurrence, with a `seq` above `after`, in its order.
 
         At most `limit`, and no more once they have `MAX_PAGE_BYTES`; one at least, where there is one.
         """
         statement = (
-            sa.select(_results, _agents.c.name.label("agent_name"), _agents.c.public_key)
+            sa.select(
+                _results, _agents.c.name.label("agent_name"), _agents.c.public_key, _commands.c.occurrence
+            )
             .join(_agents, _agents.c.id == _results.c.agent_id)
+            .join(_commands, _commands.c.id == _results.c.command_id)
             .where(_results.c.action_id == action_id, _results.c.seq > after)
             .order_by(_results.c.seq)
             .limit(limit)
         )
+        if occurrence is not None:
+            statement = statement.where(_commands.c.occurrence == occurrence)
         page: list[ResultRow] = []
         size = 0
         with (

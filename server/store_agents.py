@@ -1,7 +1,7 @@
 """Agents in the store: heartbeats, and who is meant by a target."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from protocol.command import CommandState
 from protocol.heartbeat import Heartbeat
+from protocol.names import command_id
 from protocol.target import Endpoint, Target
 from protocol.target_tree import And, Field
 from server import schema
@@ -165,6 +166,25 @@ class AgentStore(StorePart):
         """Return the ids of all agents that an action with this target is sent to."""
         _, found = self.find_agents(target, now, sys.maxsize, 0)
         return [agent.id for agent in found if agent.enrolment == "enrolled"]
+
+    def find_without_occurrence(
+        self, action_id: str, occurrence: str, target: Target, agent_ids: Collection[str], now: datetime
+    ) -> list[str]:
+        """Return those of some agents that a recurring action means, and that have no command of this one."""
+        wanted = {command_id(action_id, agent_id, occurrence): agent_id for agent_id in agent_ids}
+        commands = schema.commands.c
+        with self._database.reading() as connection:
+            for ids in chunks([*wanted]):
+                for row in connection.execute(sa.select(commands.id).where(commands.id.in_(ids))):
+                    wanted.pop(row.id)
+            rows = [
+                row
+                for ids in chunks([*wanted.values()])
+                for row in connection.execute(
+                    sa.select(_agents).where(_agents.c.id.in_(ids), _agents.c.enrolment == "enrolled")
+                )
+            ]
+        return [row.id for row in map(_agent_row, rows) if _is_meant(row, target, now)]
 
 
 def add_instance(known: Sequence[Instance], heartbeat: Heartbeat) -> tuple[tuple[Instance, ...], bool]:

@@ -19,6 +19,7 @@ from server.signers import require_signers
 
 # Agents allow 7 days unless built otherwise; beyond 49 days the broker knows no time to live (2^32 ms).
 MAX_VALIDITY = timedelta(days=31)
+MAX_SCHEDULE = timedelta(days=90)  # each of its occurrences lives for its grace only
 
 
 class Checked(NamedTuple):
@@ -52,7 +53,8 @@ async def submit_action(services: Services, body: bytes, submitter: str) -> tupl
     if await database.read(store.get_action, checked.action.id) is None:
         _require_valid_now(checked.action, now)
         agent_ids = await database.read(store.find_commanded, checked.target, now)
-        if not agent_ids:
+        # A recurring action may be for endpoints that are yet to come.
+        if not agent_ids and checked.action.schedule is None:
             raise InvalidInput("no-agents", f"no agent matches {checked.target}")
     created = await database.run(
         store.create_action,
@@ -64,7 +66,7 @@ async def submit_action(services: Services, body: bytes, submitter: str) -> tupl
         agent_ids,
         now,
     )
-    if created.commands:
+    if created.commands or created.is_new:
         services.wake.set()
     return checked.action.id, created
 
@@ -86,9 +88,10 @@ def check_action(body: bytes, investigators: Sequence[InvestigatorRow], now: dat
 
 
 def _require_valid_now(action: Action, now: datetime) -> None:
-    if action.expireafter - action.validfrom > MAX_VALIDITY:
+    allowed = MAX_VALIDITY if action.schedule is None else MAX_SCHEDULE
+    if action.expireafter - action.validfrom > allowed:
         raise InvalidInput(
-            "validity-too-long", f"an action may be valid for {MAX_VALIDITY.days} days at most"
+            "validity-too-long", f"such an action may be valid for {allowed.days} days at most"
         )
     if now >= action.expireafter:
         raise InvalidInput("expired", f"the action expired at {action.expireafter.isoformat()}")

@@ -16,6 +16,7 @@ from server.api.agents import Limit, Offset
 from server.api.described import SECURED, EnvelopeOperation, refusals
 from server.api.documents import (
     ActionPage,
+    Cancelled,
     ResultItem,
     ResultPage,
     Roster,
@@ -32,12 +33,17 @@ from server.services import Services
 from server.sessions import Sessions
 from server.store import Store
 from server.submission import submit_action
+from server.withdrawal import cancel_action
 
 _ACTION_ID_LENGTH = 36
 _MAX_SEQ = (1 << 63) - 1
 _CREATED = 202
 _THERE_ALREADY = 200
 
+Occurrence = Annotated[
+    str | None,
+    QueryParameter(pattern=r"^[0-9TZ:-]{20}$", description="of an action with a schedule, one time of it"),
+]
 Seq = Annotated[int, QueryParameter(ge=0, le=_MAX_SEQ, description="answers behind this `seq`")]
 
 
@@ -66,6 +72,32 @@ async def submit(
         Submitted(id=action_id, commands=created.commands, new=created.is_new),
         status_code=_CREATED if created.is_new else _THERE_ALREADY,
     )
+
+
+@post(
+    "/actions/{action_id:str}/cancel",
+    summary="Cancel an action",
+    tags=["actions"],
+    status_code=_CREATED,
+    guards=[needs("submit")],
+    security=SECURED,
+    operation_class=EnvelopeOperation,
+    request_max_body_size=MAX_ENVELOPE_BYTES,
+    responses=refusals(400, 401, 403, 404, 409, 413, 503),
+)
+async def cancel(
+    body: RawBody,
+    services: NamedDependency[Services],
+    request: Request[Any, Any, State],
+    action_id: FromPath[str],
+) -> Cancelled:
+    """Send an envelope of type `application/vnd.mig.cancel+json` to the agents that were asked.
+
+    One of its signers must have signed the action, or have the right `manage`. Commands that no broker has
+    taken end at once; the others end when their agents say so.
+    """
+    row = await _require_action(services, action_id)
+    return await cancel_action(services, row, body, session_of(request).fingerprint)
 
 
 @get(
@@ -105,10 +137,12 @@ async def show_action(services: NamedDependency[Services], action_id: FromPath[s
     security=SECURED,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def list_commands(services: NamedDependency[Services], action_id: FromPath[str]) -> Roster:
+async def list_commands(
+    services: NamedDependency[Services], action_id: FromPath[str], occurrence: Occurrence = None
+) -> Roster:
     """Return everyone who was asked, and how far each is."""
     await _require_action(services, action_id)
-    rows = await services.database.read(services.store.list_commands, action_id)
+    rows = await services.database.read(services.store.list_commands, action_id, occurrence)
     return Roster(commands=tuple(map(command_document, rows)))
 
 
@@ -120,19 +154,20 @@ async def list_commands(services: NamedDependency[Services], action_id: FromPath
     security=SECURED,
     responses=refusals(400, 401, 403, 404, 503),
 )
-async def list_results(
+async def list_results(  # noqa: PLR0917  (Litestar passes all by name)
     services: NamedDependency[Services],
     request: Request[Any, Any, State],
     action_id: FromPath[str],
     after: Seq = 0,
     limit: Limit = 100,
+    occurrence: Occurrence = None,
 ) -> ResultPage:
     """Return one page of answers in the order of their arrival; a page may hold fewer than `limit`.
 
     The audit log says who has read how many, before they are given.
     """
     await _require_action(services, action_id)
-    page = await services.database.read(_result_page, services.store, action_id, after, limit)
+    page = await services.database.read(_result_page, services.store, action_id, after, limit, occurrence)
     if page.results:
         read = {"answers": len(page.results), "after": after, "last": page.results[-1].seq}
         await _record_read(services, session_of(request).fingerprint, {"action": action_id, **read})
@@ -206,8 +241,8 @@ async def _require_action(services: Services, action_id: str) -> ActionRow:
     return row
 
 
-def _result_page(store: Store, action_id: str, after: int, limit: int) -> ResultPage:
-    rows = store.list_results(action_id, after, limit)
+def _result_page(store: Store, action_id: str, after: int, limit: int, occurrence: str | None) -> ResultPage:
+    rows = store.list_results(action_id, after, limit, occurrence)
     results: tuple[ResultItem, ...] = tuple(map(result_document, rows))
-    has_more = bool(rows) and bool(store.list_results(action_id, rows[-1].seq, 1))
+    has_more = bool(rows) and bool(store.list_results(action_id, rows[-1].seq, 1, occurrence))
     return ResultPage(results=results, next=rows[-1].seq if has_more else None)

@@ -43,6 +43,7 @@ def make_app(services: Services) -> Litestar:
             agents.show_agent,
             agents.decide_on_agents,
             actions.submit,
+            actions.cancel,
             actions.list_actions,
             actions.show_action,
             actions.list_commands,

@@ -121,13 +121,25 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     new: bool
 
 
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a cancel: commands that ended at once, and agents that are told."""
+
+    id: str
+    cancelled: int
+    agents: int
+
+
 class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One action. `active` while a command is open, `done` when all were answered, `expired` otherwise."""
+    """One action.
+
+    `active` while a command is open or an occurrence is to come, `cancelled` by one who signed it, `done`
+    when all were answered, `expired` otherwise.
+    """
 
     id: str
     name: str
     target: str
-    status: Literal["active", "done", "expired"]
+    status: Literal["active", "done", "expired", "cancelled"]
     created: datetime
     validfrom: datetime
     expireafter: datetime
@@ -135,6 +147,9 @@ class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     submitter: str
     counts: Annotated[dict[str, int], Meta(description="commands by state")]
     digest: Annotated[str, Meta(description="SHA-256 of the signed payload")]
+    occurrence: Annotated[str | None, Meta(description="the one started last, of an action with a schedule")]
+    next_start: datetime | None
+    cancelled: datetime | None
 
 
 class StoredAction(ActionSummary, frozen=True, kw_only=True):
@@ -159,6 +174,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     state: CommandState
     updated: datetime
     problem: Problem | None
+    occurrence: str
 
 
 class Roster(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +208,7 @@ class ResultItem(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str
     state: CommandState
     envelope: SignedEnvelope
+    occurrence: str
 
 
 class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -339,6 +356,7 @@ def command_document(row: CommandRow) -> Command:
         state=row.state,
         updated=row.updated,
         problem=row.problem,
+        occurrence=row.occurrence,
     )
 
 
@@ -359,6 +377,7 @@ def result_document(row: ResultRow) -> ResultItem:
         public_key=base64.b64encode(row.public_key).decode("ascii"),
         state=row.state,
         envelope=msgspec.json.decode(row.envelope, type=SignedEnvelope),
+        occurrence=row.occurrence,
     )
 
 
@@ -373,8 +392,10 @@ def witness_document(row: WitnessRow) -> Witness:
     )
 
 
-def _action_status(row: ActionRow) -> Literal["active", "done", "expired"]:
-    if any(CommandState(state) not in FINAL_STATES for state in row.counts):
+def _action_status(row: ActionRow) -> Literal["active", "done", "expired", "cancelled"]:
+    if any(CommandState(state) not in FINAL_STATES for state in row.counts) or row.next_start is not None:
         return "active"
+    if row.cancelled is not None:
+        return "cancelled"
     unanswered = {CommandState.EXPIRED.value, CommandState.CANCELLED.value}
     return "expired" if unanswered & set(row.counts) else "done"

@@ -21,7 +21,7 @@ from server.scheduler import RESEND_AFTER, RETRY_S, Scheduler
 from server.store import Store
 from server.store_commands import ANSWER_GRACE
 from tests.support.broker import AgentKey
-from tests.support.relay import Operator
+from tests.support.relay import PATIENCE_S, Operator
 
 
 class MemoryRelay:
@@ -75,6 +75,12 @@ class Bench(Operator):
         last = AgentKey()
         await self.enrol(last)
         await self.until_state(await self.submit(last, expires_s=10 * 86400), last, CommandState.SENT)
+
+    async def until_sent(self, agent: AgentKey, body: bytes, times: int) -> None:
+        """Wait until a body was sent to an agent so often."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.relay.queues.get(agent.id, []).count(body) < times:  # noqa: ASYNC110  (a list tells nobody)
+                await asyncio.sleep(0)
 
     async def answer(self, action: Action, agent: AgentKey) -> None:
         """Store the agent's answer."""

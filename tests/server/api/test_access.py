@@ -15,6 +15,7 @@ ROUTES = [
     ("POST", "/api/v1/agents/approvals", "manage"),
     ("POST", "/api/v1/actions", "submit"),
     ("GET", "/api/v1/actions", "read"),
+    ("POST", "/api/v1/actions/x/cancel", "submit"),
     ("GET", "/api/v1/actions/x", "read"),
     ("GET", "/api/v1/actions/x/commands", "read"),
     ("GET", "/api/v1/actions/x/results", "read"),

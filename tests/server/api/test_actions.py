@@ -248,6 +248,7 @@ def test_the_roster_says_why_a_command_did_not_run(api: ApiServer, token: str) -
         "agent_name": "web1",
         "state": "refused",
         "problem": problem,
+        "occurrence": "",
     }
 
 

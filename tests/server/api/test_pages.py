@@ -86,6 +86,7 @@ def test_the_description_is_openapi_3_1_and_names_every_route(shared_api: ApiSer
         "/agents/{platform}": ["get"],
         "/api/v1/actions": ["get", "post"],
         "/api/v1/actions/{action_id}": ["get"],
+        "/api/v1/actions/{action_id}/cancel": ["post"],
         "/api/v1/actions/{action_id}/commands": ["get"],
         "/api/v1/actions/{action_id}/events": ["get"],
         "/api/v1/actions/{action_id}/results": ["get"],
