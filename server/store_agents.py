@@ -184,7 +184,7 @@ class AgentStore(StorePart):
                     sa.select(_agents).where(_agents.c.id.in_(ids), _agents.c.enrolment == "enrolled")
                 )
             ]
-        return [row.id for row in map(_agent_row, rows) if _is_meant(row, target, now)]
+        return [row.id for row in map(agent_row, rows) if _is_meant(row, target, now)]
 
 
 def add_instance(known: Sequence[Instance], heartbeat: Heartbeat) -> tuple[tuple[Instance, ...], bool]:
