@@ -6,7 +6,7 @@ Rules, for each answer that the server relays:
 2. The payload is read only then. It must answer the action that was signed, by id and by the digest of its
    signed bytes, in the name of the same agent, and give one result for each operation.
 3. The agent must be one of those that the action was sent to, and the command's id the one that follows from
-   action and agent.
+   action, agent and occurrence. Of an action with a schedule the occurrence must be a real one of it.
 4. What is sealed is opened only after it passed 1 to 3 by what stands outside. Inside must stand an envelope
    of the type `result` that passes all of them again, by the same key, and agrees with every outer member.
    Where the action names readers, an answer with results must be sealed, to all of these.
@@ -33,6 +33,7 @@ from protocol.result import (
     decode_result,
     decode_sealed_result,
 )
+from protocol.schedule import parse_occurrence
 
 
 class Question(NamedTuple):
@@ -43,12 +44,21 @@ class Question(NamedTuple):
     modules: tuple[str, ...]
     agents: frozenset[str]
     sealed_to: frozenset[str] = frozenset()
+    occurrence: str = ""
 
     @classmethod
-    def of(cls, action: Action, envelope: Envelope, agents: frozenset[str]) -> "Question":
-        """Return the question that a signed action asks of these agents."""
+    def of(
+        cls, action: Action, envelope: Envelope, agents: frozenset[str], occurrence: str = ""
+    ) -> "Question":
+        """Return the question that a signed action asks of these agents, at one occurrence of its schedule.
+
+        Raises:
+            InvalidInput: `hostile-answer` where the schedule has no such occurrence.
+
+        """
+        require_occurrence(action, occurrence)
         modules = tuple(operation.module for operation in action.operations)
-        return cls(action.id, envelope.digest, modules, agents, frozenset(action.sealed_to))
+        return cls(action.id, envelope.digest, modules, agents, frozenset(action.sealed_to), occurrence)
 
 
 class Answer(NamedTuple):
@@ -57,6 +67,23 @@ class Answer(NamedTuple):
     agent: str
     agent_name: str
     result: Result
+
+
+def require_occurrence(action: Action, occurrence: str) -> None:
+    """Raise unless an action can have been asked at this occurrence; "" for one without a schedule.
+
+    Raises:
+        InvalidInput: `hostile-answer`.
+
+    """
+    calendar = action.calendar
+    if calendar is None:
+        if occurrence:
+            raise InvalidInput("hostile-answer", "the action has no schedule, and so no occurrences")
+        return
+    moment = parse_occurrence(occurrence)
+    if moment is None or moment not in calendar:
+        raise InvalidInput("hostile-answer", f"the signed schedule has no occurrence {occurrence[:64]!r}")
 
 
 class Opener(Protocol):
@@ -96,7 +123,7 @@ def verify_answer(item: ResultItem, question: Question, opener: Opener | None = 
 def _verify(item: ResultItem, question: Question, opener: Opener | None) -> Answer:
     if not is_agent_id(item.agent) or item.agent not in question.agents:
         raise InvalidInput("hostile-answer", "it is not one of the agents that were asked")
-    if item.command != command_id(question.action_id, item.agent, ""):
+    if item.command != command_id(question.action_id, item.agent, question.occurrence):
         raise InvalidInput("hostile-answer", "the command's id does not follow from action and agent")
     envelope = decode_envelope_of(bytes(item.envelope), ANSWER_LIMITS)
     public_key = _public_key(item)
@@ -143,7 +170,8 @@ def _require_asked(result: Result | SealedResult, item: ResultItem, question: Qu
     """Rule 2."""
     if result.agent != item.agent:
         raise InvalidInput("hostile-answer", "the answer speaks for another agent")
-    if (result.action, result.action_sha256, result.occurrence) != (question.action_id, question.digest, ""):
+    asked = question.action_id, question.digest, question.occurrence
+    if (result.action, result.action_sha256, result.occurrence) != asked:
         raise InvalidInput("hostile-answer", "the answer belongs to another action")
 
 

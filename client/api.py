@@ -103,18 +103,27 @@ class Api:
         """Ask for one stored action with its envelope."""
         return self._get(f"/actions/{quote(action_id, safe='')}", documents.StoredAction)
 
-    def get_roster(self, action_id: str) -> documents.Roster:
-        """Ask where the command of each agent stands."""
-        return self._get(f"/actions/{quote(action_id, safe='')}/commands", documents.Roster)
+    def cancel(self, action_id: str, envelope: bytes) -> documents.Cancelled:
+        """Hand over a signed cancel of an action."""
+        path = f"/actions/{quote(action_id, safe='')}/cancel"
+        return self._decode(self._request("POST", path, body=envelope), documents.Cancelled)
 
-    def get_results(self, action_id: str, *, limit: int = 100) -> Iterator[documents.ResultItem]:
-        """Yield the answers that the server has, in the order of their arrival."""
+    def get_roster(self, action_id: str, occurrence: str = "") -> documents.Roster:
+        """Ask where the command of each agent stands; of one occurrence, or of all."""
+        query = {"occurrence": occurrence} if occurrence else {}
+        return self._get(f"/actions/{quote(action_id, safe='')}/commands", documents.Roster, query)
+
+    def get_results(
+        self, action_id: str, occurrence: str = "", *, limit: int = 100
+    ) -> Iterator[documents.ResultItem]:
+        """Yield the answers that the server has, in the order of their arrival; of one occurrence, or all."""
+        query = {"occurrence": occurrence} if occurrence else {}
         after: int | None = 0
         while after is not None:
             page = self._get(
                 f"/actions/{quote(action_id, safe='')}/results",
                 documents.ResultPage,
-                {"after": after, "limit": limit},
+                {"after": after, "limit": limit, **query},
             )
             yield from page.results
             if page.next is not None and page.next <= after:

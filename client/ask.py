@@ -18,7 +18,7 @@ from client.screen import printable
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
 from protocol.envelope import ACTION, encode_envelope
-from protocol.errors import InvalidInput
+from protocol.errors import EXIT_FOUND, InvalidInput
 from protocol.target import parse_target
 
 LOCAL = "local"
@@ -118,6 +118,9 @@ def submit_and_follow(connection: Connection, signed: SignedAction, choices: Cho
         say(f"action {action.id} asks {count}; endpoints enforce: {parse_target(action.target).enforced()}")
     else:
         say(f"action {action.id} was submitted before; here is what it brings")
+    if action.schedule is not None:
+        say(f"it recurs: mig schedule show {action.id}; answers: mig results {action.id}")
+        return EXIT_FOUND
     follower = Follower(
         api=connection.api,
         action=action,

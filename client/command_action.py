@@ -21,7 +21,7 @@ from client.action import (
 )
 from client.ask import confirm
 from client.config import load_config
-from client.connect import connect, make_signer
+from client.connect import Connection, connect, make_signer
 from client.documents import ActionSummary
 from client.files import write_file
 from client.follow import say
@@ -32,7 +32,8 @@ from client.screen import printable
 from client.template import EXPLANATION, new_template
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
-from protocol.envelope import ACTION, encode_envelope
+from protocol.cancel import Cancel, encode_cancel
+from protocol.envelope import ACTION, CANCEL, encode_envelope
 from protocol.errors import EXIT_FOUND, EXIT_REFUSED, InvalidInput
 
 _SIGNED = ".signed.json"
@@ -212,6 +213,49 @@ def show(action_id: str, *, as_json: bool) -> int:
     for operation in signed.action.operations:
         click.echo(f"{operation.module} {dump_json(operation.parameters)}")
     return EXIT_FOUND
+
+
+@action.command("cancel")
+@click.argument("action_id")
+@click.option("--reason", metavar="TEXT", help="Why; it is signed, and endpoints' owners can read it.")
+@click.option("-y", "--yes", "assume_yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's account as one JSON object.")
+def cancel(action_id: str, reason: str | None, *, assume_yes: bool, as_json: bool) -> int:
+    """Take an action back that you signed: what waits is dropped, what runs is stopped.
+
+    What agents found so far is answered. Of an action with a schedule no further occurrence runs.
+    """
+    require_confirmable(Choices(assume_yes=assume_yes))
+    connection = connect()
+    signed = fetch_action(connection, action_id)
+    if not assume_yes:
+        _describe(signed.action)
+        click.confirm("Cancel it?", abort=True, err=True)
+    payload = Cancel(
+        action=signed.action.id,
+        action_sha256=signed.envelope.digest,
+        expireafter=signed.action.expireafter,
+        time=datetime.now(UTC),
+        reason=reason,
+    )
+    envelope = connection.signer.sign(CANCEL, encode_cancel(payload))
+    done = connection.api.cancel(action_id, encode_envelope(envelope))
+    say(f"{done.cancelled:,} commands cancelled before they were sent; {done.agents:,} agents are told")
+    click.echo(dump_json(msgspec.to_builtins(done)) if as_json else signed.action.id)
+    return EXIT_FOUND
+
+
+def fetch_action(connection: Connection, action_id: str) -> SignedAction:
+    """Return a stored action; its signatures are not verified here.
+
+    Raises:
+        InvalidInput: `hostile-answer` where the server shows another one.
+
+    """
+    signed = read_signed(bytes(connection.api.get_action(action_id).envelope))
+    if signed.action.id != action_id:
+        raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
+    return signed
 
 
 @action.command("list")

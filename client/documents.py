@@ -87,6 +87,14 @@ class StoredTrust(msgspec.Struct, frozen=True, kw_only=True):
     envelope: msgspec.Raw
 
 
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """A cancel taken: commands that ended at once, and agents that are told."""
+
+    id: str
+    cancelled: int
+    agents: int
+
+
 class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One stored action."""
 
@@ -101,6 +109,9 @@ class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     submitter: str
     counts: dict[str, int]
     digest: str
+    occurrence: str | None = None
+    next_start: datetime | None = None
+    cancelled: datetime | None = None
 
 
 class ActionPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +134,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
     agent_name: str
     state: str
+    occurrence: str = ""
 
 
 class Roster(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +153,7 @@ class ResultItem(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str
     state: str
     envelope: msgspec.Raw
+    occurrence: str = ""
 
 
 class ResultPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ Ctrl-C and a server that goes away end the waiting, never what has come already.
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -21,6 +21,7 @@ from client.tally import Tally
 from protocol.action import Action
 from protocol.envelope import Envelope
 from protocol.errors import EnvironmentFailure, InvalidInput, MigError
+from protocol.schedule import parse_occurrence
 
 # The server ends expired commands itself; this is for one that does not.
 GRACE = timedelta(seconds=10)
@@ -41,6 +42,7 @@ class Follower:
         writer: where verified answers go.
         known: which agent bore which name.
         opener: opens sealed answers; None where they stay closed.
+        occurrence: which one of an action with a schedule.
         submitted: when the action's submission began, by the monotonic clock; None where it was before.
         clock: the time, UTC.
 
@@ -55,6 +57,7 @@ class Follower:
         writer: Writer,
         known: KnownAgents,
         opener: Opener | None = None,
+        occurrence: str = "",
         submitted: float | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -65,14 +68,16 @@ class Follower:
         self._opener = opener
         self._submitted = submitted
         self._clock = clock
-        roster = api.get_roster(action.id).commands
-        self._question = Question.of(action, envelope, frozenset(command.agent for command in roster))
+        self._occurrence = occurrence
+        roster = self._newest_roster()
+        asked = frozenset(command.agent for command in roster)
+        self._question = Question.of(action, envelope, asked, occurrence)
         self.tally = Tally(action.id, self._question.modules, roster)
         self._has_warned = False
 
     def follow(self) -> Tally:
         """Take answers until every command is final, or the action expired and a short while more."""
-        deadline = max(self._action.expireafter + GRACE, self._clock() + GRACE)
+        deadline = max(self._end() + GRACE, self._clock() + GRACE)
         waiting = Waiting(len(self.tally.roster))
         try:
             for event in self._api.follow(self._action.id, deadline, self._on_trouble):
@@ -91,11 +96,18 @@ class Follower:
         """Take the answers that the server has, without waiting for more."""
         waiting = Waiting(len(self.tally.roster))
         try:
-            for item in self._api.get_results(self._action.id):
+            for item in self._api.get_results(self._action.id, self._occurrence):
                 self._take(item, waiting)
         finally:
             waiting.close()
         return self._finish()
+
+    def _end(self) -> datetime:
+        """Return until when an agent may start."""
+        calendar, moment = self._action.calendar, parse_occurrence(self._occurrence)
+        if calendar is None or moment is None:
+            return self._action.expireafter
+        return moment + calendar.grace
 
     def _on_trouble(self, error: MigError) -> None:
         if not self._has_warned:
@@ -111,6 +123,8 @@ class Follower:
         self._take(item, waiting)
 
     def _take(self, item: ResultItem, waiting: Waiting) -> None:
+        if item.occurrence != self._occurrence:
+            return  # the stream tells of all occurrences
         try:
             answer = verify_answer(item, self._question, self._opener)
         except InvalidInput as error:
@@ -142,6 +156,6 @@ class Follower:
         self._known.close()
         return self.tally
 
-    def _newest_roster(self) -> Iterable[Command]:
-        roster: Roster = self._api.get_roster(self._action.id)
-        return roster.commands
+    def _newest_roster(self) -> tuple[Command, ...]:
+        roster: Roster = self._api.get_roster(self._action.id, self._occurrence)
+        return tuple(command for command in roster.commands if command.occurrence == self._occurrence)

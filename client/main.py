@@ -20,6 +20,7 @@ _COMMANDS = {
     "run": ("client.command_run", "run", "Sign an action file, submit it, follow it, print the answers."),
     "action": ("client.command_action", "action", "Write, sign, check and submit actions step by step."),
     "results": ("client.command_results", "results", "Print the answers to an action, each verified."),
+    "schedule": ("client.command_schedule", "schedule", "Actions that recur, signed once."),
     "agents": ("client.command_agents", "agents", "List agents; approve or revoke them."),
     "investigators": ("client.command_agents", "investigators", "List investigators."),
     "audit": ("client.command_audit", "audit", "Read the server's audit log, and check it."),

@@ -172,6 +172,7 @@ def result_members(
         "agent": agent,
         "agent_name": agent_name,
         "action": result.action,
+        **({"occurrence": result.occurrence} if result.occurrence else {}),
         "operation": index,
         "module": modules[index],
     }
