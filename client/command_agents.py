@@ -23,6 +23,7 @@ from protocol.names import is_agent_id
 from protocol.target import upgrade_target
 
 _PAGE = 500
+_SKEW_SHOWN_S = 300
 
 
 def _find_all(api: Api, target: str | None) -> Iterator[Agent]:
@@ -165,6 +166,9 @@ def _agent_line(agent: Agent) -> str:
     waiting = []
     if agent.status == "pending":
         waiting = [f"from {agent.peer or '?'}", f"says {agent.environment.get('addresses', '')}"]
+    if agent.clock_skew_s is not None and abs(agent.clock_skew_s) > _SKEW_SHOWN_S:
+        # It refuses actions that are not valid by its clock, and nothing else would say why.
+        waiting.append(f"clock off by {agent.clock_skew_s:+.0f} s")
     return "  ".join(
         printable(str(cell), 200) for cell in [*cells, f"seen {seen}", *([tags] if tags else []), *waiting]
     )

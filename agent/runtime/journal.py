@@ -182,6 +182,7 @@ class Journal:
         path: the file; made where it is not there.
         clock: now, aware UTC.
         max_entries: how many entries are kept, at least 4.
+        max_tombstones: how many of each signer.
 
     Raises:
         EnvironmentFailure: `state-in-use`, `state-failed` or `disk-full`, by the constructor and by every
@@ -190,9 +191,17 @@ class Journal:
 
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime], max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], datetime],
+        max_entries: int = MAX_ENTRIES,
+        max_tombstones: int = MAX_TOMBSTONES,
+    ) -> None:
         self._clock = clock
         self._max_entries = max_entries
+        self._max_tombstones = max_tombstones
         self._open: Dict[Key, JournalEntry] = {}
         self._answered: Dict[Key, int] = {}
         self._statuses: Dict[Key, str] = {}
@@ -283,9 +292,9 @@ class Journal:
             return True
         known = before.signers if before is not None else ()
         new = [signer for signer in stone.signers if signer not in known]
-        if any(self._count_tombstones(signer) >= MAX_TOMBSTONES for signer in new):
+        if any(self._count_tombstones(signer) >= self._max_tombstones for signer in new):
             self._drop_expired_tombstones()
-        if any(self._count_tombstones(signer) >= MAX_TOMBSTONES for signer in new):
+        if any(self._count_tombstones(signer) >= self._max_tombstones for signer in new):
             return False
         self._file.append(_write_tombstone(stone))
         self._tombstones[stone.digest] = stone

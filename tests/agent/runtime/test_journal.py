@@ -1,7 +1,6 @@
 """The journal: at most one permission for each command, whatever is cut off, restarted or full."""
 
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.runtime.journal import Journal, JournalEntry, expiry_seconds, format_time, read_journal
 from protocol.errors import EnvironmentFailure, InvalidInput
@@ -318,78 +316,3 @@ def test_the_file_stays_small_although_every_envelope_is_large(path: Path) -> No
     journal = Journal(path, clock=now)
     assert [journal.insert(make_entry(number)) for number in range(12)] == [False] * 12
     journal.close()
-
-
-class JournalMachine(RuleBasedStateMachine):
-    """Any order of commands, restarts and crashes in the middle of a write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="journal"))
-        self.path = self.directory / "journal"
-        self.permitted: set[int] = set()
-        self.journal = self.open()
-
-    def open(self) -> Journal:
-        return Journal(self.path, clock=now, max_entries=6)
-
-    @rule(number=st.integers(0, 20))
-    def insert(self, number: int) -> None:
-        entry = make_entry(number, expireafter=SOON + number % 7)
-        try:
-            is_permitted = self.journal.insert(entry)
-        except (InvalidInput, EnvironmentFailure):
-            return
-        if is_permitted:
-            assert number not in self.permitted, "permitted twice"
-            self.permitted.add(number)
-
-    @precondition(lambda self: self.journal.unanswered())
-    @rule(data=st.data())
-    def go_on(self, data: st.DataObject) -> None:
-        entry = data.draw(st.sampled_from(self.journal.unanswered()))
-        if entry.state == "accepted":
-            self.journal.mark_started(*entry.key)
-        else:
-            self.journal.mark_answered(*entry.key)
-
-    @rule()
-    def restart(self) -> None:
-        self.journal.close()
-        self.journal = self.open()
-
-    @rule(number=st.integers(0, 20), data=st.data())
-    def crash_while_inserting(self, number: int, data: st.DataObject) -> None:
-        """The insert does not return: the file is any prefix of what it would have written, or a new one."""
-        before = self.path.read_bytes()
-        try:
-            self.journal.insert(make_entry(number, expireafter=SOON + number % 7))
-        except (InvalidInput, EnvironmentFailure):
-            return
-        self.journal.close()
-        after = self.path.read_bytes()
-        if after.startswith(before):
-            self.path.write_bytes(after[: data.draw(st.integers(len(before), len(after)))])
-        else:
-            (self.directory / "journal.new").write_bytes(after[: data.draw(st.integers(0, len(after)))])
-            self.path.write_bytes(before)
-        self.journal = self.open()
-        if self.journal.state_of(*make_entry(number).key) is not None:
-            self.permitted.add(number)  # it counts as permitted, although nobody was told
-
-    @invariant()
-    def what_was_permitted_is_never_permitted_again(self) -> None:
-        view = read_journal(self.path)
-        for number in self.permitted:
-            entry = make_entry(number, expireafter=SOON + number % 7)
-            expiry = datetime.fromtimestamp(entry.expireafter, UTC)
-            with pytest.raises(InvalidInput, match="replayed|journal-closed"):
-                view.require_not_run(entry.digest, entry.occurrence, expiry)
-
-    def teardown(self) -> None:
-        self.journal.close()
-        shutil.rmtree(self.directory)
-
-
-TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
