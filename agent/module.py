@@ -11,6 +11,9 @@ A module is one file in `agent/modules/` that defines, at its top level:
 * optional `EXAMPLES`: command lines for its help, each with a word on what it asks;
 * optional `FLAGS`: a tuple of `Flag`, where the parameters nest and flags cannot be derived from the fields,
   together with `from_flags(values) -> dict`, which makes the parameters of the given flag values;
+* `PATHS`, where its parameters name paths that it reads: selectors such as `searches.*.paths`, each member's
+  name or `*` for all of them; `()` where none do. It holds what it opens to `context.paths`
+  (`agent.scan.fence`). A module that does not say is refused by an ACL entry that limits paths;
 * optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
   client before signing and by local runs, never by the gate;
 * optional `ALIASES`: other names of the module that the client accepts.
@@ -19,14 +22,16 @@ The file must import on every system: whatever is tied to one lives in `agent/pl
 """
 
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import msgspec
 
+from protocol.acl import PathRules
 from protocol.errors import InvalidInput
 
 Statistic = Union[int, float, str, Dict[str, int]]
 MAX_NOTES = 200
+ANYWHERE = PathRules()
 
 
 class ModuleParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -73,11 +78,13 @@ class Context:
         *,
         limits: Optional[Limits] = None,
         facts: Optional[Dict[str, Any]] = None,
+        paths: PathRules = ANYWHERE,
         is_cancelled: Callable[[], bool] = lambda: False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits or Limits()
         self.facts: Dict[str, Any] = facts or {}
+        self.paths = paths
         self.statistics: Dict[str, Statistic] = {}
         self.notes: List[str] = []
         self.truncated = False
@@ -123,3 +130,28 @@ def decode_params(declared: type, parameters: Any) -> Any:
         return msgspec.convert(parameters, declared)
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-parameters", str(error)) from None
+
+
+def named_paths(selectors: Sequence[str], parameters: Any) -> Iterator[str]:
+    """Yield the paths that decoded parameters name, by a module's `PATHS`; no module code runs.
+
+    Raises:
+        InvalidInput: `bad-parameters`, where a selector leads to something that is no text.
+
+    """
+    for selector in selectors:
+        found = [msgspec.to_builtins(parameters)]
+        for name in selector.split("."):
+            found = [value for item in found for value in _members(item, name)]
+        for item in found:
+            for path in item if isinstance(item, list) else [item]:
+                if not isinstance(path, str):
+                    raise InvalidInput("bad-parameters", f"{selector} is no path")
+                yield path
+
+
+def _members(item: Any, name: str) -> List[Any]:
+    if name != "*":
+        # What is left out has its default, which names no path.
+        return [item[name]] if isinstance(item, dict) and name in item else []
+    return list(item.values()) if isinstance(item, dict) else list(item)

@@ -28,6 +28,7 @@ class Module(NamedTuple):
     from_flags: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]]
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]
+    paths: Optional[Tuple[str, ...]]
 
     def is_supported(self, platform: str = sys.platform) -> bool:
         """Tell whether the module works on a platform, by `sys.platform`."""
@@ -62,6 +63,7 @@ def load_module(name: str) -> Module:
         from_flags=getattr(loaded, "from_flags", None),
         upgrade=getattr(loaded, "upgrade", lambda parameters: parameters),
         aliases=getattr(loaded, "ALIASES", ()),
+        paths=getattr(loaded, "PATHS", None),
     )
 
 

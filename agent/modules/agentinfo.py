@@ -14,6 +14,8 @@ from agent.module import Context, ModuleParams, ModuleRecord
 
 EXAMPLES = ("mig agentinfo -t \"name = 'web1'\"    what the agent on web1 is and can do",)
 
+PATHS = ()
+
 
 class Params(ModuleParams, frozen=True):
     """Nothing to ask for."""

@@ -30,6 +30,7 @@ from agent.scan.texts import mode_text, path_base64, path_text, time_text
 from protocol.errors import InvalidInput
 
 ALIASES = ("filechecker",)
+PATHS = ("searches.*.paths",)
 # Walking by descriptor needs openat(2).
 PLATFORMS = ("linux", "darwin")
 EXAMPLES = (
@@ -100,7 +101,10 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     plan = make_plan(params.searches, now_ns=time.time_ns())
     coverage = Coverage(context.note, max_errors=plan.max_errors)
     try:
-        for match in scan(plan, coverage=coverage, check=context.check, truncate=context.truncate):
+        found = scan(
+            plan, coverage=coverage, rules=context.paths, check=context.check, truncate=context.truncate
+        )
+        for match in found:
             # Before each record, since a reader that has enough never comes back for the end.
             context.statistics.update(coverage.statistics())
             yield _record(plan, match)

@@ -192,12 +192,13 @@ def _run(
     end = time.monotonic() + limits.wall_s
     answers: List[bytes] = []
     room = frames.MAX_ANSWER_BYTES - 2
-    for done, operation in enumerate(admission.action.operations, start=1):
+    held = zip(admission.action.operations, admission.paths)
+    for done, (operation, paths) in enumerate(held, start=1):
         budget = room - (len(admission.action.operations) - done) * LEAST_BYTES
         allowed = Limits(
             wall_s=end - time.monotonic(), max_records=limits.max_records, output_bytes=budget * 9 // 10
         )
-        context = Context(limits=allowed, facts=facts, is_cancelled=is_cancelled)
+        context = Context(limits=allowed, facts=facts, paths=paths, is_cancelled=is_cancelled)
         if is_cancelled():
             result = OperationResult(found=False, status="cancelled", notes=("not started",), truncated=True)
         else:

@@ -16,12 +16,14 @@ that the action asks for has run by then.
  7. target      the signed target matches this endpoint, the terms that only the platform can judge left out
  8. modules     each is built in, under its canonical name, and works on this platform; its parameters decode
                 by the module's declaration; no code of a module runs
- 9. ACL         for every operation the weights of the signers reach what its module needs; everyone to whom
+ 9. ACL         for every operation the weights of the signers reach what its module needs, and the paths that
+                its parameters name are allowed; everyone to whom
                 the answer is sealed is trusted and can be encrypted to now (`agent.runtime.readers`)
 10. limits      no more operations than this agent allows
 
-Nothing here knows aliases or the ancestor's spellings: the client rewrites them before signing. The rules for
-paths of an ACL entry, once there are any, are enforced again by whoever opens the paths.
+Nothing here knows aliases or the ancestor's spellings: the client rewrites them before signing. Step 9 judges
+paths as they are written; what is really opened is held to the same rules by whoever opens it
+(`agent.scan.fence`).
 
 Step 6 is decided by who writes the journal. A child passes no `require_not_run`: there the step comes last,
 as the insert with which the resident permits it to run, since that cannot be taken back
@@ -33,11 +35,12 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, Name
 
 import msgspec
 
-from agent.module import decode_params
-from agent.registry import load_module
+from agent.module import decode_params, named_paths
+from agent.registry import Module, load_module
 from agent.runtime.answers import NO_OCCURRENCE
 from agent.runtime.readers import require_recipients
 from agent.runtime.trust import Trust
+from protocol.acl import PathRules
 from protocol.action import Action, convert_action
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, Envelope, decode_envelope
 from protocol.errors import InvalidInput
@@ -69,7 +72,8 @@ class Admission(NamedTuple):
     """An action that passed, with the digest of the very bytes that were signed and who signed them.
 
     `occurrence` is the one that is due, `expires` the time from which it may not be started any more;
-    `recipients` are the keys that its answer is sealed to; none where it is not.
+    `recipients` are the keys that its answer is sealed to; none where it is not. `paths` are the rules to
+    which each operation, in order, is to be held.
     """
 
     action: Action
@@ -78,6 +82,7 @@ class Admission(NamedTuple):
     occurrence: str
     expires: datetime
     recipients: "Tuple[Recipient, ...]" = ()
+    paths: Tuple[PathRules, ...] = ()
 
 
 # What each step checks, in order; step numbers count from 1.
@@ -106,6 +111,20 @@ def make_endpoint(facts: Dict[str, Any]) -> Endpoint:
     """Return what targets are matched with, of the endpoint's facts."""
     names = ("id", "name", "os", "arch", "ident", "version", "tags", "environment")
     return msgspec.convert({name: facts[name] for name in names}, Endpoint)
+
+
+def require_allowed_paths(rules: PathRules, module: Module, parameters: Any) -> None:
+    """Raise unless every path that the parameters name is allowed, as it is written.
+
+    Raises:
+        InvalidInput: `acl-refused`, also where rules are to hold a module that does not say what it reads.
+
+    """
+    if rules.is_open:
+        return
+    if module.paths is None:
+        raise InvalidInput("acl-refused", "its ACL entry limits paths, and the module cannot be held to any")
+    rules.require(named_paths(module.paths, parameters))
 
 
 class Gate:
@@ -162,6 +181,7 @@ class Gate:
             self._occurrence,
             self._expires,
             self._recipients,
+            tuple(self._trust.acl.path_rules(one.module) for one in self._action.operations),
         )
 
     def tell(self, refusal: Refusal) -> str:
@@ -264,8 +284,14 @@ class Gate:
                 raise InvalidInput(error.code, f"operation {number}, {module.name}: {error.detail}") from None
 
     def _check_acl(self) -> None:
-        for operation in self._action.operations:
+        for number, operation in enumerate(self._action.operations, start=1):
             self._trust.acl.require(operation.module, self._signers)
+            rules = self._trust.acl.path_rules(operation.module)
+            try:
+                require_allowed_paths(rules, load_module(operation.module), operation.parameters)
+            except InvalidInput as error:
+                detail = f"operation {number}, {operation.module}: {error.detail}"
+                raise InvalidInput(error.code, detail) from None
         self._recipients = require_recipients(
             self._action.sealed_to, self._trust.sealing, self._trust.keyring, self._now
         )

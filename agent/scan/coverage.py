@@ -6,6 +6,9 @@ from typing import Any, Callable, Dict
 
 from agent.scan.texts import path_text
 
+NOT_ALLOWED = "not-allowed"
+_NAMED = 20
+
 
 class Coverage:
     """Counts of one scan, and its notes about single files.
@@ -42,6 +45,12 @@ class Coverage:
         if not self._max_errors or self.errors <= self._max_errors:
             self._note(f"{path_text(path)}: {reason}")
 
+    def withhold(self, path: bytes) -> None:
+        """Count, and at first name, something that the endpoint's access rules do not allow."""
+        self.skipped[NOT_ALLOWED] += 1
+        if self.skipped[NOT_ALLOWED] <= _NAMED:
+            self._note(f"{path_text(path)}: not looked at, this endpoint's access rules do not allow it")
+
     def vanish(self, path: bytes) -> None:
         """Count and name something that was there when the scan met it and is gone: no error, but a hole."""
         self.skipped["vanished"] += 1
@@ -60,6 +69,8 @@ class Coverage:
         """Say in words what is only counted."""
         if self.skipped["directory-link"]:
             self._note(f"links to directories, not followed: {self.skipped['directory-link']}")
+        if self.skipped[NOT_ALLOWED] > _NAMED:
+            self._note(f"not looked at in all, by this endpoint's access rules: {self.skipped[NOT_ALLOWED]}")
         withheld = self.errors - self._max_errors
         if self._max_errors and withheld > 0:
             self._note(f"{withheld} further errors withheld (maxerrors {self._max_errors})")

@@ -8,6 +8,7 @@ Rules:
   looked at again: had the file been replaced since, the metadata checks are judged anew on what is there.
 * At most as much is read as fstat said, so that a file that grows ends. A file that mostly consists of holes
   is not read, nor what the kernel makes up where reading blocks or consumes.
+* Where access rules hold, a file is known by its descriptor only, and that is judged before its status.
 * A file that cannot be read satisfies no check on what it holds, inverted or not, and that is said.
 """
 
@@ -31,9 +32,10 @@ from typing import (
 )
 
 from agent.scan.coverage import Coverage
+from agent.scan.fence import Fence
 from agent.scan.lines import LineScan
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
-from agent.scan.opening import open_file
+from agent.scan.opening import open_file, open_for_status
 from agent.scan.plan import Plan, PlannedSearch
 from agent.scan.roots import Root, join
 from agent.scan.walk import Batch, Entry
@@ -90,12 +92,14 @@ class Inspector:
         *,
         coverage: Coverage,
         mounts: Mounts,
+        fence: Fence,
         closed: AbstractSet[int],
         check: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._coverage = coverage
         self._mounts = mounts
+        self._fence = fence
         self._closed = closed
         self._check = check
 
@@ -132,7 +136,7 @@ class Inspector:
     def _status(self, batch: Batch, entry: Entry) -> Optional[os.stat_result]:
         """Return the status of a regular file, through a link where it is one; None counts why not."""
         try:
-            status = os.stat(entry.name, dir_fd=batch.directory, follow_symlinks=entry.is_link)
+            status = self._stat(batch, entry)
         except OSError as error:
             if entry.is_link and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
                 self._coverage.skip("dangling-link")
@@ -141,10 +145,23 @@ class Inspector:
             else:
                 self._coverage.fail(join(batch.path, entry.name), error)
             return None
-        if stat.S_ISREG(status.st_mode):
+        if status is None or stat.S_ISREG(status.st_mode):
             return status
         is_directory_link = entry.is_link and stat.S_ISDIR(status.st_mode)
         self._coverage.skip("directory-link" if is_directory_link else "special-file")
+        return None
+
+    def _stat(self, batch: Batch, entry: Entry) -> Optional[os.stat_result]:
+        """Return the status of an entry; None where the access rules do not allow to know it."""
+        if self._fence.is_open:
+            return os.stat(entry.name, dir_fd=batch.directory, follow_symlinks=entry.is_link)
+        descriptor = open_for_status(entry.name, batch.directory, follow=entry.is_link)
+        try:
+            if self._fence.admits(descriptor):
+                return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        self._coverage.withhold(join(batch.path, entry.name))
         return None
 
     def _judge(
@@ -203,6 +220,10 @@ class Inspector:
                 self._coverage.lose(path, "was replaced while the scan ran")
             else:
                 self._coverage.fail(path, error)
+            return None
+        if not self._fence.admits(descriptor):
+            os.close(descriptor)
+            self._coverage.withhold(path)
             return None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode) and self._may_read(path, entry.name, status):

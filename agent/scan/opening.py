@@ -40,6 +40,18 @@ def open_file(name: bytes, directory: int, *, follow: bool) -> int:
     return _open_quietly(name, _FILE if follow else _FILE | _NOFOLLOW, directory)
 
 
+def open_for_status(name: bytes, directory: int, *, follow: bool) -> int:
+    """Open whatever stands under a name, not to read it: for its status and for where it lies.
+
+    Raises:
+        OSError: as open(2).
+
+    """
+    # Without O_PATH (macOS) the file is opened, non-blocking.
+    flags = _CLOEXEC | getattr(os, "O_PATH", _FILE)
+    return os.open(name, flags if follow else flags | _NOFOLLOW, dir_fd=directory)
+
+
 def open_subdirectory(name: bytes, directory: int, *, to_list: bool = True) -> int:
     """Open a directory inside an open one; never through a link.
 

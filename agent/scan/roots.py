@@ -16,6 +16,7 @@ import stat
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from agent.scan.coverage import Coverage
+from agent.scan.fence import Fence
 from agent.scan.globs import NameGlob, is_glob, split_path
 from agent.scan.opening import open_directory
 from agent.scan.plan import Plan
@@ -75,11 +76,12 @@ def join(directory: bytes, name: bytes) -> bytes:
 class RootFinder:
     """Resolves the paths of a plan; `roots` maps resolved directories to what begins there."""
 
-    def __init__(self, plan: Plan, coverage: Coverage, check: Callable[[], None]) -> None:
+    def __init__(self, plan: Plan, coverage: Coverage, check: Callable[[], None], fence: Fence) -> None:
         self.roots: Dict[bytes, DirectoryRoots] = {}
         self.globs: List[GlobUse] = []
         self._coverage = coverage
         self._check = check
+        self._fence = fence
         self._missing: Set[bytes] = set()
         self._said_links: Dict[bytes, bytes] = {}
         self._tails: Dict[Tuple[bytes, ...], Tail] = {}
@@ -96,6 +98,8 @@ class RootFinder:
             return
         use = GlobUse(search, path)
         self.globs.append(use)
+        if self._is_withheld(head):
+            return
         try:
             if not stat.S_ISDIR(os.stat(head).st_mode):  # noqa: PTH116  (a path of bytes)
                 return
@@ -107,6 +111,8 @@ class RootFinder:
 
     def _add_given(self, root: Root) -> None:
         """Add a path that is written out; `root.real` is still unknown."""
+        if self._is_withheld(root.shown):
+            return
         parent, _, name = root.shown.rpartition(b"/")
         if name in (b"", b".."):
             self._add_tree(root, root.shown)
@@ -147,8 +153,16 @@ class RootFinder:
                 found = [
                     (self._below(root, name), rest[1:])
                     for name in sorted(self._directories(root.real, rest[0]))
+                    if not self._is_withheld(join(root.real, name))
                 ]
                 pending.extend(reversed(found))
+
+    def _is_withheld(self, path: bytes) -> bool:
+        """Tell, before it is touched, whether a path leads to where the rules do not allow to look."""
+        if self._fence.admits_path(os.path.realpath(path)):
+            return False
+        self._coverage.withhold(path)
+        return True
 
     def _below(self, root: Root, name: bytes) -> Root:
         return root._replace(real=os.path.realpath(join(root.real, name)), shown=join(root.shown, name))
@@ -162,6 +176,9 @@ class RootFinder:
             self._coverage.fail(directory, error)
             return
         try:
+            if not self._fence.admits_way(descriptor):
+                self._coverage.withhold(directory)
+                return
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     self._check()

@@ -7,29 +7,40 @@ directory by descriptor and path, and a match stands by itself.
 from contextlib import closing
 from typing import Callable, Dict, Iterator, List, Set
 
+from agent.module import ANYWHERE
 from agent.scan.coverage import Coverage
+from agent.scan.fence import Fence
 from agent.scan.inspector import Inspector, Match
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.roots import GlobUse, RootFinder
 from agent.scan.texts import path_text
 from agent.scan.walk import Walker
+from protocol.acl import PathRules
 
 
 def scan(
-    plan: Plan, *, coverage: Coverage, check: Callable[[], None], truncate: Callable[[str], None]
+    plan: Plan,
+    *,
+    coverage: Coverage,
+    check: Callable[[], None],
+    truncate: Callable[[str], None],
+    rules: PathRules = ANYWHERE,
 ) -> Iterator[Match]:
     """Yield the matches of all searches of a plan.
 
     `check` is called in every loop and may raise to end the scan; `truncate` is told of a match limit that
-    cut a search's matches.
+    cut a search's matches. What `rules` do not allow is counted and said, never looked at.
     """
     closed: Set[int] = set()
     counts: Dict[int, int] = dict.fromkeys(range(len(plan.searches)), 0)
     mounts = Mounts()
-    finder = RootFinder(plan, coverage, check)
-    walker = Walker(plan, finder.roots, coverage=coverage, mounts=mounts, closed=closed, check=check)
-    inspector = Inspector(plan, coverage=coverage, mounts=mounts, closed=closed, check=check)
+    fence = Fence(rules)
+    finder = RootFinder(plan, coverage, check, fence)
+    walker = Walker(
+        plan, finder.roots, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check
+    )
+    inspector = Inspector(plan, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check)
     try:
         with closing(walker.batches()) as batches:
             for batch in batches:

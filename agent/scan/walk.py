@@ -9,6 +9,7 @@ Rules:
 * Files of a directory come before its subdirectories, both sorted by name, whatever other searches run; so
   a root below another one is met on the way, also where nothing else is wanted in between.
 * File systems that the kernel makes up are not entered from above; a root inside one is walked.
+* What the access rules of this endpoint do not allow is not listed (`agent.scan.fence`).
 * A directory that vanished, moved or cannot be read is noted, and the walk goes on.
 """
 
@@ -19,6 +20,7 @@ import stat
 from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from agent.scan.coverage import Coverage
+from agent.scan.fence import Fence
 from agent.scan.globs import split_path
 from agent.scan.mounts import Mounts
 from agent.scan.opening import open_directory, open_subdirectory
@@ -116,6 +118,7 @@ class Walker:
         *,
         coverage: Coverage,
         mounts: Mounts,
+        fence: Fence,
         closed: AbstractSet[int],
         check: Callable[[], None],
     ) -> None:
@@ -124,6 +127,7 @@ class Walker:
         self._ways = _ways_to(roots)
         self._coverage = coverage
         self._mounts = mounts
+        self._fence = fence
         self._closed = closed
         self._check = check
         self._frames: List[_Frame] = []
@@ -247,6 +251,9 @@ class Walker:
         try:
             whole = path.whole()
             subdirectories: List[bytes] = []
+            if not scope.is_empty() and not self._fence.admits_way(descriptor):
+                self._coverage.withhold(whole)
+                return
             if scope.needs_listing():
                 runs = self._list(descriptor, whole, subdirectories)
             else:

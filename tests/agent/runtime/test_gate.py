@@ -358,3 +358,70 @@ def test_a_signed_envelope_with_any_byte_changed_is_refused_or_means_the_same(
     except Refusal:
         return
     assert admission.digest == decode_envelope(signed, ACTION).digest
+
+
+# -- 9 ACL: several signers, path rules ------------------------------------------------------------------
+
+
+def find_in(*paths: str) -> dict[str, Any]:
+    search = {"paths": list(paths), "names": ["x"]}
+    return {"module": "file", "parameters": {"searches": {"s1": search}}}
+
+
+def entry(minimum_weight: int, *investigators: Investigator, **rules: Any) -> dict[str, Any]:
+    weights = {investigator.fingerprint: 1 for investigator in investigators}
+    return {"minimum_weight": minimum_weight, "investigators": weights, **rules}
+
+
+def test_step_9_adds_the_weights_of_distinct_signers(ada: Investigator, bob: Investigator) -> None:
+    trust = trust_of(make_baked([ada, bob], acl={"default": entry(2, ada, bob)}))
+    assert make_gate(sign_action(ada, bob), trust).admit().signers == {ada.fingerprint, bob.fingerprint}
+    assert refusal_of(sign_action(ada), trust) == (9, "acl-refused")
+    # Two good signatures of the same key are one signer.
+    assert refusal_of(sign_action(ada, ada), trust) == (9, "acl-refused")
+
+
+def test_step_9_takes_a_modules_own_entry_and_nothing_of_the_default(
+    ada: Investigator, bob: Investigator
+) -> None:
+    trust = trust_of(make_baked([ada, bob], acl={"default": entry(1, ada), "file": entry(1, bob)}))
+    make_gate(sign_action(ada), trust).admit()
+    make_gate(sign_action(bob, operations=[find_in("/etc")]), trust).admit()
+    assert refusal_of(sign_action(ada, operations=[find_in("/etc")]), trust) == (9, "acl-refused")
+    assert refusal_of(sign_action(bob), trust) == (9, "acl-refused")
+
+
+def test_an_alias_reaches_no_acl(ada: Investigator) -> None:
+    trust = trust_of(make_baked([ada], acl={"filechecker": entry(1, ada)}))
+    operation = {**find_in("/etc"), "module": "filechecker"}
+    assert refusal_of(sign_action(ada, operations=[operation]), trust) == (8, "unknown-module")
+    assert refusal_of(sign_action(ada, operations=[find_in("/etc")]), trust) == (9, "acl-refused")
+
+
+def test_step_9_holds_the_paths_that_parameters_name_to_the_rules(ada: Investigator) -> None:
+    rules = {"paths": ["/etc", "/usr"], "deny": ["/etc/ssh"]}
+    trust = trust_of(make_baked([ada], acl={"default": entry(1, ada), "file": entry(1, ada, **rules)}))
+    admission = make_gate(sign_action(ada, operations=[find_in("/etc", "/usr/*")]), trust).admit()
+    assert admission.paths == (trust.acl.path_rules("file"),)
+    for path in ("/", "/root", "/etc/ssh", "/etc/../root", "/e*"):
+        assert refusal_of(sign_action(ada, operations=[find_in("/etc", path)]), trust) == (9, "acl-refused")
+
+
+def test_step_9_refuses_path_rules_for_a_module_that_cannot_be_held_to_them(
+    ada: Investigator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust = trust_of(make_baked([ada], acl={"default": entry(1, ada, paths=["/etc"])}))
+    make_gate(sign_action(ada), trust).admit()  # agentinfo names no path
+    monkeypatch.delattr("agent.modules.agentinfo.PATHS")
+    assert refusal_of(sign_action(ada), trust) == (9, "acl-refused")
+
+
+# -- 3 the trust bundle ----------------------------------------------------------------------------------
+
+
+def test_step_3_refuses_everything_where_the_trust_has_expired_or_is_missing(
+    trust: Trust, ada: Investigator
+) -> None:
+    assert refusal_of(sign_action(ada), trust._replace(expires=utc_now())) == (3, "trust-expired")
+    assert refusal_of(sign_action(ada), trust._replace(version=None, refusal="?")) == (3, "trust-missing")
+    make_gate(sign_action(ada), trust._replace(expires=utc_now() + timedelta(hours=1))).admit()
