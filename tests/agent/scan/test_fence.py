@@ -161,9 +161,7 @@ def test_whole_components_count_and_ways_to_what_is_allowed_are_open() -> None:
 def test_the_table_of_mounts_is_read_with_its_escapes(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     table.write_bytes(
-        b"29 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
-30 29 8:1 /a\040b /c\134d rw - ext4 x rw
-"
+        b"29 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n30 29 8:1 /a\\040b /c\\134d rw - ext4 x rw\n"
     )
     assert read_mounts(str(table)) == [ROOT, Mount(b"8:1", b"/a b", b"/c\\d")]
     assert read_mounts(str(tmp_path / "none")) == []
