@@ -16,6 +16,7 @@ import pytest
 
 from build_zipapp import ROOT, Builder, Built, Request, install_line
 from startup.archive import BuildFailure
+from startup.baked import load_baked
 from startup.bootstrap import require_interpreter
 from startup.natives import StartupFailure
 from startup.wheels import Pin, read_pins
@@ -278,6 +279,40 @@ def test_a_build_that_seals_to_who_could_not_read_is_refused(
     config.write_text(config.read_text("utf-8").replace("[agent]", forced, 1), "utf-8")
     with pytest.raises(BuildFailure, match=rf"seal_to names [0-9A-F]{{40}}.*{reason}"):
         workshop.build()
+
+
+def add_trust(workshop: Workshop, lines: str) -> Path:
+    config = workshop.root / "config.toml"
+    config.write_text(f"{config.read_text('utf-8')}\n[agent.trust]\n{lines}\n", "utf-8")
+    return config
+
+
+def test_the_roots_that_the_configuration_names_are_baked_in(workshop: Workshop, bob: Investigator) -> None:
+    config = add_trust(workshop, f'roots = ["{bob.fingerprint}"]\nmanage = ["{workshop.ada.fingerprint}"]')
+    keys, now = workshop.root / "keys", datetime.now(UTC)
+    with pytest.raises(BuildFailure, match=r"no key .* in .*roots"):
+        load_baked(config, keys, now)
+    (keys / "roots").mkdir()
+    (keys / "roots" / "ada.asc").write_bytes(workshop.ada.public_key)
+    with pytest.raises(BuildFailure, match="roots names .*, whose key is not in"):
+        load_baked(config, keys, now)
+    (keys / "roots" / "bob.asc").write_bytes(bob.public_key)
+    baked = load_baked(config, keys, now)
+    # Only those that are named, and no root becomes an investigator.
+    assert [name for name in baked if "/roots/" in name] == [f"agent/baked/roots/{bob.fingerprint}.asc"]
+    assert f"agent/baked/keys/{bob.fingerprint}.asc" not in baked
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('expires = "2020-01-01T00:00:00Z"', "is over: this agent would obey nobody"),
+        (f'manage = ["{"A" * 40}"]', "trust.manage names A{40}, whose key is not in"),
+    ],
+)
+def test_a_build_whose_trust_could_not_be_used_is_refused(workshop: Workshop, lines: str, said: str) -> None:
+    with pytest.raises(BuildFailure, match=said):
+        load_baked(add_trust(workshop, lines), workshop.root / "keys", datetime.now(UTC))
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ is given a trust bundle instead judges that, and exits.
 """
 
 import contextlib
+import importlib
 import os
 import signal
 import time
@@ -163,8 +164,10 @@ class _Cancelled:
 
 def load_declarations() -> None:
     """Import every module while there is nothing to do: the gate then need not, 50 ms for `file`."""
+    with contextlib.suppress(ImportError):  # said by the gate, of a target or search that needs it
+        importlib.import_module("re2")
     for name in module_names():
-        with contextlib.suppress(ImportError):  # said by the gate, of who asks for that module
+        with contextlib.suppress(ImportError):  # the same, of who asks for that module
             load_module(name)
 
 
