@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from agent.runtime.child import load_declarations  # noqa: E402
+from agent.runtime.child import load_shared_parts  # noqa: E402
 from agent.runtime.gate import Gate, make_endpoint  # noqa: E402
 from agent.runtime.trust import decode_told_trust, resolve_trust  # noqa: E402
 from agent.runtime.trust_store import Held, Mark, encode_trust  # noqa: E402
@@ -43,7 +43,7 @@ def admit(body: bytes, told: bytes, rounds: int) -> list[float]:
 
 def admit_first(body: bytes, told: bytes) -> float:
     """Return the milliseconds of the one admission of a child that is warm."""
-    load_declarations()
+    load_shared_parts()
     return admit(body, told, 1)[0]
 
 
