@@ -28,7 +28,7 @@ class Module(NamedTuple):
     from_flags: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]]
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]
-    paths: Optional[Tuple[str, ...]]
+    paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
 
     def is_supported(self, platform: str = sys.platform) -> bool:
         """Tell whether the module works on a platform, by `sys.platform`."""
