@@ -3,13 +3,16 @@
 Rules:
 1. Every answer is read up to a limit, typed, and its errors become `MigError` by the server's code.
 2. Redirects are never followed: a token goes to the configured server and nowhere else.
-3. A 401 costs one new login and one repetition; a server that cannot be reached is `server-away`.
+3. Nothing that a server says is put into a request unless it has the one shape that ours has.
+4. A server that keeps sending keeps nobody waiting: an answer has its time, a stream the action's.
+5. A 401 costs one new login and one repetition; a server that cannot be reached is `server-away`.
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -29,7 +32,9 @@ READ_TIMEOUT_S = 30.0
 # The server pings every 15 s: three missing ones mean that the connection is dead.
 STREAM_TIMEOUT_S = 50.0
 MAX_ANSWER_BYTES = 64 << 20
+LONGEST_ANSWER = timedelta(minutes=5)
 _CHUNK_BYTES = 1 << 16
+_EVENT_ID = re.compile(r"[0-9]{0,19}\Z")
 _UNAUTHENTICATED = 401
 _FIRST_ERROR = 300
 _SERVER_ERROR = 500
@@ -172,8 +177,10 @@ class Api:
             try:
                 for event in self._stream(path, last_id, deadline):
                     failures = 0
-                    last_id = event.last_id
                     yield event
+                    last_id = event.last_id
+                    if _EVENT_ID.match(last_id) is None:
+                        raise InvalidInput("bad-document", "the server's event has an id that is no number")
                     if event.kind == "done":
                         return
             except EnvironmentFailure as error:
@@ -197,7 +204,7 @@ class Api:
         left = max((deadline - self._clock()).total_seconds(), 0.1)
         response = self._open("GET", path, headers=headers, read_s=min(STREAM_TIMEOUT_S, left))
         try:
-            yield from decode_events(_chunks(response), last_id)
+            yield from decode_events(self._until(deadline, _chunks(response)), last_id)
         except urllib3.exceptions.ReadTimeoutError as error:
             if self._clock() < deadline:
                 raise self._away(error) from None
@@ -205,6 +212,13 @@ class Api:
             raise self._away(error) from None
         finally:
             response.close()
+
+    def _until(self, deadline: datetime, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield what arrives before the deadline: a stream that trickles would never time out."""
+        for chunk in chunks:
+            if self._clock() >= deadline:
+                return
+            yield chunk
 
     def _get(self, path: str, answer: type[T], query: dict[str, Any] | None = None) -> T:
         return self._decode(self._request("GET", path + (f"?{urlencode(query)}" if query else "")), answer)
@@ -293,10 +307,14 @@ class Api:
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         limit = self._max_answer_bytes
+        deadline = self._clock() + LONGEST_ANSWER
         body = bytearray()
         try:
-            while chunk := response.read(_CHUNK_BYTES):
+            for chunk in _chunks(response):
                 body += chunk
+                if self._clock() >= deadline:
+                    response.close()
+                    raise EnvironmentFailure("server-away", f"{self.server}: its answer does not end")
                 if len(body) > limit:
                     response.close()
                     raise InvalidInput("too-large", f"the server's answer has more than {limit} bytes")

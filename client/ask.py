@@ -10,10 +10,10 @@ import click
 from client.action import DEFAULT_EXPIRE_S, Completion, SignedAction, complete_action
 from client.config import data_dir
 from client.connect import Connection, connect
-from client.follow import Follower, say
+from client.follow import Follower, say, say_all
 from client.names import KnownAgents
 from client.options import Choices, require_confirmable
-from client.render import make_writer
+from client.render import dump_json, make_writer
 from client.screen import printable
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
@@ -99,13 +99,20 @@ def confirm(connection: Connection, action: Action) -> None:
         raise InvalidInput("no-agents", f"no agent matches {action.target}")
     names = ", ".join(printable(agent.name, 64) for agent in page.agents)
     more = ", ..." if page.total > len(page.agents) else ""
-    say(f"{action.name}: {', '.join(operation.module for operation in action.operations)}")
+    say(action.name)
+    say_operations(action)
     say(f"{page.total:,} {'agent' if page.total == 1 else 'agents'} would be asked: {names}{more}")
     # Computed here: what a server says of a target is not what endpoints enforce.
     say(f"endpoints enforce: {parse_target(action.target).enforced()}")
     if action.sealed_to:
         say(f"answers are sealed to {', '.join(action.sealed_to)}")
     click.confirm("Ask them?", abort=True, err=True)
+
+
+def say_operations(action: Action) -> None:
+    """Say what an action would run, from what is signed and whole: who signs or asks must not miss a part."""
+    for operation in action.operations:
+        say_all(f"runs {operation.module} {dump_json(operation.parameters)}")
 
 
 def submit_and_follow(connection: Connection, signed: SignedAction, choices: Choices) -> int:

@@ -19,12 +19,12 @@ from client.action import (
     read_action_file,
     read_signed,
 )
-from client.ask import confirm
+from client.ask import confirm, say_operations
 from client.config import load_config
 from client.connect import Connection, connect, make_signer
 from client.documents import ActionSummary
 from client.files import write_file
-from client.follow import say
+from client.follow import say, say_all
 from client.keys import judge_signatures, load_key_directory
 from client.options import Choices, choose, expiry_options, require_confirmable, seal_options, with_options
 from client.render import dump_json, time_text
@@ -104,8 +104,9 @@ def sign(file: Path, target: str | None, expire: str | None, output: Path | None
 
 
 def _describe(found: Action) -> None:
-    modules = ", ".join(operation.module for operation in found.operations)
-    say(f"{found.name}: {modules}; target {found.target}; valid until {time_text(found.expireafter)}")
+    say(f"{found.name}; valid until {time_text(found.expireafter)}, from {time_text(found.validfrom)}")
+    say_all(f"target {found.target}")
+    say_operations(found)
     if found.sealed_to:
         say(f"answers are sealed to {', '.join(found.sealed_to)}")
 

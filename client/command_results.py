@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import click
@@ -13,6 +14,7 @@ from client.config import data_dir
 from client.connect import connect
 from client.documents import StoredAction
 from client.follow import Follower, say
+from client.keys import judge_signatures
 from client.names import KnownAgents
 from client.options import show_options, with_options
 from client.render import Show, make_writer
@@ -54,6 +56,9 @@ def results(action_id: str, format_name: str, *, as_json: bool, is_waiting: bool
     signed = read_signed(bytes(stored.envelope))
     if signed.action.id != action_id:
         raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
+    verdicts = judge_signatures(signed.envelope, connection.signer.export, datetime.now(UTC))
+    if all(verdict.reason for verdict in verdicts):
+        say("warning: no key in your gpg says who signed this action; what was asked is the server's word")
     show = cast("Show | None", options["show"])
     chosen = "jsonl" if as_json else format_name
     codes = []

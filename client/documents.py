@@ -5,15 +5,22 @@ nothing of it is believed that a signature can tell (see `client.answers`).
 """
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+# What an agent may say (`protocol.heartbeat`); a longer one would fill what the client remembers of names.
+AgentName = Annotated[str, Meta(max_length=255)]
+# It goes back in a header: no line break, nothing that a header cannot hold. Source: RFC 6750, section 2.1.
+Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+/=-]{1,1024}\Z")]
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """One agent as the server knows it."""
 
     id: str
-    name: str
+    name: AgentName
     status: str
     os: str = ""
     arch: str = ""
@@ -132,7 +139,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     agent: str
-    agent_name: str
+    agent_name: AgentName
     state: str
     occurrence: str = ""
 
@@ -149,7 +156,7 @@ class ResultItem(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     command: str
     agent: str
-    agent_name: str
+    agent_name: AgentName
     public_key: str
     state: str
     envelope: msgspec.Raw
@@ -203,7 +210,7 @@ class WitnessPage(msgspec.Struct, frozen=True, kw_only=True):
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A session token and when it ends."""
 
-    token: str
+    token: Token
     expires: datetime
     fingerprint: str
     rights: tuple[str, ...] = ()

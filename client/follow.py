@@ -3,9 +3,10 @@
 Ctrl-C and a server that goes away end the waiting, never what has come already.
 """
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -25,11 +26,17 @@ from protocol.schedule import parse_occurrence
 
 # The server ends expired commands itself; this is for one that does not.
 GRACE = timedelta(seconds=10)
+_NONSENSE = frozenset({"bad-document", "bad-json", "too-large"})
 
 
 def say(text: str) -> None:
     """Tell the investigator something beside the answers."""
     sys.stderr.write(f"mig: {printable(text)}\n")
+
+
+def say_all(text: str) -> None:
+    """Tell the investigator something of which no part may be cut off, however long it is."""
+    sys.stderr.write(f"mig: {printable(text, len(text))}\n")
 
 
 class Follower:
@@ -78,29 +85,34 @@ class Follower:
     def follow(self) -> Tally:
         """Take answers until every command is final, or the action expired and a short while more."""
         deadline = max(self._end() + GRACE, self._clock() + GRACE)
-        waiting = Waiting(len(self.tally.roster))
-        try:
+        with self._taking() as waiting:
             for event in self._api.follow(self._action.id, deadline, self._on_trouble):
                 if event.kind == "result":
                     self._take_event(event.data, waiting)
-        except KeyboardInterrupt:
-            say("no longer waiting; the action goes on: mig results " + self._action.id)
-        except EnvironmentFailure as error:
-            self.tally.is_out_of_reach = True
-            say(str(error))
-        finally:
-            waiting.close()
         return self._finish()
 
     def collect(self) -> Tally:
         """Take the answers that the server has, without waiting for more."""
-        waiting = Waiting(len(self.tally.roster))
-        try:
+        with self._taking() as waiting:
             for item in self._api.get_results(self._action.id, self._occurrence):
                 self._take(item, waiting)
+        return self._finish()
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[Waiting]:
+        """Take answers; what ends the taking early, a server that makes no sense too, costs none of them."""
+        waiting = Waiting(len(self.tally.roster))
+        try:
+            yield waiting
+        except KeyboardInterrupt:
+            say("no longer waiting; the action goes on: mig results " + self._action.id)
+        except MigError as error:
+            if not isinstance(error, EnvironmentFailure) and error.code not in _NONSENSE:
+                raise
+            self.tally.is_out_of_reach = True
+            say(str(error))
         finally:
             waiting.close()
-        return self._finish()
 
     def _end(self) -> datetime:
         """Return until when an agent may start."""
@@ -147,7 +159,7 @@ class Follower:
         if not self.tally.is_complete and not self.tally.is_out_of_reach:
             try:
                 self.tally.update_roster(self._newest_roster())
-            except EnvironmentFailure as error:
+            except MigError as error:
                 self.tally.is_out_of_reach = True
                 say(str(error))
         if self._submitted is not None:

@@ -5,6 +5,7 @@ JSON everything outside of printable ASCII is escaped. Answers are written as th
 of them are never held at once; only the JSON array and CSV, whose heads depend on all, are.
 """
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -204,8 +205,10 @@ def result_members(
 
 
 def time_text(moment: datetime) -> str:
-    """Return a time as RFC 3339 in UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    """Return a time as RFC 3339 in UTC; one at the ends of the calendar, which has no UTC, as it came."""
+    with contextlib.suppress(OverflowError, ValueError):
+        moment = moment.astimezone(UTC)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _problem_members(tally: Tally, modules: tuple[str, ...]) -> Iterator[dict[str, Any]]:
