@@ -6,12 +6,11 @@ Standard library only: the resident agent imports this module.
 """
 
 import base64
-import hashlib
 import logging
 import signal
 from collections import OrderedDict
 from datetime import datetime
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from agent.runtime.audit import AuditLog
 from agent.runtime.journal import Journal, JournalEntry, format_time
@@ -134,7 +133,7 @@ class Answers:
         self._agent_id = agent_id
         self._clock = clock
         self._on_answer = on_answer
-        self._refused: OrderedDict[bytes, None] = OrderedDict()
+        self._refused: OrderedDict[Tuple[str, str, str], None] = OrderedDict()
         self._logged: Optional[datetime] = None
         self.refused_silently = 0
 
@@ -206,15 +205,13 @@ class Answers:
         self.answer(entry, started, "failed", Problem("interrupted", 0, detail))
 
     def refuse(
-        self,
-        body: bytes,
-        digest: str,
-        problem: Problem,
-        action_id: str,
-        occurrence: str = NO_OCCURRENCE,
+        self, digest: str, problem: Problem, action_id: str, occurrence: str = NO_OCCURRENCE
     ) -> None:
-        """Answer a refusal; once for the same envelope and occurrence, while it is remembered."""
-        seen = hashlib.sha256(occurrence.encode("ascii") + body).digest()
+        """Answer a refusal; once for the same payload, occurrence and reason, while it is remembered.
+
+        Whoever delivers can spell one envelope in endless ways; each answer costs a signature and the disk.
+        """
+        seen = (digest, occurrence, problem.code)
         if seen in self._refused:
             return
         self._refused[seen] = None

@@ -1,12 +1,11 @@
-"""The opponent: owns broker, database and server, knows every public key, and has every byte that ever passed.
+"""The opponent: owns broker, database and server, knows every public key, has every byte that ever passed.
 
-What it lacks is the investigators' private keys and the agents'. It takes envelopes apart and puts them together
-again, and delivers what it likes, when it likes, as often as it likes; a story says what it did and what came
-of it.
+What it lacks is the investigators' private keys and the agents'. It takes envelopes apart and puts them
+together again, and delivers what it likes, when it likes, as often as it likes; a story says what it did and
+what came of it.
 """
 
 import json
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from agent.runtime.journal import Journal, read_journal
 from agent.runtime.loop import SelectorLoop
 from agent.runtime.supervisor import Answer, Supervisor
 from protocol.envelope import ACTION, Envelope, Signature, decode_envelope, encode_envelope
-from protocol.errors import InvalidInput
 from protocol.result import Result, decode_result
 from tests.support.endpoint import AGENT_ID, FACTS, utc_now
 
@@ -85,8 +83,9 @@ class Endpoint:
         assert self.supervisor.is_idle
 
     def restart(self) -> None:
-        """End the agent and start it again on the same state."""
+        """End the agent and start it again on the same state; what it did not acknowledge is lost with it."""
         self.close()
+        self.deliveries = self.acknowledged
         self._start()
 
     def ran(self) -> list[str]:
@@ -127,12 +126,3 @@ def edited(body: bytes, **changes: Any) -> bytes:
 def rewrapped(body: bytes, number: int) -> bytes:
     """Return the same signed payload in another spelling of the envelope."""
     return b" " * number + body
-
-
-def refusal_of(attempt: Callable[[], object]) -> str:
-    """Return the code with which something is refused."""
-    try:
-        attempt()
-    except InvalidInput as error:
-        return error.code
-    raise AssertionError("it was not refused")

@@ -1,0 +1,38 @@
+"""Fixtures of the stories."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.conftest import desk, opponent  # noqa: F401  (fixtures)
+from tests.hostile.opponent import Endpoint
+from tests.support.endpoint import make_baked
+from tests.support.gpg import Investigator
+
+MakeEndpoint = Callable[..., Endpoint]
+
+
+@pytest.fixture
+def make_endpoint(tmp_path: Path) -> Iterator[MakeEndpoint]:
+    """Make an endpoint that trusts these investigators; `weight` is what every module needs."""
+    made: list[Endpoint] = []
+
+    def make(*trusted: Investigator, weight: int = 1, max_entries: int = 10_000, **config: Any) -> Endpoint:
+        people = {investigator.fingerprint: 1 for investigator in trusted}
+        acl = {"default": {"minimum_weight": weight, "investigators": people}}
+        directory = tmp_path / f"endpoint{len(made)}"
+        directory.mkdir(mode=0o700)
+        made.append(Endpoint(directory, make_baked(trusted, acl=acl, **config), max_entries=max_entries))
+        return made[-1]
+
+    yield make
+    for endpoint in made:
+        endpoint.close()
+
+
+@pytest.fixture
+def endpoint(make_endpoint: MakeEndpoint, ada: Investigator) -> Endpoint:
+    """An endpoint that trusts Ada."""
+    return make_endpoint(ada)
