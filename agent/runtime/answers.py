@@ -133,7 +133,7 @@ class Answers:
         self._agent_id = agent_id
         self._clock = clock
         self._on_answer = on_answer
-        self._refused: OrderedDict[Tuple[str, str, str], None] = OrderedDict()
+        self._refused: OrderedDict[Tuple[str, str], None] = OrderedDict()
         self._logged: Optional[datetime] = None
         self.refused_silently = 0
 
@@ -205,13 +205,18 @@ class Answers:
         self.answer(entry, started, "failed", Problem("interrupted", 0, detail))
 
     def refuse(
-        self, digest: str, problem: Problem, action_id: str, occurrence: str = NO_OCCURRENCE
+        self,
+        body: bytes,
+        digest: str,
+        problem: Problem,
+        action_id: str,
+        occurrence: str = NO_OCCURRENCE,
     ) -> None:
-        """Answer a refusal; once for the same payload, occurrence and reason, while it is remembered.
+        """Answer a refusal; once for the same payload and occurrence, while it is remembered.
 
         Whoever delivers can spell one envelope in endless ways; each answer costs a signature and the disk.
         """
-        seen = (digest, occurrence, problem.code)
+        seen = (digest, occurrence)
         if seen in self._refused:
             return
         self._refused[seen] = None

@@ -475,7 +475,9 @@ class Supervisor:
     def _refuse_replay(self, command: Command) -> None:
         # These very bytes passed the gate once, so their id has its shape.
         action_id = decode_json(decode_envelope(command.body, ACTION).payload)["id"]
-        self._answers.refuse(command.digest, Problem("replayed", 6, CODES["replayed"].text), action_id)
+        self._answers.refuse(
+            command.body, command.digest, Problem("replayed", 6, CODES["replayed"].text), action_id
+        )
         command.acknowledge()
 
     def _refuse(self, command: Command, problem: Problem, action_id: str, occurrence: str) -> None:
@@ -485,7 +487,7 @@ class Supervisor:
         if problem.step <= _LAST_SILENT_STEP or not action_id:
             self._answers.count_silently(problem.code)
         else:
-            self._answers.refuse(command.digest, problem, action_id, occurrence)
+            self._answers.refuse(command.body, command.digest, problem, action_id, occurrence)
         command.acknowledge()
         self._refusals += 1
         if problem.step == _STEP_OF_PERMISSION or self._refusals >= _MOST_REFUSALS:

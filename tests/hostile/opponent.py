@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Baked
+from agent.runtime.audit import AuditLog
 from agent.runtime.journal import Journal, read_journal
 from agent.runtime.loop import SelectorLoop
 from agent.runtime.supervisor import Answer, Supervisor
@@ -37,6 +38,7 @@ class Endpoint:
     def _start(self) -> None:
         self._loop = SelectorLoop()
         self._journal = Journal(self._directory / "journal", clock=self.now, max_entries=self._max_entries)
+        self._audit = AuditLog(self._directory, clock=self.now)
         self.supervisor = Supervisor(
             loop=self._loop,
             journal=self._journal,
@@ -45,6 +47,7 @@ class Endpoint:
             facts=lambda: FACTS,
             clock=self.now,
             on_answer=self._keep,
+            audit=self._audit,
         )
         self.supervisor.start()
 
@@ -94,6 +97,7 @@ class Endpoint:
 
     def close(self) -> None:
         self.supervisor.close()
+        self._audit.close()
         self._journal.close()
         self._loop.close()
 
