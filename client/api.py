@@ -226,7 +226,7 @@ class Api:
     def _decode(self, body: bytes, answer: type[T]) -> T:
         try:
             return msgspec.json.decode(body, type=answer)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidInput("bad-document", f"the server's answer has another shape: {error}") from None
 
     def _request(self, method: str, path: str, *, body: bytes | None = None) -> bytes:
@@ -335,7 +335,7 @@ class Api:
         body = self._read(response)
         try:
             error = msgspec.json.decode(body, type=documents.ErrorDocument).error
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             error = None
         if error is None or error.code not in CODES:
             if status >= _SERVER_ERROR:

@@ -46,7 +46,7 @@ class RememberedHead:
         """Return it, or None where nothing (readable) is remembered."""
         try:
             head = msgspec.json.decode(self._path.read_bytes(), type=Head)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         return head if is_sha256(head.sha256) else None
 

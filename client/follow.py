@@ -129,7 +129,7 @@ class Follower:
     def _take_event(self, data: bytes, waiting: Waiting) -> None:
         try:
             item = msgspec.json.decode(data, type=ResultItem)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.tally.disbelieve(f"the server sent an answer of another shape: {error}")
             return
         self._take(item, waiting)

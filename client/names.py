@@ -34,7 +34,7 @@ class KnownAgents:
             raise EnvironmentFailure("state-failed", f"{self._path}: {error.strerror}") from None
         try:
             return msgspec.json.decode(data, type=dict[str, str])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # To forget silently would be to lose the warning that this file is for.
             detail = f"{self._path} cannot be read: repair it or remove it"
             raise EnvironmentFailure("state-failed", detail) from None

@@ -37,7 +37,7 @@ def load_session(path: Path, fingerprint: str, now: datetime) -> Session | None:
             if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
                 return None
             session = msgspec.json.decode(file.read(_MAX_FILE_BYTES), type=Session)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None  # made again by logging in
     if session.fingerprint != fingerprint or session.expires.tzinfo is None:
         return None

@@ -1,0 +1,178 @@
+"""What reads hostile bytes, each as a function that takes any bytes; only `MigError` may come out of it.
+
+Each has seeds: documents that are nearly right, so that mutations reach what lies behind the first check.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent.module import decode_params
+from agent.registry import load_module
+from agent.runtime import frames
+from agent.runtime.journal import Journal, JournalEntry, read_journal
+from agent.runtime.verdict import decode_cancel_verdict, decode_verdict, encode_admitted, encode_refused
+from client.action import Completion, complete_action
+from client.sse import decode_events
+from protocol.action import decode_action
+from protocol.approval import decode_approval
+from protocol.cancel import decode_cancel
+from protocol.enrolment import decode_token
+from protocol.envelope import ACTION, Envelope, Signature, decode_envelope, encode_envelope, peek_type
+from protocol.errors import MigError
+from protocol.heartbeat import decode_heartbeat
+from protocol.identity import decode_broker_password
+from protocol.login import decode_login
+from protocol.openpgp import parse_certificate, parse_signature_file, require_detached_signature
+from protocol.result import decode_result, decode_sealed_result
+from protocol.schedule import parse_occurrence
+from protocol.strictjson import decode_json
+from protocol.target import parse_target
+from protocol.trust import decode_bundle
+from tests.support import documents
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+VECTORS = Path(__file__).resolve().parents[1] / "protocol" / "vectors" / "openpgp"
+
+
+class FuzzTarget(NamedTuple):
+    """One reader: `run` takes any bytes; `seeds` are documents that it accepts or nearly does."""
+
+    run: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+
+
+def _json(*values: Any) -> tuple[bytes, ...]:
+    return tuple(json.dumps(value).encode() for value in values)
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: read(data.decode("utf-8", "replace"))
+
+
+def _vector(name: str, file: str) -> bytes:
+    return (VECTORS / name / file).read_bytes()
+
+
+def _verify(data: bytes) -> None:
+    certificate = parse_certificate(_vector("good-ed25519-24", "cert.asc"))
+    require_detached_signature(certificate, data, _vector("good-ed25519-24", "msg"), NOW)
+
+
+def _feed(data: bytes) -> None:
+    reader = frames.FrameReader(frozenset({frames.READY, frames.VERDICT, frames.ANSWER}))
+    for start in range(0, len(data), 7):
+        list(reader.feed(data[start : start + 7]))
+
+
+def _file_parameters(data: bytes) -> None:
+    module = load_module("file")
+    value = decode_json(data)
+    decode_params(module.params, value)
+    complete_action({"name": "x", "operations": [{"module": "file", "parameters": value}]}, Completion(NOW))
+
+
+def _journal(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "journal"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        read_journal(path)
+        Journal(path, clock=lambda: NOW).close()
+
+
+def _journal_seed() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "journal"
+        journal = Journal(path, clock=lambda: NOW)
+        journal.insert(JournalEntry("a" * 64, "", "b" * 32, documents.ACTION_ID, "x", (), (), 1796083200))
+        journal.mark_started("a" * 64, "")
+        journal.close()
+        return path.read_bytes()
+
+
+def _schedule(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    for member in ("cron", "every"):
+        decode_action(json.dumps({**documents.ACTION, "schedule": {member: text}}).encode())
+
+
+ENVELOPE = encode_envelope(
+    Envelope(ACTION, json.dumps(documents.ACTION).encode(), (Signature("A" * 40, b"s"),))
+)
+SEARCH = {"paths": ["/etc"], "names": ["^passwd$"], "sizes": ["<1k"], "contents": ["root"], "options": {}}
+
+TARGETS: dict[str, FuzzTarget] = {
+    "strict-json": FuzzTarget(decode_json, _json({"a": [1, 2.5, "x\u00e9", None, True]}, [[[[]]]])),
+    "envelope": FuzzTarget(lambda data: decode_envelope(data, ACTION), (ENVELOPE,)),
+    "envelope-type": FuzzTarget(peek_type, (ENVELOPE,)),
+    "action": FuzzTarget(decode_action, _json(documents.ACTION)),
+    "schedule": FuzzTarget(_schedule, (b"0 3 * * *", b"*/5 1-4 1,15 * MON", b"6h")),
+    "occurrence": FuzzTarget(_text(parse_occurrence), (b"2026-12-01T00:00:00Z", b"")),
+    "cancel": FuzzTarget(decode_cancel, _json({"action": documents.ACTION_ID, "action_sha256": "ab" * 32})),
+    "trust": FuzzTarget(decode_bundle, _json({"version": 1, "keys": [], "acl": {}})),
+    "approval": FuzzTarget(decode_approval, _json({"agents": [documents.AGENT]})),
+    "enrolment-token": FuzzTarget(_text(decode_token), (b"mig-" + b"A" * 60,)),
+    "target": FuzzTarget(
+        _text(parse_target),
+        (
+            b"os = 'linux' AND name LIKE 'web%' AND tags->>'operator' IN ('ops','it')",
+            b"NOT (id IS NULL OR name ~* 'a+') AND heartbeattime > NOW() - INTERVAL '5 minutes'",
+        ),
+    ),
+    "heartbeat": FuzzTarget(decode_heartbeat, _json(documents.HEARTBEAT)),
+    "result": FuzzTarget(decode_result, _json(documents.RESULT)),
+    "sealed-result": FuzzTarget(decode_sealed_result, _json(documents.RESULT)),
+    "login": FuzzTarget(
+        decode_login,
+        _json({"server": "u", "fingerprint": "A" * 40, "nonce": "5a" * 32, "time": "2026-12-01T00:00:00Z"}),
+    ),
+    "broker-password": FuzzTarget(_text(decode_broker_password), (b"A" * 160,)),
+    "openpgp-certificate": FuzzTarget(
+        parse_certificate,
+        tuple(_vector(f"good-{kind}-24", "cert.asc") for kind in ("ed25519", "defaultkey", "dsa2048")),
+    ),
+    "openpgp-signature-file": FuzzTarget(parse_signature_file, (_vector("good-ed25519-24", "sig.asc"),)),
+    "openpgp-signature": FuzzTarget(_verify, (parse_signature_file(_vector("good-ed25519-24", "sig.asc")),)),
+    "frames": FuzzTarget(
+        _feed, (frames.encode_frame(frames.READY) + frames.encode_frame(frames.ANSWER, b"[]"),)
+    ),
+    "verdict": FuzzTarget(
+        decode_verdict,
+        (
+            encode_refused(step=7, code="not-targeted", detail="x", action_id=documents.ACTION_ID),
+            encode_admitted(
+                action_id=documents.ACTION_ID, name="x", signers=["A" * 40], modules=["file"], expireafter=9
+            ),
+        ),
+    ),
+    "cancel-verdict": FuzzTarget(decode_cancel_verdict, _json({"step": 0, "signers": []})),
+    "journal": FuzzTarget(_journal, (_journal_seed(),)),
+    "events": FuzzTarget(
+        lambda data: list(decode_events(io.BytesIO(data))), (b": ping\n\nevent: result\nid: 1\ndata: {}\n\n",)
+    ),
+    "file-parameters": FuzzTarget(_file_parameters, _json({"searches": {"s": SEARCH}})),
+}
+
+# What once came out of a reader as something else than a value or a refusal, or was believed; it stays here.
+FOUND: tuple[tuple[str, bytes], ...] = (
+    ("strict-json", b'{"a":1,"a":2}'),
+    ("strict-json", b'"\\ud800"'),
+    ("strict-json", b"[" * 100_000),
+    ("strict-json", b"1" * 5000),
+    ("strict-json", b"1e999"),
+    ("action", json.dumps({**documents.ACTION, "validfrom": "0001-01-01T00:00:00+23:59"}).encode()),
+    ("events", b"id: 1\r2\ndata: \xff\n\n"),
+    ("target", b"(" * 20_000),
+    ("openpgp-signature", b""),
+    ("openpgp-signature", b"\xc2\x00"),
+)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether an exception is one of ours."""
+    return isinstance(error, MigError)
