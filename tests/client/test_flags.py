@@ -45,6 +45,7 @@ def module(params: type, **changes: Any) -> Module:
         "run": lambda *_: iter(()),
         "platforms": (),
         "examples": (),
+        "paths": (),
         "flags": (),
         "from_flags": None,
         "aliases": (),
