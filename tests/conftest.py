@@ -1,6 +1,7 @@
 """Fixtures that every part of the tests may use."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,10 @@ from tests.support.gpg import Investigator, temporary_investigator
 # Machines are noisy: no test may fail by the clock. The seed is random; a failure prints how to repeat it.
 settings.register_profile("mig", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("mig")
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: tests of Ctrl-C would wait.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +32,24 @@ def bob() -> Iterator[Investigator]:
     """A second investigator, with an RSA key."""
     with temporary_investigator("Bob Investigator", "rsa3072") as investigator:
         yield investigator
+
+
+# Every test in these starts gpg or processes of its own: real parts, and too long for ./test --fast.
+_ON_REAL_PARTS = (
+    "tests/agent/runtime/test_recurring.py",
+    "tests/agent/runtime/test_supervisor.py",
+    "tests/agent/runtime/test_trust_intake.py",
+    "tests/client/test_main.py",
+    "tests/hostile/",
+    "tests/server/api/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on real parts by where it stands."""
+    for item in items:
+        if item.nodeid.startswith(_ON_REAL_PARTS):
+            item.add_marker(pytest.mark.system)
 
 
 @pytest.hookimpl(hookwrapper=True)
