@@ -376,7 +376,9 @@ def test_a_file_of_another_platform_is_refused() -> None:
 
 
 @pytest.mark.parametrize("python", INTERPRETERS)
-def test_the_real_agent_runs_a_module_on_every_interpreter(programs: Path, python: str) -> None:
+def test_the_real_agent_runs_modules_on_every_interpreter(
+    programs: Path, python: str, tmp_path: Path
+) -> None:
     agent = programs / "mig-agent-linux-x86_64"
     version = run(python, "-I", "-S", "-B", agent, "version")
     assert version.returncode == 0, version.stderr
@@ -384,6 +386,14 @@ def test_the_real_agent_runs_a_module_on_every_interpreter(programs: Path, pytho
     answer = run(python, "-I", "-S", "-B", agent, "module", "agentinfo")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["status"] == "ok"
+    # One that needs a library of its own, which the limited child has to load out of the zip.
+    (tmp_path / "looked-for").touch()
+    parameters = tmp_path / "parameters.json"
+    search = {"paths": [str(tmp_path)], "names": ["^looked-for$"]}
+    parameters.write_text(json.dumps({"searches": {"s1": search}}), "utf-8")
+    answer = run(python, "-I", "-S", "-B", agent, "module", "file", "--params", parameters)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert len(json.loads(answer.stdout)["records"]) == 1
 
 
 def test_the_real_server_makes_its_tables_out_of_the_zip(programs: Path, tmp_path: Path) -> None:
