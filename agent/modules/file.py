@@ -20,8 +20,9 @@ from typing import Annotated, Any, Dict, Iterator, Literal, Optional, Tuple
 from msgspec import Meta
 
 from agent.module import Context, Flag, ModuleParams, ModuleRecord
+from agent.scan.batch import LINK
 from agent.scan.coverage import Coverage
-from agent.scan.inspector import Match
+from agent.scan.judging import Match
 from agent.scan.plan import Plan, make_plan
 from agent.scan.scan import scan
 from agent.scan.search import FILTER_FIELDS, HASH_KINDS, Label, Search
@@ -117,7 +118,7 @@ def _record(plan: Plan, match: Match) -> Record:
         search=plan.searches[match.search].label,
         path=path_text(match.path),
         path_b64=path_base64(match.path),
-        type="link" if match.is_link else "file",
+        type="link" if match.kind == LINK else "file",
         size_bytes=match.status.st_size,
         mode=mode_text(match.status.st_mode),
         uid=match.status.st_uid,

@@ -5,12 +5,13 @@ directory by descriptor and path, and a match stands by itself.
 """
 
 from contextlib import closing
-from typing import Callable, Dict, Iterator, List, Set
+from typing import Callable, Dict, Iterator, List, Optional, Set
 
 from agent.module import ANYWHERE
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
-from agent.scan.inspector import Inspector, Match
+from agent.scan.inspector import Examine, Inspector
+from agent.scan.judging import Match
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.roots import GlobUse, RootFinder
@@ -26,11 +27,13 @@ def scan(
     check: Callable[[], None],
     truncate: Callable[[str], None],
     rules: PathRules = ANYWHERE,
+    examine: Optional[Examine] = None,
 ) -> Iterator[Match]:
     """Yield the matches of all searches of a plan.
 
     `check` is called in every loop and may raise to end the scan; `truncate` is told of a match limit that
-    cut a search's matches. What `rules` do not allow is counted and said, never looked at.
+    cut a search's matches. What `rules` do not allow is counted and said, never looked at. `examine` is asked
+    of each file that some search selects; what it says travels with the matches.
     """
     closed: Set[int] = set()
     counts: Dict[int, int] = dict.fromkeys(range(len(plan.searches)), 0)
@@ -40,7 +43,9 @@ def scan(
     walker = Walker(
         plan, finder.roots, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check
     )
-    inspector = Inspector(plan, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check)
+    inspector = Inspector(
+        plan, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check, examine=examine
+    )
     try:
         with closing(walker.batches()) as batches:
             for batch in batches:

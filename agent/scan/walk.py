@@ -19,6 +19,7 @@ import os
 import stat
 from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from agent.scan.batch import LINK, Batch
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
 from agent.scan.globs import split_path
@@ -38,23 +39,11 @@ Trees = Dict[int, Tuple[int, Root]]  # search -> depth of this directory's files
 Patterns = List[Tuple[Root, Tail]]
 
 
-class Entry(NamedTuple):
-    """A name in a directory: a regular file, or a link to anything."""
+class _Names(NamedTuple):
+    """Sorted names of a directory, and what those are that are no regular files."""
 
-    name: bytes
-    is_link: bool
-
-
-class Batch(NamedTuple):
-    """Entries of one directory and the searches that are active for all of them.
-
-    The descriptor is open until the next batch is asked for.
-    """
-
-    directory: int
-    path: bytes
-    entries: Tuple[Entry, ...]
-    active: Tuple[Root, ...]
+    names: List[bytes]
+    kinds: Dict[bytes, str]
 
 
 class _Scope(NamedTuple):
@@ -261,7 +250,7 @@ class Walker:
                 subdirectories.extend(self._ways.get(whole, ()))
             missing = set(scope.files)
             for entries in runs:
-                missing.difference_update(entry.name for entry in entries)
+                missing.difference_update(entries.names)
                 yield from self._batch(descriptor, whole, entries, scope)
             for name in sorted(missing):
                 self._coverage.vanish(join(whole, name))
@@ -274,30 +263,33 @@ class Walker:
                 os.close(descriptor)
         self._close_far()
 
-    def _list(self, descriptor: int, path: bytes, subdirectories: List[bytes]) -> Iterator[List[Entry]]:
+    def _list(self, descriptor: int, path: bytes, subdirectories: List[bytes]) -> Iterator[_Names]:
         """Yield the files and links of a directory in sorted runs; collect its subdirectories."""
-        found: List[Entry] = []
+        names: List[bytes] = []
+        kinds: Dict[bytes, str] = {}
         try:
             with os.scandir(descriptor) as listing:
                 for entry in listing:
+                    name = os.fsencode(entry.name)
                     if entry.is_symlink():
-                        found.append(Entry(os.fsencode(entry.name), is_link=True))
+                        kinds[name] = LINK
+                        names.append(name)
                     elif entry.is_dir(follow_symlinks=False):
-                        subdirectories.append(os.fsencode(entry.name))
+                        subdirectories.append(name)
                     elif entry.is_file(follow_symlinks=False):
-                        found.append(Entry(os.fsencode(entry.name), is_link=False))
+                        names.append(name)
                     else:
                         self._coverage.skip("special-file")
-                    if len(found) >= SORTED_NAMES:
-                        yield sorted(found)
-                        found.clear()
+                    if len(names) >= SORTED_NAMES:
+                        yield _Names(sorted(names), kinds)
+                        names, kinds = [], {}
         except OSError as error:
             self._coverage.fail(path, error)
-        yield sorted(found)
+        yield _Names(sorted(names), kinds)
 
-    def _named_entries(self, descriptor: int, path: bytes, files: Dict[bytes, List[Root]]) -> List[Entry]:
+    def _named_entries(self, descriptor: int, path: bytes, files: Dict[bytes, List[Root]]) -> _Names:
         """Return the entries of a directory in which single files only are wanted, without listing it."""
-        entries = []
+        entries = _Names([], {})
         for name in sorted(files):
             try:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -305,35 +297,37 @@ class Walker:
                 if error.errno != errno.ENOENT:
                     self._coverage.fail(join(path, name), error)
                 continue
-            entries.append(Entry(name, is_link=stat.S_ISLNK(status.st_mode)))
+            entries.names.append(name)
+            if stat.S_ISLNK(status.st_mode):
+                entries.kinds[name] = LINK
         return entries
 
-    def _batch(self, descriptor: int, path: bytes, entries: List[Entry], scope: _Scope) -> Iterator[Batch]:
+    def _batch(self, descriptor: int, path: bytes, entries: _Names, scope: _Scope) -> Iterator[Batch]:
         base = tuple(scope.trees[search][1] for search in sorted(scope.trees))
         finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
         if not finals and not scope.files:
-            groups: Iterator[Tuple[Tuple[Root, ...], Iterator[Entry]]] = iter([(base, iter(entries))])
+            groups: Iterator[Tuple[Tuple[Root, ...], Iterator[bytes]]] = iter([(base, iter(entries.names))])
         else:
 
-            def active(entry: Entry) -> Tuple[Root, ...]:
+            def active(name: bytes) -> Tuple[Root, ...]:
                 roots = {root.search: root for root in base}
-                for root in scope.files.get(entry.name, ()):
+                for root in scope.files.get(name, ()):
                     roots.setdefault(root.search, root)
                 for root, glob in finals:
-                    if glob is not None and glob.matches(entry.name):
+                    if glob is not None and glob.matches(name):
                         if root.glob is not None:
                             root.glob.has_matched = True
                         roots.setdefault(root.search, root)
                 return tuple(roots[search] for search in sorted(roots))
 
-            groups = itertools.groupby(entries, key=active)
+            groups = itertools.groupby(entries.names, key=active)
         for roots, group in groups:
             while roots:
                 self._check()
                 names = tuple(itertools.islice(group, BATCH_NAMES))
                 if not names:
                     break
-                yield Batch(descriptor, path, names, roots)
+                yield Batch(descriptor, path, names, entries.kinds, roots)
 
     def _close_far(self) -> None:
         """Keep the number of open directories bounded along a deep path."""

@@ -110,7 +110,7 @@ def test_a_file_that_is_swapped_for_a_link_before_it_is_read_is_not_read(
             (tree / "open/inner-link").symlink_to(tree / "closed/secret")
         return descriptor
 
-    monkeypatch.setattr("agent.scan.inspector.open_for_status", swap)
+    monkeypatch.setattr("agent.scan.reading.open_for_status", swap)
     result = held(tree, tree / "open")
     assert all("hashes" not in record for record in result.records if record["path"].endswith("inner-link"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.execute import run_operation
 from agent.module import Context
-from agent.scan import inspector, lines
+from agent.scan import lines, reading
 from agent.scan.opening import open_directory, open_file
 from tests.agent.scan.runs import find, grow, paths, run, step
 
@@ -159,7 +159,7 @@ def test_a_file_of_holes_is_not_read_and_that_is_said(tmp_path: Path) -> None:
 
 
 def test_a_large_file_that_is_mostly_stored_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspector, "SPARSE_BYTES", MIB)
+    monkeypatch.setattr(reading, "SPARSE_BYTES", MIB)
     with (tmp_path / "half").open("wb") as half:
         half.write(b"x" * (MIB // 2))
         half.truncate(MIB)

@@ -1,0 +1,29 @@
+"""What the walk hands to whoever judges: names of one directory, and the searches that are active there.
+
+By columns, not by entries: most names are those of regular files that no search wants, and an object for each
+would cost more than looking at it.
+"""
+
+from typing import Mapping, NamedTuple, Tuple
+
+from agent.scan.roots import Root
+
+FILE = "file"
+LINK = "link"
+DIRECTORY = "directory"
+# A device, a socket or a FIFO: which of them, its status tells.
+SPECIAL = "special"
+
+
+class Batch(NamedTuple):
+    """Entries of one directory and the searches that are active for all of them.
+
+    `kinds` says what those names are that are no regular files; a listing says no more. The descriptor is
+    open until the next batch is asked for.
+    """
+
+    directory: int
+    path: bytes
+    names: Tuple[bytes, ...]
+    kinds: Mapping[bytes, str]
+    active: Tuple[Root, ...]

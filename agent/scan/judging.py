@@ -1,0 +1,140 @@
+"""Decides which searches a file satisfies, from facts alone: nothing here touches the disk.
+
+The order is that of the cost: name, then status, then content, then digests. A search that must have every
+check (`matchall`) is dropped at the first that fails; of one that is satisfied by any check, those that held
+are kept for its answer.
+"""
+
+import os
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+
+from agent.scan.lines import LineScan
+from agent.scan.plan import PlannedSearch
+from agent.scan.roots import Root
+
+
+class Match(NamedTuple):
+    """A file that one search looks for.
+
+    `path` is as the search's root shows it; `kind` is one of `agent.scan.batch`, and of a link the rest tells
+    about its target. `examined` is what the scan's `examine` said of the file; empty where it could not be
+    opened, which the coverage then names.
+    """
+
+    search: int
+    path: bytes
+    kind: str
+    status: os.stat_result
+    digests: Mapping[str, str]
+    checks: Tuple[str, ...]
+    examined: bytes = b""
+
+
+class Candidate(NamedTuple):
+    """A file that a search may still want; `said` are the checks that held so far."""
+
+    root: Root
+    search: PlannedSearch
+    said: Tuple[str, ...]
+
+    def may_match_unread(self) -> bool:
+        """Tell whether the search may want the file whatever is in it."""
+        return self.search.matchall or bool(self.said)
+
+    def needs_reading(self) -> bool:
+        """Tell whether the search's answer depends on what is in the file."""
+        search = self.search
+        if search.contents or search.hashes:
+            return True
+        return bool(search.report_kinds) and self.may_match_unread()
+
+
+class Facts(NamedTuple):
+    """What reading a file told; `lines` is None where it was not read."""
+
+    lines: Optional[LineScan]
+    digests: Mapping[str, str]
+
+
+class Decision(NamedTuple):
+    """A search that wants the file, and the checks to report (none where all were needed)."""
+
+    candidate: Candidate
+    checks: Tuple[str, ...]
+
+
+UNREAD = Facts(None, {})
+
+
+def by_name(one: Candidate, name: bytes) -> Optional[Candidate]:
+    """Judge the checks on the name."""
+    checks = one.search.names
+    if not checks:
+        return one
+    if one.search.matchall:
+        return one if all(check.holds(name) for check in checks) else None
+    held = tuple(check.said for check in checks if check.holds(name))
+    has_more = one.search.stats or one.search.contents or one.search.hashes
+    return one._replace(said=held) if held or has_more else None
+
+
+def by_status(candidates: Sequence[Candidate], status: os.stat_result) -> List[Candidate]:
+    """Judge the checks on size, mode and time."""
+    kept = []
+    for one in candidates:
+        checks = one.search.stats
+        if one.search.matchall:
+            if all(check.holds(status) for check in checks):
+                kept.append(one)
+            continue
+        held = tuple(check.said for check in checks if check.holds(status))
+        kept.append(one._replace(said=one.said + held) if held else one)
+    return kept
+
+
+def patterns_of(readers: Sequence[Candidate], *, all_lines: bool) -> Set[int]:
+    """Return the content patterns that are asked of some line, or of all lines, by index in the plan."""
+    return {check.pattern for one in readers for check in one.search.contents if check.all_lines is all_lines}
+
+
+def is_undecided(one: Candidate, lines: LineScan) -> bool:
+    """Tell whether a search still wants the file: not where every check counts and a content one failed."""
+    if not one.search.matchall:
+        return True
+    for check in one.search.contents:
+        found = lines.found_every if check.all_lines else lines.found_some
+        if check.pattern in found and found[check.pattern] is not check.wanted:
+            return False
+    return True
+
+
+def decide(candidates: Sequence[Candidate], facts: Facts) -> List[Decision]:
+    """Return the searches that the file satisfies, with all that is known of it."""
+    decided = []
+    for one in candidates:
+        checks = _decide(one, facts)
+        if checks is not None:
+            decided.append(Decision(one, checks))
+    return decided
+
+
+def _decide(one: Candidate, facts: Facts) -> Optional[Tuple[str, ...]]:
+    held = list(one.said)
+    search = one.search
+    for check in search.contents:
+        found: Mapping[int, bool] = {}
+        if facts.lines is not None:
+            found = facts.lines.found_every if check.all_lines else facts.lines.found_some
+        if check.pattern in found and found[check.pattern] is check.wanted:
+            held.append(check.said)
+        elif search.matchall:
+            return None
+    for hash_check in search.hashes:
+        digest = facts.digests.get(hash_check.kind)
+        if digest is not None and (digest in hash_check.digests) is hash_check.wanted:
+            held.append(f"{hash_check.said}={digest}" if hash_check.wanted else hash_check.said)
+        elif search.matchall:
+            return None
+    if search.matchall:
+        return ()
+    return tuple(held) or None

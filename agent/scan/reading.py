@@ -1,0 +1,203 @@
+"""Opens one file and reads it once, for all searches that want to know what is in it.
+
+Rules:
+
+* Only regular files are opened, and what was opened is looked at again: whoever asked judges what is there.
+* At most as much is read as fstat said, so that a file that grows ends. A file that mostly consists of holes
+  is not read, nor what the kernel makes up where reading blocks or consumes.
+* Where access rules hold, a file is known by its descriptor only, and that is judged before its status.
+* What could not be read, vanished or changed is said in the coverage.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+
+from agent.scan.batch import LINK
+from agent.scan.coverage import Coverage
+from agent.scan.fence import Fence
+from agent.scan.judging import UNREAD, Candidate, Facts, is_undecided, patterns_of
+from agent.scan.lines import LineScan
+from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
+from agent.scan.opening import open_file, open_for_status
+from agent.scan.plan import Plan
+
+CHUNK_BYTES = 1 << 20
+# A file this large of which less than a sixteenth is stored is holes: hashing 1 TiB of them takes an hour.
+SPARSE_BYTES = 1 << 30
+SPARSE_SHARE = 16
+# What is read of a file that says size 0 and has content all the same (proc(5)).
+PSEUDO_BYTES = 1 << 20
+
+
+class Name(NamedTuple):
+    """A name in an open directory, what its listing says it is, and its whole path."""
+
+    directory: int
+    name: bytes
+    kind: str
+    path: bytes
+
+    @property
+    def is_link(self) -> bool:
+        """Tell whether it is a link, which is looked through."""
+        return self.kind == LINK
+
+
+class Opened(NamedTuple):
+    """A regular file, open for reading, and its status as the descriptor has it."""
+
+    descriptor: int
+    status: os.stat_result
+    path: bytes
+
+
+class Reader:
+    """Looks at files and reads them; the coverage is told of what went wrong."""
+
+    def __init__(
+        self, plan: Plan, *, coverage: Coverage, mounts: Mounts, fence: Fence, check: Callable[[], None]
+    ) -> None:
+        self._plan = plan
+        self._coverage = coverage
+        self._mounts = mounts
+        self._fence = fence
+        self._check = check
+
+    def status(self, name: Name) -> Optional[os.stat_result]:
+        """Return the status of a regular file, through a link where it is one; None counts why not."""
+        try:
+            status = self._stat(name)
+        except OSError as error:
+            if name.is_link and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                self._coverage.skip("dangling-link")
+            elif error.errno == errno.ENOENT:
+                self._coverage.vanish(name.path)
+            else:
+                self._coverage.fail(name.path, error)
+            return None
+        if status is None or stat.S_ISREG(status.st_mode):
+            return status
+        is_directory_link = name.is_link and stat.S_ISDIR(status.st_mode)
+        self._coverage.skip("directory-link" if is_directory_link else "special-file")
+        return None
+
+    def _stat(self, name: Name) -> Optional[os.stat_result]:
+        """Return the status of an entry; None where the access rules do not allow to know it."""
+        if self._fence.is_open:
+            return os.stat(name.name, dir_fd=name.directory, follow_symlinks=name.is_link)
+        descriptor = open_for_status(name.name, name.directory, follow=name.is_link)
+        try:
+            if self._fence.admits(descriptor):
+                return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        self._coverage.withhold(name.path)
+        return None
+
+    def open(self, name: Name, status: os.stat_result) -> Optional[Opened]:
+        """Open what had this status; None where it is not to be read, or cannot be, which is said."""
+        if not self._may_read(name, status):
+            return None
+        try:
+            descriptor = open_file(name.name, name.directory, follow=name.is_link)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                self._coverage.vanish(name.path)
+            elif error.errno == errno.ELOOP:
+                self._coverage.lose(name.path, "was replaced while the scan ran")
+            else:
+                self._coverage.fail(name.path, error)
+            return None
+        if not self._fence.admits(descriptor):
+            os.close(descriptor)
+            self._coverage.withhold(name.path)
+            return None
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and self._may_read(name, status):
+            return Opened(descriptor, status, name.path)
+        if not stat.S_ISREG(status.st_mode):
+            self._coverage.lose(name.path, "was replaced while the scan ran")
+        os.close(descriptor)
+        return None
+
+    def _may_read(self, name: Name, status: os.stat_result) -> bool:
+        pseudo = self._mounts.pseudo_type(status.st_dev)
+        if pseudo is not None and (pseudo not in READABLE_PSEUDO_TYPES or name.name in UNREADABLE_NAMES):
+            self._coverage.skip("pseudo-filesystem")
+            return False
+        stored = getattr(status, "st_blocks", 0) * 512
+        if pseudo is None and status.st_size >= SPARSE_BYTES and stored < status.st_size // SPARSE_SHARE:
+            self._coverage.skip("sparse")
+            self._coverage.lose(name.path, f"not read: {status.st_size} bytes, of which {stored} are stored")
+            return False
+        return True
+
+    def read(self, opened: Opened, candidates: Sequence[Candidate]) -> Facts:
+        """Read a file once, as far as the candidates need it."""
+        readers = [one for one in candidates if one.needs_reading()]
+        if not readers:
+            return UNREAD
+        try:
+            return self._read(opened, readers)
+        except OSError as error:
+            self._coverage.fail(opened.path, error)
+            return UNREAD
+
+    def _read(self, opened: Opened, readers: Sequence[Candidate]) -> Facts:
+        """Read content first, then digests of what the searches left standing still need."""
+        lines = LineScan(
+            self._plan.patterns,
+            some=patterns_of(readers, all_lines=False),
+            every=patterns_of(readers, all_lines=True),
+            check=self._check,
+        )
+        digests: Optional[Dict[str, Any]] = None
+        self._coverage.files_read += 1
+        is_pseudo = self._mounts.pseudo_type(opened.status.st_dev) is not None
+        left = PSEUDO_BYTES if is_pseudo else opened.status.st_size
+        while True:
+            self._check()
+            data = os.read(opened.descriptor, min(left, CHUNK_BYTES)) if left else b""
+            left -= len(data)
+            self._coverage.bytes_read += len(data)
+            lines.feed(data)
+            is_last = not data or not left
+            if is_last:
+                lines.finish()
+            readers = [one for one in readers if is_undecided(one, lines)]
+            lines.keep_only(
+                some=patterns_of(readers, all_lines=False), every=patterns_of(readers, all_lines=True)
+            )
+            kinds = {kind for one in readers for kind in one.search.report_kinds}
+            if digests is None:
+                digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in sorted(kinds)}
+            else:
+                digests = {kind: digest for kind, digest in digests.items() if kind in kinds}
+            for digest in digests.values():
+                digest.update(data)
+            if is_last or not (digests or lines.is_open()):
+                break
+        if lines.is_cut:
+            self._coverage.cut(opened.path)
+        if not is_pseudo:
+            self._look_again(opened, is_whole=not (is_last and left))
+        return Facts(lines, {kind: digest.hexdigest() for kind, digest in digests.items()})
+
+    def _look_again(self, opened: Opened, *, is_whole: bool) -> None:
+        """Say when what was read is not one state of the file."""
+        if not is_whole or is_other(opened.status, os.fstat(opened.descriptor)):
+            self._coverage.change(opened.path)
+
+
+def is_other(before: os.stat_result, now: os.stat_result) -> bool:
+    """Tell whether two statuses are of different files, or of different states of one."""
+    return (
+        before.st_ino != now.st_ino
+        or before.st_dev != now.st_dev
+        or before.st_size != now.st_size
+        or before.st_mtime_ns != now.st_mtime_ns
+        or before.st_mode != now.st_mode
+    )
