@@ -36,7 +36,9 @@ def bob() -> Iterator[Investigator]:
 
 # Every test in these starts gpg or processes of its own: real parts, and too long for ./test --fast.
 _ON_REAL_PARTS = (
+    "tests/agent/runtime/test_judging.py",
     "tests/agent/runtime/test_recurring.py",
+    "tests/agent/runtime/test_running.py",
     "tests/agent/runtime/test_supervisor.py",
     "tests/agent/runtime/test_trust_intake.py",
     "tests/client/test_main.py",

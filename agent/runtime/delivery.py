@@ -1,6 +1,5 @@
 """A delivery on its way through the supervisor. Standard library only."""
 
-from datetime import datetime
 from typing import Callable, List, Optional, Tuple
 
 from agent.runtime.journal import JournalEntry
@@ -18,10 +17,7 @@ class Command:
         self.entry = entry
         self.acknowledgements: List[Callable[[], None]] = []
         self.judgements = 0
-        self.started: Optional[datetime] = None
-        self.is_cancelled = False
         self.sealed_to: Tuple[str, ...] = ()
-        self.is_sealing = False
 
     def acknowledge(self) -> None:
         """Tell the broker, for every time it delivered this, that it need not do so again."""

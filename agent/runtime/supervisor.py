@@ -2,21 +2,14 @@
 
 Rules:
 1. Size and type are checked here before anything else; what is left is judged by a child
-   (`agent.runtime.gate`).
-2. A child that admits an action waits for permission: the journal's insert, on the disk, then the delivery's
-   acknowledgement, then the record that it started; only then it may run.
-3. Steps 1 to 3 refused: counted, logged at a limited rate, acknowledged, never answered. A later refusal is
-   answered once for the same envelope. Neither enters the journal.
-4. A delivery that the journal holds unanswered is acknowledged and no more; an answered one is `replayed`.
-5. Where the journal cannot be written or no child can be started, the delivery stays unacknowledged and is
+   (`agent.runtime.gate`), and what follows from its verdict is decided beside the journal
+   (`agent.runtime.judging`). What is permitted runs (`agent.runtime.running`).
+2. Where the journal cannot be written or no child can be started, the delivery stays unacknowledged and is
    tried again: nothing is lost and nothing runs.
-6. Time is kept here: when it is over the child's whole group is killed and the answer says `timed-out`.
-7. An answer that is sealed leaves the child a second time, encrypted; in the clear it goes nowhere else, and
-   what ends the child before answers `failed`.
-8. What a signer has cancelled is not run: one that runs is told to end, and killed when it does not, and the
-   answer says `cancelled` with what was found so far; one that waits is refused when its turn comes.
-9. A child that refused has run nothing and judges the next delivery, `_MOST_REFUSALS` at most.
-10. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
+3. What a signer has cancelled is not run: one that runs is told to end; one that waits is refused when its
+   turn comes.
+4. A child that refused has run nothing and judges the next delivery, `_MOST_REFUSALS` at most.
+5. At start, what the journal holds as `accepted` goes through the gate again; what was `started` is answered
    `interrupted` and never runs again.
 
 Standard library only: the resident agent imports this module.
@@ -29,31 +22,27 @@ from typing import Any, Callable, Deque, Dict, Optional, Set
 
 from agent.config import Baked
 from agent.runtime import frames
-from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers, Problem, explain_end
+from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers
 from agent.runtime.audit import AuditLog
 from agent.runtime.delivery import Command
 from agent.runtime.frames import Frame
-from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal, JournalEntry
+from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal
+from agent.runtime.judging import Judge, Judged
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
+from agent.runtime.running import Running
 from agent.runtime.trust_store import NOTHING_HELD, Held, encode_trust
-from agent.runtime.verdict import Verdict, decode_verdict
 from protocol.envelope import ACTION, decode_envelope
-from protocol.errors import CODES, EnvironmentFailure, InvalidInput
-from protocol.names import command_id
+from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.strictjson import decode_json, encode_json
 
 __all__ = ["Answer", "Supervisor"]
 
 _LOG = logging.getLogger("mig.agent.supervisor")
-SEAL_S = 30.0  # encrypting takes milliseconds on an idle machine
 JUDGE_S = 60.0  # importing, reading keys and judging take a fraction of a second on an idle machine
 _MOST_REFUSALS = 64
-GRACE_S = 2.0  # for a module that ends itself in time to send what it has
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _JUDGEMENTS = 2
-_LAST_SILENT_STEP = 3
-_STEP_OF_PERMISSION = 6  # decided here: the child has admitted it, and waits
 
 
 class Supervisor:
@@ -94,16 +83,18 @@ class Supervisor:
         self._config = baked.config
         self._baked = baked
         self._held = held
-        self._agent_id = agent_id
         self._sign_result = sign_result
         self._facts = facts
         self._clock = clock
-        self._audit = audit
         self._answers = Answers(
             journal=journal, audit=audit, agent_id=agent_id, clock=clock, on_answer=on_answer
         )
+        self._judge = Judge(
+            journal=journal, audit=audit, answers=self._answers, agent_id=agent_id, clock=clock
+        )
         self._queue: Deque[Command] = deque()
         self._current: Optional[Command] = None
+        self._running: Optional[Running] = None  # the current command, once it is permitted
         self._child: Optional[ChildProcess] = None
         self._is_child_ready = False
         self._refusals = 0  # by this child
@@ -156,7 +147,7 @@ class Supervisor:
 
     def _find_waiting(self, body: bytes) -> Optional[Command]:
         """Return the command of these very bytes that waits or is being judged: it was delivered before."""
-        is_judging = self._current is not None and self._current.started is None
+        is_judging = self._current is not None and self._running is None
         waiting = [self._current, *self._queue] if self._current and is_judging else [*self._queue]
         return next((command for command in waiting if command.body == body), None)
 
@@ -169,9 +160,9 @@ class Supervisor:
 
         What is being judged is judged anew; what was permitted already goes on.
         """
-        command = self._current
-        if command is not None and command.started is not None:
+        if self._running is not None:
             return
+        command = self._current
         self._release()
         if command is not None:
             command.judgements = 0
@@ -180,17 +171,11 @@ class Supervisor:
 
     def stop_cancelled(self, digest: str) -> None:
         """End what runs, if it is this action and a signer of it has cancelled it."""
-        command = self._current
-        if command is None or command.entry is None or command.started is None:
+        running = self._running
+        if running is None or running.entry.digest != digest:
             return
-        if command.is_cancelled or command.is_sealing:
-            return
-        if command.digest == digest and self._journal.is_cancelled(digest, command.entry.signers):
-            command.is_cancelled = True
-            self._cancel(self._timer)
-            self._timer = self._loop.call_later(GRACE_S, lambda: self._finish_cancelled(command))
-            if self._child is not None:
-                self._child.interrupt()
+        if self._journal.is_cancelled(digest, running.entry.signers):
+            running.cancel()
 
     def count_silently(self, code: str) -> None:
         """Count a delivery of another type that nobody trusted had signed."""
@@ -213,9 +198,9 @@ class Supervisor:
             command = self._queue.popleft()
             known = None if command.entry else self._journal.state_of(command.digest, NO_OCCURRENCE)
             if known == ANSWERED:
-                self._refuse_replay(command)
+                self._judge.refuse_replay(command)
             elif known is None:
-                self._judge(command)
+                self._have_judged(command)
             else:
                 command.acknowledge()
         if self._current is None and not self._config.warm_child:
@@ -223,7 +208,7 @@ class Supervisor:
         if self._config.warm_child and self._child is None and self._hold is None and not self._is_closed:
             self._start_child()
 
-    def _judge(self, command: Command) -> None:
+    def _have_judged(self, command: Command) -> None:
         if self._child is None and not self._start_child():
             self._queue.appendleft(command)
             return
@@ -242,14 +227,13 @@ class Supervisor:
         """Be done with the current command and its child."""
         self._cancel(self._timer)
         self._timer = self._current = None
+        if self._running is not None:
+            self._running.abandon()
+        self._running = None
         child, self._child = self._child, None
         if child is not None:
             self._ending.add(child)
             child.kill()
-
-    def _go_on(self) -> None:
-        self._release()
-        self._next()
 
     def _try_later(self, command: Optional[Command], failure: EnvironmentFailure) -> None:
         """Put a command back to the front, unacknowledged if it was, and wait before anything is tried."""
@@ -296,34 +280,47 @@ class Supervisor:
             self._read_ready(frame.body)
             self.failure = None
             self._retry_s = _FIRST_RETRY_S
-        elif command is not None and frame.kind == frames.VERDICT and command.started is None:
-            self._on_verdict(command, frame.body)
-        elif command is not None and command.started is not None and self._is_next(command, frame.kind):
-            self._take_answer(command, frame)
+        elif self._running is not None:
+            self._running.take(frame)
+        elif command is not None and frame.kind == frames.VERDICT:
+            self._take_verdict(command, frame.body)
         elif self._child is not None:
             self._child.kill()  # out of order: its end is dealt with as any other
 
-    def _is_next(self, command: Command, kind: bytes) -> bool:
-        return kind == (frames.SEALED if command.is_sealing else frames.ANSWER)
-
-    def _take_answer(self, command: Command, frame: Frame) -> None:
-        """Answer with what the child says; what is to be sealed is signed, and goes back to be encrypted."""
-        entry = command.entry
-        if command.is_sealing:
-            self._finish(command, _status(command), sealed=frame.body)
-        elif entry is not None and command.sealed_to and self._sign_result is not None:
-            command.is_sealing = True
-            self._cancel(self._timer)
-            self._timer = self._loop.call_later(SEAL_S, lambda: self._on_slow_sealing(command))
-            started = command.started or self._clock()
-            result = self._answers.compose(entry, started, _status(command), None, frame.body)
-            self._send(frames.SEAL, self._sign_result(result))
+    def _take_verdict(self, command: Command, said: bytes) -> None:
+        try:
+            judged = self._judge.judge(command, said)
+        except EnvironmentFailure as error:
+            self._try_later(command, error)
+            return
+        if judged is Judged.PERMITTED:
+            self._run(command)
+        elif judged is Judged.UNREADABLE:
+            self._judge_again(command)
         else:
-            self._finish(command, _status(command), results=frame.body)
+            self._refusals += 1
+            if judged is Judged.SETTLED or self._refusals >= _MOST_REFUSALS:
+                self._release()
+            self._cancel(self._timer)
+            self._timer = self._current = None
+            self._next()
 
-    def _on_slow_sealing(self, command: Command) -> None:
+    def _run(self, command: Command) -> None:
+        if self._child is None:
+            raise ValueError("a verdict without a child")
+        self._cancel(self._timer)
         self._timer = None
-        self._finish(command, "failed", Problem("cannot-seal", 0, f"not encrypted within {SEAL_S:g} s"))
+        self._running = Running(
+            command,
+            self._child,
+            loop=self._loop,
+            limits=self._config.limits,
+            answers=self._answers,
+            clock=self._clock,
+            sign_result=self._sign_result,
+            release=self._release,
+            on_done=self._next,
+        )
 
     def _read_ready(self, body: bytes) -> None:
         told = decode_json(body)
@@ -339,16 +336,15 @@ class Supervisor:
         self._ending.discard(child)
         if child is not self._child:
             return
+        self._child = None
         command = self._current
         _LOG.warning("a child ended by itself: status %s, %s", status, child.complaint or "no complaint")
         if command is None or not self._is_child_ready:
             self._try_later(command, EnvironmentFailure("child-failed", "a child did not start"))
-        elif command.started is None:
-            self._judge_again(command)
-        elif command.is_cancelled:
-            self._finish_cancelled(command)
+        elif self._running is not None:
+            self._running.end(status)
         else:
-            self._finish(command, "failed", explain_end(status, self._config.limits.cpu_s))
+            self._judge_again(command)
 
     def _on_slow_judgement(self) -> None:
         self._timer = None
@@ -367,137 +363,6 @@ class Supervisor:
         if command.judgements < _JUDGEMENTS:
             self._queue.appendleft(command)
             self._next()
-        elif command.entry is not None:
-            self._current = command
-            self._finish(command, "failed", Problem("child-failed", 0, "judging it ended the child"))
         else:
-            self._answers.count_silently("child-failed")
-            command.acknowledge()
+            self._judge.give_up(command)
             self._next()
-
-    # -- verdicts and answers -----------------------------------------------------------------------------
-
-    def _on_verdict(self, command: Command, body: bytes) -> None:
-        try:
-            verdict = decode_verdict(body)
-        except InvalidInput as error:
-            _LOG.error("a child's verdict cannot be read: %s", error)
-            self._judge_again(command)
-            return
-        if verdict.problem is not None:
-            self._refuse(command, verdict.problem, verdict.action_id, verdict.occurrence)
-        else:
-            command.sealed_to = verdict.sealed_to
-            self._permit(command, self._make_entry(command, verdict))
-
-    def _make_entry(self, command: Command, verdict: Verdict) -> JournalEntry:
-        return JournalEntry(
-            digest=command.digest,
-            occurrence=verdict.occurrence,
-            command_id=command_id(verdict.action_id, self._agent_id, verdict.occurrence),
-            action_id=verdict.action_id,
-            name=verdict.name,
-            signers=verdict.signers,
-            modules=verdict.modules,
-            expireafter=verdict.expireafter,
-            envelope=command.body,
-        )
-
-    def _permit(self, command: Command, entry: JournalEntry) -> None:
-        """Step 6 and rule 2: what is on the disk, and only that, may run."""
-        try:
-            if command.entry is None:
-                if not self._journal.insert(entry):
-                    self._refuse_known(command, entry)
-                    return
-                command.entry = entry
-            command.acknowledge()
-            self._require_unchanged(command.entry, entry)
-            self._journal.mark_started(*entry.key)
-        except InvalidInput as error:
-            self._refuse(command, Problem(error.code, 6, error.detail), entry.action_id, entry.occurrence)
-            return
-        except EnvironmentFailure as error:
-            self._try_later(command, error)
-            return
-        self._audit.asked(entry, command.body)
-        command.started = self._clock()
-        self._cancel(self._timer)
-        limit_s = self._config.limits.wall_s + GRACE_S
-        self._timer = self._loop.call_later(limit_s, lambda: self._on_time_over(command))
-        _LOG.info("running command %s of action %s", entry.command_id, entry.action_id)
-        self._send(frames.PERMIT)
-
-    def _require_unchanged(self, accepted: JournalEntry, entry: JournalEntry) -> None:
-        """Raise where what was accepted before a crash may not be run any more, although it passed again."""
-        if accepted.occurrence != entry.occurrence:
-            raise InvalidInput("not-due", f"a later occurrence than {accepted.occurrence} is due")
-        if self._journal.is_cancelled(entry.digest, entry.signers):
-            raise InvalidInput("cancelled")
-
-    def _refuse_known(self, command: Command, entry: JournalEntry) -> None:
-        """An occurrence that the journal holds: one without an answer gets one anyway."""
-        if self._journal.state_of(*entry.key) == ANSWERED:
-            problem = Problem("replayed", 6, CODES["replayed"].text)
-            self._answers.refuse(command.body, command.digest, problem, entry.action_id, entry.occurrence)
-        command.acknowledge()
-        self._go_on()
-
-    def _finish_cancelled(self, command: Command) -> None:
-        problem = Problem("cancelled", 0, "it did not end when it was told to, and was killed")
-        self._finish(command, "cancelled", problem)
-
-    def _on_time_over(self, command: Command) -> None:
-        self._timer = None
-        detail = f"killed after {self._config.limits.wall_s} s"
-        self._finish(command, "timed-out", Problem("timed-out", 0, detail))
-
-    def _finish(
-        self,
-        command: Command,
-        status: str,
-        problem: Optional[Problem] = None,
-        results: bytes = b"",
-        sealed: bytes = b"",
-    ) -> None:
-        """Answer a command that stands in the journal, and go on."""
-        entry = command.entry
-        if entry is None:
-            raise ValueError("a command that is not in the journal cannot have run")
-        command.acknowledge()
-        self._release()
-        if sealed:
-            self._answers.answer_sealed(entry, status, command.sealed_to, sealed)
-        else:
-            self._answers.answer(entry, command.started or self._clock(), status, problem, results)
-        self._next()
-
-    def _refuse_replay(self, command: Command) -> None:
-        # These very bytes passed the gate once, so their id has its shape.
-        action_id = decode_json(decode_envelope(command.body, ACTION).payload)["id"]
-        self._answers.refuse(
-            command.body, command.digest, Problem("replayed", 6, CODES["replayed"].text), action_id
-        )
-        command.acknowledge()
-
-    def _refuse(self, command: Command, problem: Problem, action_id: str, occurrence: str) -> None:
-        if command.entry is not None:
-            self._finish(command, "cancelled" if problem.code == "cancelled" else "refused", problem)
-            return
-        if problem.step <= _LAST_SILENT_STEP or not action_id:
-            self._answers.count_silently(problem.code)
-        else:
-            self._answers.refuse(command.body, command.digest, problem, action_id, occurrence)
-        command.acknowledge()
-        self._refusals += 1
-        if problem.step == _STEP_OF_PERMISSION or self._refusals >= _MOST_REFUSALS:
-            self._go_on()
-            return
-        self._cancel(self._timer)
-        self._timer = self._current = None
-        self._next()
-
-
-def _status(command: Command) -> str:
-    """Return how a command whose child answered has ended."""
-    return "cancelled" if command.is_cancelled else "done"

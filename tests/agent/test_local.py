@@ -1,10 +1,7 @@
 """Modules run locally: in a child that is limited, can be cancelled and leaves nothing behind."""
 
 import os
-import select
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from agent.local import read_operations, run_local
 from protocol.errors import InvalidInput
 from tests.support.endpoint import sign_action
 from tests.support.gpg import Investigator
+from tests.support.resident import is_alive, poll_until
 
 MODULES = str(Path(__file__).resolve().parents[1] / "support" / "modules")
 
@@ -28,21 +26,6 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_trouble(how: str, path: Path | str = "", **arguments: Any) -> dict[str, Any]:
     return run_local("trouble", {"how": how, "path": str(path)}, **arguments)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def poll_until(is_done: Callable[[], bool]) -> None:
-    """Wait for what no descriptor tells: that a process is gone, or that another one wrote a file."""
-    end = time.monotonic() + 60
-    while not is_done():
-        assert time.monotonic() < end
-        select.select([], [], [], 0.01)
 
 
 def test_a_module_runs_with_the_facts_it_is_given() -> None:

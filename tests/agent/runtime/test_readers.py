@@ -20,9 +20,9 @@ from protocol.errors import InvalidInput
 from protocol.identity import agent_id, require_agent_signature, sign_envelope
 from protocol.result import MAX_RESULT_BYTES, decode_result, decode_sealed_result
 from protocol.sealing import MAX_SEALED_BYTES, SIZE_CLASSES_BYTES, pad
-from tests.agent.runtime.test_supervisor import Agent, in_trouble, trouble  # noqa: F401  (a fixture)
 from tests.support.endpoint import AGENT_ID, FACTS, make_baked, sign_action, utc_now
 from tests.support.gpg import Investigator, temporary_investigator
+from tests.support.resident import Agent, in_trouble
 
 STRANGER = "F" * 40
 KEY = Ed25519PrivateKey.generate()

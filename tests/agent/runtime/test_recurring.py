@@ -1,11 +1,9 @@
 """Recurring actions and cancels on an endpoint: real children, real signatures, a clock that is moved."""
 
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,10 +24,8 @@ from protocol.result import Result, decode_result
 from protocol.schedule import format_occurrence
 from tests.support.endpoint import AGENT_ID, FACTS, make_baked, sign_action, utc_now
 from tests.support.gpg import Investigator
+from tests.support.resident import LONGEST_S
 
-LONGEST_S = 60.0
-ROOT = Path(__file__).resolve().parents[3]
-MODULES = ROOT / "tests" / "support" / "modules"
 GRACE = 60
 EVERY = 600
 
@@ -143,19 +139,6 @@ def make_endpoint_of(tmp_path: Path) -> Iterator[MakeEndpoint]:
 def endpoint(make_endpoint_of: MakeEndpoint, ada: Investigator, bob: Investigator) -> Endpoint:
     """Trusts Ada and Bob."""
     return make_endpoint_of(ada, bob)
-
-
-@pytest.fixture
-def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start children that also have the modules of tests/support/modules."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import agent.modules; "
-        f"agent.modules.__path__.append({str(MODULES)!r}); from agent.main import main; main()"
-    )
-    startup = SimpleNamespace(
-        pass_fds=(), child_argv=lambda *words: [sys.executable, "-I", "-B", "-c", code, *words]
-    )
-    monkeypatch.setitem(sys.modules, "mig_startup", startup)
 
 
 class Recurring:
