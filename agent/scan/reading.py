@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 from agent.scan.batch import LINK
 from agent.scan.coverage import Coverage
-from agent.scan.fence import Fence
+from agent.scan.fence import Fence, path_of
 from agent.scan.judging import UNREAD, Candidate, Facts, is_undecided, patterns_of
 from agent.scan.lines import LineScan
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
@@ -99,9 +99,9 @@ class Reader:
 
     def open(self, name: Name, status: os.stat_result) -> Optional[Opened]:
         """Open what had this status; None where it is not to be read, or cannot be, which is said."""
-        if not self._may_read(name, status):
-            return None
         try:
+            if not self._may_read(name, status):
+                return None
             descriptor = open_file(name.name, name.directory, follow=name.is_link)
         except OSError as error:
             if error.errno == errno.ENOENT:
@@ -125,7 +125,7 @@ class Reader:
 
     def _may_read(self, name: Name, status: os.stat_result) -> bool:
         pseudo = self._mounts.pseudo_type(status.st_dev)
-        if pseudo is not None and (pseudo not in READABLE_PSEUDO_TYPES or name.name in UNREADABLE_NAMES):
+        if pseudo is not None and (pseudo not in READABLE_PSEUDO_TYPES or _may_block(name, status)):
             self._coverage.skip("pseudo-filesystem")
             return False
         stored = getattr(status, "st_blocks", 0) * 512
@@ -190,6 +190,22 @@ class Reader:
         """Say when what was read is not one state of the file."""
         if not is_whole or is_other(opened.status, os.fstat(opened.descriptor)):
             self._coverage.change(opened.path)
+
+
+def _may_block(name: Name, status: os.stat_result) -> bool:
+    """Tell whether reading a file of the kernel may block or consume, under whatever name it is met.
+
+    A link is judged by the name of what it leads to. A file that is mounted over another one bears that one's
+    name, and is known by lying on another file system than its directory; it is left alone, whatever it is.
+    """
+    if not name.is_link:
+        return name.name in UNREADABLE_NAMES or os.fstat(name.directory).st_dev != status.st_dev
+    descriptor = open_for_status(name.name, name.directory, follow=True)
+    try:
+        directory, _, own_name = path_of(descriptor).rpartition(b"/")
+    finally:
+        os.close(descriptor)
+    return own_name in UNREADABLE_NAMES or os.stat(directory or b"/").st_dev != status.st_dev  # noqa: PTH116
 
 
 def is_other(before: os.stat_result, now: os.stat_result) -> bool:

@@ -184,6 +184,16 @@ def test_what_blocks_or_is_consumed_in_proc_is_not_read() -> None:
     assert result.statistics["files_read"] == 0
 
 
+def test_a_link_to_what_blocks_or_is_consumed_is_not_read_either(tmp_path: Path) -> None:
+    grow(tmp_path, {"a": b"x", "z": b"y"})
+    (tmp_path / "innocent").symlink_to("/proc/kmsg")
+    (tmp_path / "roundabout").symlink_to("/proc/self/root/proc/kmsg")
+    (tmp_path / "status").symlink_to("/proc/self/comm")
+    result = run(s1={"paths": [str(tmp_path)], "contents": ["!nothing"], "options": {"matchall": True}})
+    assert paths(result, tmp_path) == ["a", "status", "z"]
+    assert (result.statistics["skipped"], result.statistics["files_read"]) == ({"pseudo-filesystem": 2}, 3)
+
+
 def test_opening_a_fifo_does_not_block_and_a_link_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("fifo")
