@@ -1,4 +1,4 @@
-"""Makes the corpora on which the scan is measured: the same seed gives the same bytes, names, modes and times.
+"""Makes the corpora on which the scan is measured: the same seed gives the same bytes, names, modes, times.
 
     python bench/mkcorpus.py [DEST] [many] [large] [text]
 
@@ -7,8 +7,8 @@ many   200,000 small files of text, 0 to 16,384 bytes (log-normal, median about 
 large  4 files of 1 GiB of random bytes; 4.3 GB of disk
 text   64 files of 16 MiB of log lines, 7 of which hold a needle; 1.1 GB of disk
 
-DEST is /var/tmp/mig-corpus where none is given. A manifest DEST/<name>.json holds counts, bytes, the paths with
-needles, and digests. What is there already is left alone: a manifest is written last.
+DEST is /var/tmp/mig-corpus where none is given. A manifest DEST/<name>.json holds counts, bytes, the paths
+with needles, and digests. What is there already is left alone: a manifest is written last.
 """
 
 import argparse
@@ -28,6 +28,8 @@ SEED = 20261120
 NEWEST = 1793491200  # 2026-11-01T00:00:00Z
 _YEARS_S = 3 * 365 * 86400
 _MOST_BYTES = 16384
+_EMPTY = 0.02
+_MODES = ((0.85, 0o644), (0.93, 0o755), (0.97, 0o600), (1.0, 0o640))  # below which draw, the mode
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_"
 _PROGRAMS = (
     "sshd", "kernel", "systemd", "cron", "nginx", "postfix/smtpd", "sudo", "dhclient", "named", "rsyslogd",
@@ -94,7 +96,7 @@ def make_many(destination: Path, shape: Shape = WHOLE) -> Manifest:
             leaf = number // 100
             directory = f"{destination}/d{leaf // 100:02d}/e{leaf // 5 % 20:02d}/f{leaf % 5}"
             Path(directory).mkdir(parents=True, exist_ok=True)
-        size = 0 if rng.random() < 0.02 else min(_MOST_BYTES, int(rng.lognormvariate(7.7, 1.1)))
+        size = 0 if rng.random() < _EMPTY else min(_MOST_BYTES, int(rng.lognormvariate(7.7, 1.1)))
         offset = int(rng.random() * (len(prose) - _MOST_BYTES))
         content = prose[offset : offset + size]
         path = f"{directory}/{number:06d}-{rng.getrandbits(24):06x}.{_SUFFIXES[int(rng.random() * 100)]}"
@@ -103,7 +105,7 @@ def make_many(destination: Path, shape: Shape = WHOLE) -> Manifest:
             manifest["needles"].append(path)
         _write(path, content)
         draw = rng.random()
-        mode = 0o644 if draw < 0.85 else 0o755 if draw < 0.93 else 0o600 if draw < 0.97 else 0o640
+        mode = next(mode for border, mode in _MODES if draw < border)
         if number in setuid:
             mode = 0o4755
             manifest["suid"].append(path)
@@ -167,9 +169,7 @@ def make_text(destination: Path, shape: Shape = WHOLE) -> Manifest:
             total += len(blocks[-1])
         path = destination / f"syslog.{number:02d}"
         if number in needles:
-            needle = (
-                f"Nov 20 12:00:00 host000 sshd[666]: migbench-needle-{number} Accepted backdoor\n"
-            )
+            needle = f"Nov 20 12:00:00 host000 sshd[666]: migbench-needle-{number} Accepted backdoor\n"
             blocks.insert(len(blocks) * 3 // 4, needle)
             manifest["needles"].append(str(path))
         content = "".join(blocks).encode()

@@ -1,4 +1,4 @@
-"""Runs a part of a test in a process of its own: as another user, among mounts of its own, or to be killed."""
+"""Runs a part of a test in a process of its own: as another user, or among mounts of its own."""
 
 import ctypes
 import json
@@ -66,3 +66,8 @@ def mount(kind: str, point: Path, *options: str) -> None:
 def bind(source: Path, point: Path) -> None:
     """Mount a directory a second time."""
     subprocess.run(["mount", "--bind", str(source), str(point)], check=True)
+
+
+def unmount(point: Path, *options: str) -> None:
+    """Take a mount away."""
+    subprocess.run(["umount", *options, str(point)], check=True)

@@ -1,11 +1,13 @@
 """Tests of the spool of unconfirmed answers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.runtime.spool import Spool
 from protocol.errors import EnvironmentFailure
+from tests.support.apart import leave_mounts, mount, run_apart
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -47,3 +49,26 @@ def test_a_file_that_a_crash_left_half_written_is_no_answer(tmp_path: Path) -> N
     spool = Spool(tmp_path / "spool")
     (tmp_path / "spool" / f".000000000000-{ONE}.answer.new").write_bytes(b"half")
     assert spool.names() == []
+
+
+@pytest.mark.system
+def test_a_disk_without_room_takes_nothing_and_loses_nothing_and_takes_again_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    def act() -> Any:
+        mount("tmpfs", tmp_path, "-o", "size=64k,mode=700")
+        spool = Spool(tmp_path / "spool")
+        first = spool.put(ONE, b"1" * 20_000, is_refusal=False)
+        said = []
+        # Too large for what is left: the first part of it fits, and must not stay.
+        for _ in range(2):
+            with pytest.raises(EnvironmentFailure, match="disk-full: no room for") as failure:
+                spool.put(TWO, b"2" * 60_000, is_refusal=False)
+            said.append(failure.value.retryable)
+        left = [path.name for path in (tmp_path / "spool").iterdir()]
+        kept = Spool(tmp_path / "spool").get(first).body == b"1" * 20_000
+        spool.remove(first)
+        spool.put(TWO, b"2" * 50_000, is_refusal=False)
+        return said, left == [first], kept, len(spool.names())
+
+    assert run_apart(act, prepare=leave_mounts) == [[True, True], True, True, 1]

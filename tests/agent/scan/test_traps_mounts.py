@@ -9,7 +9,7 @@ import pytest
 
 from agent.module import Context
 from tests.agent.scan.runs import grow, paths, run, step
-from tests.support.apart import bind, leave_mounts, mount, run_apart
+from tests.support.apart import bind, leave_mounts, mount, run_apart, unmount
 
 pytestmark = pytest.mark.system
 EVERYTHING = {"contents": ["!nothing"], "options": {"matchall": True}}
@@ -71,7 +71,7 @@ def test_a_file_of_the_kernel_that_is_mounted_over_a_plain_one_is_not_read_blind
     grow(tmp_path, {"a": b"x", "innocent": b"", "z": b"y"})
 
     def act() -> Any:
-        # Reading /proc/kmsg would wait for the next message of the kernel, and take it from who should get it.
+        # Reading it would wait for the kernel's next message, and take it from who should get it.
         bind(Path("/proc/kmsg"), tmp_path / "innocent")
         return answer(tmp_path)
 
@@ -105,7 +105,7 @@ def test_what_is_unmounted_while_the_scan_is_below_it_costs_nothing_else(tmp_pat
         found = step(context, tmp_path, **EVERYTHING)
         seen = [next(found), next(found)]
         # Lazily (umount2(2), MNT_DETACH): what the scan holds open stays; paths lead elsewhere from now on.
-        os.spawnlp(os.P_WAIT, "umount", "umount", "-l", str(tmp_path / "disk"))
+        unmount(tmp_path / "disk", "--lazy")
         return [*seen, *found], context.notes
 
     found, notes = among_mounts(act)
@@ -139,7 +139,7 @@ def test_a_directory_of_a_million_names_is_seen_whole_in_little_memory(tmp_path:
         mount("tmpfs", crowd, "-o", "nr_inodes=0,size=1m")
         directory = os.open(crowd, os.O_RDONLY)
         for number in range(999_999):
-            os.close(os.open(b"%06d" % number, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=directory))
+            os.mknod(b"%06d" % number, dir_fd=directory)
         (crowd / "found").write_bytes(b"x")
         before = peak_kib()
         told = answer(tmp_path, names=["^found$"])

@@ -1,16 +1,17 @@
 """Tests of the walk on real trees that were made to break it."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.module import Context
 from agent.scan import walk
 from tests.agent.scan.runs import find, grow, paths, run, step
+from tests.support.apart import become_nobody, run_apart
 
 LEVELS = 2000
 
@@ -32,10 +33,10 @@ def abyss(tmp_path: Path) -> Iterator[Path]:
             os.close(os.open("zz/later", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
     os.close(descriptor)
     yield tmp_path
-    _remove_deep(tmp_path)
+    remove_deep(tmp_path)
 
 
-def _remove_deep(root: Path) -> None:
+def remove_deep(root: Path) -> None:
     """Take a deep tree apart from the top: each level is moved up before its parent is removed."""
     top = root / "level0000"
     while top.exists():
@@ -192,30 +193,11 @@ def test_what_may_not_be_read_is_an_error_by_name_and_the_walk_goes_on(tmp_path:
     assert (statistics["errors"], statistics["files_read"]) == (2, 1)
 
 
-def as_nobody(root: Path) -> tuple[list[str], dict[str, int], list[str]]:
+def as_nobody(root: Path) -> Any:
     """Search contents as a user without rights, in a child where we are root."""
 
-    def search() -> tuple[list[str], dict[str, int], list[str]]:
-        context = Context()
-        result = run(
-            context, s1={"paths": [str(root)], "contents": ["!nothing"], "options": {"matchall": True}}
-        )
-        return list(result.notes), dict(result.statistics), [record["path"] for record in result.records]
+    def search() -> Any:
+        result = run(s1={"paths": [str(root)], "contents": ["!nothing"], "options": {"matchall": True}})
+        return result.notes, result.statistics, [record["path"] for record in result.records]
 
-    if os.geteuid() != 0:
-        return search()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os.write(writer, json.dumps(search()).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        told = json.loads(answer.read())
-    os.waitpid(child, 0)
-    return told[0], told[1], told[2]
+    return run_apart(search, prepare=become_nobody)
