@@ -1,11 +1,11 @@
 """Build the three programs, each as one executable zip file.
 
     python build_zipapp.py [--platform linux-x86_64] [--config config.toml] [--keys keys/] [--output dist/]
-                           [--only agent|server|client] [--lock]
+                           [--only agent|server|client] [--with yara] [--lock]
 
 writes `mig-agent-<platform>`, `mig-server`, `mig`, for each a list of what it holds (`*.cdx.json`,
 CycloneDX), and `SHA256SUMS`. Into the agent go the table [agent] of the configuration and the investigators'
-public keys (`startup/baked.py`).
+public keys (`startup/baked.py`). `--with` adds an optional part to agent and client (`startup/additions.py`).
 
 Same sources, keys and configuration: the same bytes. A file whose inputs have not changed is left alone.
 `--lock` writes requirements/*.lock anew, after a change of the requirements.
@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from startup.additions import ADDITIONS, Addition, choose, left_out
+from startup.additions import PROGRAMS as WITH_ADDITIONS
 from startup.archive import BuildFailure, Part, digest_of, sha256, write_archive, write_whole
 from startup.baked import load_baked, read_sources, read_toml
 from startup.wheels import (
@@ -76,6 +78,7 @@ class Request(NamedTuple):
     platform: str
     only: tuple[str, ...]
     wheels: Path
+    additions: tuple[str, ...] = ()
 
 
 class Built(NamedTuple):
@@ -104,6 +107,7 @@ def compose_files(
             "platform": request.platform,
             "build": build,
             "keys": keys,
+            "with": sorted(request.additions),
         }
         files["agent/baked/build.json"] = json.dumps(facts, sort_keys=True).encode()
     return files
@@ -180,6 +184,7 @@ class Builder:
         self._request = request
         self._now = now
         self._say = say
+        self._additions = choose(request.additions, request.platform)
         self._project = read_toml(request.root / "pyproject.toml")["project"]
         self._state_path = request.output / _STATE
         self._state: dict[str, list[str]] = {}
@@ -211,13 +216,14 @@ class Builder:
         is_agent = program.extra == "agent"
         sources = read_sources(self._request.root, program.packages)
         if is_agent:
+            for module in left_out(self._additions):
+                sources.pop(module, None)
             sources |= load_baked(self._request.config, self._request.keys, self._now)
-        lock = self._request.root / "requirements" / program.lock
         build = digest_of(
             [
                 *sources.items(),
                 *_own_code(),
-                ("lock", lock.read_bytes()),
+                *((path.name, path.read_bytes()) for path in self._locks(program)),
                 ("project", self._roots_text(program)),
             ]
         )
@@ -241,17 +247,36 @@ class Builder:
     def _roots_text(self, program: Program) -> bytes:
         return json.dumps([self._roots(program), self._project["version"]]).encode()
 
+    def _added(self, program: Program) -> tuple[Addition, ...]:
+        return self._additions if program.extra in WITH_ADDITIONS else ()
+
+    def _locks(self, program: Program) -> list[Path]:
+        return [
+            self._lock_path(name)
+            for name in (program.lock, *(addition.lock for addition in self._added(program)))
+        ]
+
+    def _lock_path(self, name: str) -> Path:
+        return self._request.root / "requirements" / name
+
     def _roots(self, program: Program) -> list[str]:
+        extras = [program.extra, *(addition.extra for addition in self._added(program))]
+        optional = self._project["optional-dependencies"]
         return [
             *self._project["dependencies"],
-            *self._project["optional-dependencies"].get(program.extra, []),
+            *(root for extra in extras for root in optional.get(extra, [])),
         ]
+
+    def _lazy(self, program: Program) -> set[str]:
+        """Return the packages whose libraries no process loads before it needs them."""
+        pins = [pin for addition in self._added(program) for pin in read_pins(self._lock_path(addition.lock))]
+        return {pin.name.replace("-", "_") for pin in pins}
 
     def _write(
         self, program: Program, path: Path, sources: Mapping[str, bytes], build: str, inputs: str
     ) -> Built:
         started = time.monotonic()
-        pins = read_pins(self._request.root / "requirements" / program.lock)
+        pins = [pin for path in self._locks(program) for pin in read_pins(path)]
         fetched = WheelCache(self._request.wheels, say=self._say).fetch(
             pins, self._request.platform, program.interpreters
         )
@@ -266,11 +291,13 @@ class Builder:
             prelude(program, version),
             files,
             startup_facts(program, self._request.platform, files, build),
+            self._lazy(program),
         )
         write_whole(path.with_name(f"{path.name}.cdx.json"), sbom(program, version, wheels))
         size = path.stat().st_size
-        if program.extra == "agent" and size > MAX_AGENT_BYTES:
-            raise BuildFailure(f"{path.name} has {size:,} bytes; an agent may have {MAX_AGENT_BYTES:,}")
+        limit = MAX_AGENT_BYTES + sum(addition.room_bytes for addition in self._added(program))
+        if program.extra == "agent" and size > limit:
+            raise BuildFailure(f"{path.name} has {size:,} bytes; an agent may have {limit:,}")
         digest = self._digest(path.name)
         self._state[path.name] = [inputs, digest]
         if time.monotonic() - started > _SLOW_S:
@@ -300,6 +327,9 @@ def write_locks(root: Path, wheels: Path) -> None:
     requirements = root / "requirements"
     agent = make_lock(read_pins(requirements / "agent.txt"), cache, _ALL)
     run = make_lock(resolve(requirements / "run.txt"), cache, _NEWER)
+    for addition in ADDITIONS.values():
+        pins = read_pins(requirements / Path(addition.lock).with_suffix(".txt"))
+        write_whole(requirements / addition.lock, make_lock(pins, cache, _ALL).encode())
     write_whole(requirements / "agent.lock", agent.encode())
     write_whole(requirements / "run.lock", run.encode())
 
@@ -334,6 +364,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--keys", type=Path, default=ROOT / "keys", help="directory of the investigators' *.asc"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
+    parser.add_argument(
+        "--with",
+        dest="additions",
+        action="append",
+        choices=sorted(ADDITIONS),
+        default=[],
+        help="add an optional part to agent and client: yara, the module yara (10 MB); may be repeated",
+    )
     parser.add_argument("--only", choices=sorted(PROGRAMS), help="build one of the three")
     parser.add_argument(
         "--lock", action="store_true", help="write requirements/*.lock anew and build nothing"
@@ -346,7 +384,16 @@ def main(argv: list[str] | None = None) -> None:
     options = _parse(argv)
     wheels = ROOT / "var" / "wheels"
     only = (options.only,) if options.only else tuple(PROGRAMS)
-    request = Request(ROOT, options.config, options.keys, options.output, options.platform, only, wheels)
+    request = Request(
+        ROOT,
+        options.config,
+        options.keys,
+        options.output,
+        options.platform,
+        only,
+        wheels,
+        tuple(sorted(set(options.additions))),
+    )
     try:
         if options.lock:
             write_locks(ROOT, wheels)

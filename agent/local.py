@@ -28,9 +28,7 @@ from protocol.result import MAX_RESULT_BYTES, OperationResult, OperationStatus
 from protocol.strictjson import decode_json
 
 DEFAULT_WALL_S = 3600.0
-# Started from its zip, the child writes each library that the module needs to a file in memory before it is
-# loaded, and that counts as a file (a child of the resident inherits them): the largest has some 30 MiB.
-_LIMITS = ProcessLimits(cpu_s=24 * 3600, memory_bytes=2 << 30, open_files=4096, file_bytes=64 << 20)
+_LIMITS = ProcessLimits(cpu_s=24 * 3600, memory_bytes=2 << 30, open_files=4096)
 _GRACE_S = 2.0
 _READ_BYTES = 65536
 _CRASHED = 70  # EX_SOFTWARE of sysexits(3)

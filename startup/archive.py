@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,17 +37,22 @@ class Part(NamedTuple):
 
 
 def write_archive(
-    path: Path, prelude: bytes, files: Mapping[str, bytes], facts: Mapping[str, Any]
+    path: Path,
+    prelude: bytes,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Any],
+    lazy: Collection[str] = (),
 ) -> list[Part]:
     """Write an executable zip file; return what takes how much of it, largest first.
 
     The last entry is `startup.json`: `facts`, and under `libraries` where each native library lies in the
     file, so that the start-up code can inflate it piece by piece without ever holding it in memory.
+    `lazy` are packages whose libraries a process loads for itself, when it needs them.
     """
     buffer = io.BytesIO()
     buffer.write(prelude)
     sizes: dict[str, int] = {}
-    table = library_table(files)
+    table = library_table(files, lazy)
     with zipfile.ZipFile(buffer, "w") as archive:
 
         def add(name: str, content: bytes) -> zipfile.ZipInfo:
@@ -80,7 +85,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     fresh.replace(path)
 
 
-def library_table(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+def library_table(files: Mapping[str, bytes], lazy: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Describe the native libraries for the start-up code: SHA-256, and what must lie beside them.
 
     A wheel keeps the libraries that its extension modules link to in `NAME.libs/`; the linker looks for them
@@ -99,6 +104,8 @@ def library_table(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
         needs = [] if _BUNDLED.match(name) else bundled.get(name.split("/", maxsplit=1)[0], [])
         if needs:
             table[name]["needs"] = needs
+        if name.split("/", maxsplit=1)[0] in lazy:
+            table[name]["lazy"] = True
     return table
 
 

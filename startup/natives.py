@@ -6,7 +6,10 @@ Rules:
 2. `memfd`: a file in memory, sealed against any change; children inherit it and need not inflate it again.
 3. `directory`: made fresh under a random name in a place where nobody else can interfere, entered by nobody
    else, and removed as soon as the library is loaded. A directory that is there already is never used.
-4. The configuration orders the two; where the system forbids one (vm.memfd_noexec, no /proc, a mount with
+4. A library that few processes need (`lazy`: it came with an optional part of the build) is not kept in
+   memory for children: who needs it loads it. A process that may write small files only, as a module's, lifts
+   its soft limit (RLIMIT_FSIZE, which also counts files in memory) for that moment.
+5. The configuration orders the two; where the system forbids one (vm.memfd_noexec, no /proc, a mount with
    noexec, an endpoint product) the next is tried. A library that needs others beside it takes `directory`.
 
 Standard library only, and little of it: every process of an agent loads this.
@@ -112,7 +115,7 @@ class NativeLibraries:
         """Write all libraries of this interpreter to memfds, for children; return descriptors by path."""
         if self._places[:1] == ["memfd"]:
             for library in sorted(set(self._modules.values())):
-                if not self._needs_directory(library, "memfd"):
+                if not (self._needs_directory(library, "memfd") or self._libraries[library].get("lazy")):
                     self._memfd(library)
         return dict(self._memfds)
 
@@ -135,7 +138,8 @@ class NativeLibraries:
             return _create(name, os.path.join(directory.path, library))
 
     def _copy(self, path: str, target: int) -> None:
-        copy_library(self._archive_fd, path, self._libraries[path], target)
+        with _RoomToWrite():
+            copy_library(self._archive_fd, path, self._libraries[path], target)
 
     def _memfd(self, library: str) -> int:
         if library not in self._memfds:
@@ -148,6 +152,21 @@ class NativeLibraries:
                 raise
             self._memfds[library] = descriptor
         return self._memfds[library]
+
+
+class _RoomToWrite:
+    """Lifts the soft limit on the size of files to the hard one, for the block."""
+
+    def __enter__(self) -> None:
+        import resource  # noqa: PLC0415  (a child that inherits its libraries needs it not)
+
+        self._limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self._limits[1], self._limits[1]))
+
+    def __exit__(self, *_: object) -> None:
+        import resource  # noqa: PLC0415  (as above)
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._limits)
 
 
 def _create(name: str, path: str) -> ModuleType:

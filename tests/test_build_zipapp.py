@@ -38,12 +38,20 @@ def main():
         mask = os.umask(0)
         os.umask(mask)
         print(json.dumps({"argv": sys.argv, "environ": dict(os.environ), "umask": mask, "sys_path": sys.path,
-                          "file": __file__, "build": mig_startup.build}))
+                          "file": __file__, "build": mig_startup.build,
+                          "shared": [os.readlink(f"/proc/self/fd/{fd}") for fd in mig_startup.pass_fds]}))
     elif word == "natives":
         import msgspec._core, psutil, re2, xxhash
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         Ed25519PrivateKey.generate().sign(b"x")
         print(msgspec._core.__file__)
+    elif word == "rules":
+        # As a module's process: small files only, but for a library that nothing handed down.
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 64 << 20))
+        import yara_x.yara_x
+        yara_x.compile("rule r { condition: true }").scan(b"")
+        print(yara_x.yara_x.__file__, resource.getrlimit(resource.RLIMIT_FSIZE))
     elif word == "parent":
         print("ready", flush=True)
         sys.stdin.readline()
@@ -110,16 +118,19 @@ class Workshop:
         text = CONFIG.format(native=native, weight=weight, fingerprint=fingerprint or self.ada.fingerprint)
         (self.root / "config.toml").write_text(text, "utf-8")
 
-    def build(self, output: str = "dist") -> Built:
+    def build(
+        self, output: str = "dist", *additions: str, platform: str = "linux-x86_64", only: str = "agent"
+    ) -> Built:
         """Build the agent."""
         request = Request(
             root=self.root,
             config=self.root / "config.toml",
             keys=self.root / "keys",
             output=self.root / output,
-            platform="linux-x86_64",
-            only=("agent",),
+            platform=platform,
+            only=(only,),
             wheels=ROOT / "var" / "wheels",
+            additions=additions,
         )
         [built] = Builder(request, now=datetime.now(UTC), say=print).build()
         return built
@@ -142,6 +153,17 @@ def directory_agent(tmp_path_factory: pytest.TempPathFactory, ada: Investigator)
     made = Workshop(tmp_path_factory.mktemp("directory"), ada)
     made.configure(native='["directory"]')
     return made.build().path
+
+
+@pytest.fixture(scope="module")
+def agents_with_yara(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> dict[str, Path]:
+    """Agents with the optional part, by the way in which they load their libraries."""
+    made = Workshop(tmp_path_factory.mktemp("yara"), ada)
+    agents = {}
+    for method in ("memfd", "directory"):
+        made.configure(native=f'["{method}"]')
+        agents[method] = made.build(method, "yara").path
+    return agents
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +238,49 @@ def test_the_agent_is_small_and_its_sums_and_its_contents_are_listed(workshop: W
     assert {component["hashes"][0]["content"] for component in components} <= locked
     names = zipfile.ZipFile(built.path).namelist()
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".pyi", ".pth"))]
+
+
+def test_an_optional_part_of_the_build_brings_its_module_and_its_wheel(workshop: Workshop) -> None:
+    module = workshop.root / "agent" / "modules" / "yara.py"
+    module.parent.mkdir()
+    module.write_text("", "utf-8")
+    plain, larger = workshop.build("plain"), workshop.build("larger", "yara")
+    assert larger.sha256 != plain.sha256
+    held = [set(zipfile.ZipFile(built.path).namelist()) for built in (plain, larger)]
+    assert {"agent/modules/yara.py", "yara_x/yara_x.abi3.so"} <= held[1] - held[0]
+    assert not [name for name in held[0] if "yara" in name]
+    facts = [
+        json.loads(zipfile.ZipFile(built.path).read("agent/baked/build.json")) for built in (plain, larger)
+    ]
+    assert [fact["with"] for fact in facts] == [[], ["yara"]]
+    assert plain.path.stat().st_size < 15_000_000 < larger.path.stat().st_size + 7_000_000 < 34_000_000
+
+
+def test_an_optional_part_without_wheels_for_the_platform_is_refused(workshop: Workshop) -> None:
+    with pytest.raises(
+        BuildFailure, match="--with yara is not possible for musl-x86_64: it has wheels for linux-"
+    ):
+        workshop.build("dist", "yara", platform="musl-x86_64")
+
+
+@pytest.mark.parametrize("python", INTERPRETERS)
+def test_the_library_of_an_optional_part_is_loaded_by_who_needs_it_whatever_files_it_may_write(
+    agents_with_yara: dict[str, Path], python: str
+) -> None:
+    for method, place in (("memfd", "/proc/self/fd/"), ("directory", "/.mig-")):
+        done = run(python, "-I", "-S", "-B", agents_with_yara[method], "rules")
+        assert done.returncode == 0, done.stderr
+        path, limits = done.stdout.split(maxsplit=1)
+        assert place in path
+        assert limits.strip() == f"({1 << 20}, {64 << 20})"
+
+
+def test_the_library_of_an_optional_part_is_not_kept_in_memory_for_children(
+    agents_with_yara: dict[str, Path],
+) -> None:
+    names = tell(agents_with_yara["memfd"])["shared"]
+    assert [name for name in names if name.startswith("/memfd:_core")]
+    assert not [name for name in names if "yara" in name]
 
 
 def test_the_install_line_carries_the_hash(workshop: Workshop) -> None:

@@ -29,6 +29,8 @@ class ProcessLimits(NamedTuple):
     open_files: int
     # A module writes nothing; this is room for what libraries keep in shared memory.
     file_bytes: int = 1 << 20
+    # The start-up code lifts the soft limit to this one while it unpacks a library that only we need.
+    library_bytes: int = 64 << 20
 
 
 def _lower(kind: int, soft: int, hard: int) -> None:
@@ -51,7 +53,7 @@ def apply_limits(limits: ProcessLimits) -> None:
     # At the soft limit comes SIGXCPU, whose number tells the parent why the process ended.
     _lower(resource.RLIMIT_CPU, limits.cpu_s, limits.cpu_s + 5)
     _lower(resource.RLIMIT_NOFILE, limits.open_files, limits.open_files)
-    _lower(resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes)
+    _lower(resource.RLIMIT_FSIZE, limits.file_bytes, limits.library_bytes)
     _lower(resource.RLIMIT_CORE, 0, 0)
 
 
