@@ -248,7 +248,7 @@ def test_an_optional_part_of_the_build_brings_its_module_and_its_wheel(workshop:
     assert larger.sha256 != plain.sha256
     held = [set(zipfile.ZipFile(built.path).namelist()) for built in (plain, larger)]
     assert {"agent/modules/yara.py", "yara_x/yara_x.abi3.so"} <= held[1] - held[0]
-    assert not [name for name in held[0] if "yara" in name]
+    assert not [name for name in held[0] if "yara_x" in name]
     facts = [
         json.loads(zipfile.ZipFile(built.path).read("agent/baked/build.json")) for built in (plain, larger)
     ]
@@ -279,8 +279,8 @@ def test_the_library_of_an_optional_part_is_not_kept_in_memory_for_children(
     agents_with_yara: dict[str, Path],
 ) -> None:
     names = tell(agents_with_yara["memfd"])["shared"]
-    assert [name for name in names if name.startswith("/memfd:_core")]
-    assert not [name for name in names if "yara" in name]
+    assert [name for name in names if "memfd:" in name]
+    assert not [name for name in names if "yara_x" in name]
 
 
 def test_the_install_line_carries_the_hash(workshop: Workshop) -> None:
