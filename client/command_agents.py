@@ -161,7 +161,7 @@ def _agent_line(agent: Agent) -> str:
         agent.version,
         f"{agent.os}/{agent.arch}",
         agent.ident,
-        "trust unknown" if agent.trust_version is None else f"trust {agent.trust_version}",
+        _trust_text(agent),
     ]
     waiting = []
     if agent.status == "pending":
@@ -172,6 +172,13 @@ def _agent_line(agent: Agent) -> str:
     return "  ".join(
         printable(str(cell), 200) for cell in [*cells, f"seen {seen}", *([tags] if tags else []), *waiting]
     )
+
+
+def _trust_text(agent: Agent) -> str:
+    if agent.trust_version is None:
+        return "trust unknown" if agent.trust_state is None else f"trust {agent.trust_state}"
+    state = " expired" if agent.trust_state == "expired" else ""
+    return f"trust {agent.trust_version}{state}"
 
 
 @click.command()

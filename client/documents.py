@@ -33,6 +33,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     modules: tuple[str, ...] = ()
     trust_version: int | None = None
+    trust_expires: datetime | None = None
+    trust_state: str | None = None
     enrolled_by: str = ""
     peer: str = ""
     duplicate: bool = False

@@ -3,7 +3,7 @@
 The encoder lives with the agent (`agent.runtime.heartbeat`) and does without msgspec; this is the decoder.
 """
 
-from typing import Annotated, Dict, Optional, Tuple
+from typing import Annotated, Dict, Literal, Optional, Tuple
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ from protocol.strictjson import decode_json
 MAX_HEARTBEAT_BYTES = 65536
 MAX_TRUST_VERSION = 2**31 - 1  # of protocol.trust, which needs OpenPGP
 SeenHead = Tuple[Annotated[int, Meta(ge=1)], Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]]
+TrustStanding = Literal["in-force", "expired", "missing"]
 FactText = Annotated[str, Meta(max_length=1024)]
 
 
@@ -25,7 +26,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `environment` holds `init`, `kernel`, `addresses` and the like; `tags` come from the agent's
     configuration; `modules` are the names built in; `time` is the agent's own clock, UTC; `commands` are the
     ids of the commands that stand in the agent's journal unanswered, so the server need not send them again;
-    `trust_version` is that of the trust bundle in force: 0 is what was baked in, None obeys nobody.
+    `trust_version` is that of the trust bundle held (0: what was baked in; None: it is lost), `trust_expires`
+    until when it is good, by the agent's clock; it obeys somebody only where `trust_state` is `in-force`.
     `server_heads` are heads of the server's audit log that the agent was told, `log_head` is that of its own.
     """
 
@@ -42,12 +44,16 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     modules: Annotated[Tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=256)]
     commands: Annotated[Tuple[AgentId, ...], Meta(max_length=256)] = ()
     trust_version: Optional[Annotated[int, Meta(ge=0, le=MAX_TRUST_VERSION)]] = None
+    trust_expires: Optional[UtcTime] = None
+    trust_state: Optional[TrustStanding] = None
     server_heads: Annotated[Tuple[SeenHead, ...], Meta(max_length=24)] = ()
     log_head: Optional[SeenHead] = None
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC."""
         require_utc(self.time, self.started)
+        if self.trust_expires is not None:
+            require_utc(self.trust_expires)
 
 
 def decode_heartbeat(payload: bytes) -> Heartbeat:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from protocol.errors import EnvironmentFailure, MigError
+from protocol.errors import EnvironmentFailure, InvalidInput, MigError
 from protocol.openpgp import parse_certificate, require_usable_certificate
 from server.brokerprobe import BrokerFindings, examine_broker
 from server.config import Listen, ServerConfig, load_config
@@ -27,6 +27,7 @@ from server.parts import utc_now
 from server.rows import AgentRow
 from server.statelock import is_locked
 from server.store import Store
+from server.trust_oddities import SOON, describe_published, find_problems
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OPEN_TO_OTHERS = stat.S_IRWXO | stat.S_IWGRP
@@ -131,6 +132,8 @@ def _stored(config: ServerConfig) -> Iterator[Finding]:
             yield _finding("agents", lambda: _agents(agents))
             yield _finding("clocks", lambda: _clocks(agents))
             yield _finding("investigators", lambda: _investigators(store))
+            yield _finding("trust bundle", lambda: _trust_bundle(store))
+            yield _finding("agents' trust", lambda: _agents_trust(store, agents))
             yield _finding("enrolment", lambda: _enrolment(config, store))
         database.close()
 
@@ -183,6 +186,33 @@ def _investigators(store: Store) -> str:
             except MigError as error:
                 raise _Warning(f"the key {row.fingerprint} cannot be used {when}: {error.detail}") from None
     return f"{len(active)} active, keys good for 30 days"
+
+
+def _trust_bundle(store: Store) -> str:
+    newest = next(iter(store.list_trust(1)), None)
+    if newest is None:
+        return "none is published: agents obey what was baked into them"
+    now = utc_now()
+    text = describe_published(newest, now)
+    if now >= newest.expires:
+        raise InvalidInput("trust-expired", f"{text}: mig trust new --from, sign, publish")
+    if newest.expires - now < SOON:
+        raise _Warning(f"{text}: publish a newer one before that")
+    return text
+
+
+def _agents_trust(store: Store, agents: list[AgentRow]) -> str:
+    newest = next(iter(store.list_trust(1)), None)
+    found = find_problems(agents, newest, utc_now())
+    said = (
+        (found.nobody, "agents obey nobody: their trust has expired or is lost"),
+        (found.soon, f"agents' trust expires within {SOON.days} days"),
+        (found.behind, "agents were heard and do not hold the newest bundle (those without roots take none)"),
+    )
+    wrong = [f"{len(ids)} {text}: {_some(ids)}" for ids, text in said if ids]
+    if wrong:
+        raise _Warning("; ".join(wrong))
+    return "every agent that was heard obeys somebody" + (", and holds the newest bundle" if newest else "")
 
 
 def _enrolment(config: ServerConfig, store: Store) -> str:

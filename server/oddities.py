@@ -1,10 +1,11 @@
-"""What is odd about agents: two processes under one id, two ids under one name."""
+"""What is odd about agents: two processes under one id, two ids under one name, trust that ends or lags."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from server.rows import AgentRow
+from server.rows import AgentRow, PublishedRow
 from server.store import Store
+from server.trust_oddities import trust_warnings
 
 _MAX_NAMED = 3
 
@@ -12,16 +13,20 @@ _MAX_NAMED = 3
 def warnings_for(store: Store, rows: Sequence[AgentRow], now: datetime) -> Mapping[str, tuple[str, ...]]:
     """Return for each agent, by id, one line for each thing that a person should look into."""
     sharing = store.find_namesakes([row.name for row in rows if row.name], now)
-    return {row.id: tuple(_warnings(row, sharing.get(row.name, ()), now)) for row in rows}
+    newest = next(iter(store.list_trust(1)), None)
+    return {row.id: tuple(_warnings(row, sharing.get(row.name, ()), newest, now)) for row in rows}
 
 
-def _warnings(row: AgentRow, sharing: Sequence[str], now: datetime) -> Iterable[str]:
+def _warnings(
+    row: AgentRow, sharing: Sequence[str], newest: PublishedRow | None, now: datetime
+) -> Iterable[str]:
     if row.is_duplicate(now):
         yield f"two agents run under this id: {_differences(row)}"
     others = [agent_id for agent_id in sharing if agent_id != row.id]
     if others and row.id in sharing:
         more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
         yield f"the name {row.name} is also that of {', '.join(others[:_MAX_NAMED])}{more}"
+    yield from trust_warnings(row, newest, now)
 
 
 def _differences(row: AgentRow) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.action import Action
 from protocol.command import CommandState
+from protocol.heartbeat import TrustStanding
 from protocol.result import Problem, Result, SealedResult
 
 ONLINE_S = 150
@@ -59,6 +60,8 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     modules: tuple[str, ...]
     trust_version: int | None = None
+    trust_expires: datetime | None = None
+    trust_state: TrustStanding | None = None
     enrolled_by: str
     decided: datetime | None
     peer: str
@@ -225,14 +228,19 @@ class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | SealedResult
 
 
-class TrustRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One published trust bundle; `envelope` is as it came."""
+class PublishedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One published trust bundle, without what was signed."""
 
     version: int
     digest: str
     expires: datetime
     publisher: str
     published: datetime
+
+
+class TrustRow(PublishedRow, frozen=True, kw_only=True):
+    """One published trust bundle; `envelope` is as it came."""
+
     envelope: bytes
 
 

@@ -64,7 +64,9 @@ agents = sa.Table(
     sa.Column("tags", JSON_VALUE, nullable=False),
     sa.Column("environment", JSON_VALUE, nullable=False),
     sa.Column("modules", JSON_VALUE, nullable=False),
-    sa.Column("trust_version", sa.Integer),  # of the bundle it obeys, 0 is baked in; null: unknown, or nobody
+    sa.Column("trust_version", sa.Integer),  # of the bundle it holds, 0 is baked in; null: unknown, or lost
+    sa.Column("trust_expires", UtcTime),  # by its own word, as what follows
+    sa.Column("trust_state", sa.String(16)),  # in-force, expired, missing; null: unknown
     # How it came to take part, and when that was last decided: an older signed decision counts no more.
     sa.Column("enrolled_by", sa.Text, nullable=False, server_default=""),
     sa.Column("decided", UtcTime),

@@ -33,6 +33,8 @@ _SAID = (
     "modules",
     "instances",
     "trust_version",
+    "trust_expires",
+    "trust_state",
 )
 # Made once: building it for each of a fleet's heartbeats costs more than running it.
 _SAVE_HEARTBEAT = (
@@ -110,6 +112,8 @@ class AgentStore(StorePart):
             "modules": list(heartbeat.modules),
             "instances": msgspec.to_builtins(instances),
             "trust_version": heartbeat.trust_version,
+            "trust_expires": heartbeat.trust_expires,
+            "trust_state": heartbeat.trust_state,
         }
         values = {f"new_{column}": value for column, value in said.items()}
         if connection.execute(_SAVE_HEARTBEAT, {"agent_id": heartbeat.agent, **values}).rowcount == 0:

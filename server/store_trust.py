@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from protocol.errors import InvalidInput
 from protocol.trust import TrustBundle
 from server import schema
-from server.rows import AuditEvent, TrustRow
+from server.rows import AuditEvent, PublishedRow, TrustRow
 from server.store_base import StorePart, chunks
 
 _bundles = schema.trust_bundles
@@ -71,6 +71,14 @@ class TrustStore(StorePart):
         with self._database.reading() as connection:
             row = connection.execute(_NEWEST).first()
         return None if row is None else msgspec.convert(row._mapping, TrustRow)  # noqa: SLF001
+
+    def list_trust(self, limit: int) -> list[PublishedRow]:
+        """Return the bundles that were published, the newest first."""
+        columns = [_bundles.c[name] for name in PublishedRow.__struct_fields__]
+        statement = sa.select(*columns).order_by(_bundles.c.version.desc()).limit(limit)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [msgspec.convert(row._mapping, PublishedRow) for row in rows]  # noqa: SLF001  (public name)
 
     def agents_behind(self, among: Collection[str]) -> list[str]:
         """Return those of some enrolled agents that do not hold the newest bundle, by what they last said."""

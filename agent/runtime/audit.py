@@ -157,6 +157,10 @@ class AuditLog:
         """Another trust bundle is in force."""
         self._append("trust", (), {"version": version, "sha256": digest})
 
+    def trust_expired(self, version: int) -> None:
+        """What says whom to obey has expired: nobody is obeyed until something newer comes."""
+        self._append("trust-expired", (), {"version": version})
+
     def noticed(self, head: Head, *, server: str, key_id: str, time: str) -> None:
         """A server has told, signed, the head of its log; the newest is chained at the next heartbeat."""
         self._notice = _Notice(head, server, key_id, time)

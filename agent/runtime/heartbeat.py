@@ -4,13 +4,15 @@ Standard library only: the resident agent imports this module.
 """
 
 from datetime import datetime, timezone
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
+from agent.runtime.trust_state import IN_FORCE, TrustState
 from protocol.audit import NO_HEAD, Head
 from protocol.strictjson import encode_json
 
 _FIELDS = ("name", "os", "arch", "ident", "version", "tags", "environment", "modules")
 MAX_COMMANDS = 256
+_BAKED = TrustState(0, None, IN_FORCE)
 
 
 def format_time(time: datetime) -> str:
@@ -24,7 +26,7 @@ def encode_heartbeat(
     now: datetime,
     started: datetime,
     commands: Sequence[str],
-    trust_version: Optional[int] = None,
+    trust: TrustState = _BAKED,
     server_heads: Sequence[Head] = (),
     log_head: Head = NO_HEAD,
 ) -> bytes:
@@ -35,7 +37,7 @@ def encode_heartbeat(
         now: the agent's own clock.
         started: when the resident agent started.
         commands: ids of the commands that stand in the journal unanswered; the first 256 are told.
-        trust_version: of the trust bundle in force, 0 for what was baked in; None where nobody is obeyed.
+        trust: the trust bundle that is held, until when, and whether anybody is obeyed by it.
         server_heads: heads of the server's audit log that this agent has seen.
         log_head: the head of the agent's own log.
 
@@ -48,7 +50,9 @@ def encode_heartbeat(
             "time": format_time(now),
             "started": format_time(started),
             "commands": list(commands[:MAX_COMMANDS]),
-            "trust_version": trust_version,
+            "trust_version": trust.version,
+            "trust_expires": None if trust.expires is None else format_time(trust.expires),
+            "trust_state": trust.state,
             "server_heads": [list(head) for head in server_heads],
             "log_head": list(log_head) if log_head.seq else None,
         }

@@ -57,6 +57,7 @@ class Narrator:
             "refused": self._refused,
             "cancelled": self._cancelled,
             "trust": self._trust,
+            "trust-expired": self._trust_expired,
             "ignored": self._ignored,
             "notice": self._notice,
             "checkpoint": self._checkpoint,
@@ -127,6 +128,11 @@ class Narrator:
 
     def _trust(self, entry: Entry) -> str:
         return f"trust bundle {entry.what.get('version')} is in force: it says whom this machine obeys"
+
+    def _trust_expired(self, entry: Entry) -> str:
+        version = entry.what.get("version")
+        bundle = f"trust bundle {version}" if version else "what was built in to say whom to obey"
+        return f"{bundle} has expired: nobody is obeyed until a newer bundle comes"
 
     def _ignored(self, entry: Entry) -> str:
         return f"ignored {entry.what.get('deliveries')} messages that nobody trusted here had signed"

@@ -31,6 +31,7 @@ from agent.runtime.state import lock_state_directory, open_state_directory, writ
 from agent.runtime.supervisor import Answer, Supervisor
 from agent.runtime.token import find_token
 from agent.runtime.trust_intake import TrustIntake
+from agent.runtime.trust_state import EXPIRED, TrustState, read_expiry, state_of_trust
 from agent.runtime.trust_store import TrustStore
 from protocol.enrolment import EnrolmentToken
 from protocol.envelope import ACTION, CANCEL, HEARTBEAT, NOTICE, RESULT, TRUST, encode_envelope, peek_type
@@ -128,6 +129,8 @@ class Resident:
             held=lambda: trust.held,
         )
         self._trust = trust
+        self._trust_expires = read_expiry(trust.held.bundle)
+        self._expired: Optional[int] = None  # the bundle of which it was told that it has expired
         self._trust_intake = TrustIntake(
             loop=loop, baked=baked, store=trust, clock=utc_now, on_change=self._on_new_trust
         )
@@ -218,7 +221,8 @@ class Resident:
         self._supervisor.stop_cancelled(stone.digest)
 
     def _on_new_trust(self) -> None:
-        mark = self._trust.held.mark
+        mark, bundle = self._trust.held
+        self._trust_expires = read_expiry(bundle)
         if mark is not None:
             self._audit.trusted(*mark)
         self._supervisor.renew_trust()
@@ -226,14 +230,16 @@ class Resident:
         # At once: a revocation is over when everyone is seen to have it.
         self._ioloop.call_later(0.0, self._send_heartbeat)
 
-    def _trust_version(self) -> Optional[int]:
-        """Return the version of the bundle in force; None where nobody is obeyed."""
-        if not self._baked.config.trust.roots:
-            return 0
-        mark, bundle = self._trust.held
-        if mark is None or self._supervisor.trust_refusal or (mark.version and not bundle):
-            return None
-        return mark.version
+    def _trust_state(self) -> TrustState:
+        """Return how it stands with trust; that a bundle has expired is logged once."""
+        state = state_of_trust(
+            self._baked, self._trust.held, self._trust_expires, self._supervisor.trust_refusal, utc_now()
+        )
+        if state.state == EXPIRED and state.version is not None and state.version != self._expired:
+            self._expired = state.version
+            _LOG.error("%s", state.describe())
+            self._audit.trust_expired(state.version)
+        return state
 
     def _announce_running(self) -> None:
         if self._journal.unanswered():
@@ -307,7 +313,7 @@ class Resident:
             now=utc_now(),
             started=self._started,
             commands=[entry.command_id for entry in self._journal.unanswered()],
-            trust_version=self._trust_version(),
+            trust=self._trust_state(),
             server_heads=self._audit.server_heads,
             log_head=self._audit.head,
         )
@@ -322,7 +328,7 @@ class Resident:
             "started": format_time(self._started),
             "written": format_time(utc_now()),
             "broker": "connected" if self._link.is_ready else self._link.last_problem or "connecting",
-            "trust": _trust_text(self._trust_version(), self._supervisor.trust_refusal),
+            "trust": self._trust_state().describe(),
             "spooled_answers": len(self._spool.names()) + len(self._unspooled),
         }
         try:
@@ -338,12 +344,6 @@ class Resident:
             self._stop()
         else:
             self._ioloop.call_later(0.5, self._end_check_in)
-
-
-def _trust_text(version: Optional[int], refusal: str) -> str:
-    if version is None:
-        return f"nobody is obeyed: {refusal or 'waiting for a bundle'}"
-    return f"bundle {version}" if version else "bundle 0, built in"
 
 
 def run_resident(directory: Path, *, token_file: Optional[Path] = None, check_in: bool = False) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.command import FINAL_STATES, CommandState
+from protocol.heartbeat import TrustStanding
 from protocol.result import Problem
 from server.rows import (
     ActionRow,
@@ -81,7 +82,13 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     modules: tuple[str, ...]
     trust_version: Annotated[
-        int | None, Meta(description="trust bundle it obeys; 0: what was baked in; null: unknown, or nobody")
+        int | None, Meta(description="trust bundle it holds; 0: what was baked in; null: unknown, or lost")
+    ]
+    trust_expires: Annotated[
+        datetime | None, Meta(description="until when that is good; null: unknown, or ever")
+    ]
+    trust_state: Annotated[
+        TrustStanding | None, Meta(description="it obeys somebody only where this is in-force; null: unknown")
     ]
     enrolled_by: Annotated[str, Meta(description="open, token and its id, operator, or who signed it")]
     peer: Annotated[str, Meta(description="where the broker saw it come from while it waited")]
@@ -299,6 +306,8 @@ def agent_document(row: AgentRow, now: datetime, warnings: tuple[str, ...]) -> A
         environment=row.environment,
         modules=row.modules,
         trust_version=row.trust_version,
+        trust_expires=row.trust_expires,
+        trust_state=row.trust_state,
         enrolled_by=row.enrolled_by,
         peer=row.peer,
         duplicate=row.is_duplicate(now),

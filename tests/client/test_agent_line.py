@@ -1,5 +1,7 @@
 """What `mig agents` says of one agent on its line."""
 
+import pytest
+
 from client.command_agents import _agent_line
 from client.documents import Agent
 
@@ -9,3 +11,20 @@ def test_a_wrong_clock_is_shown_and_a_good_one_is_not() -> None:
     assert "clock off by -7200 s" in _agent_line(agent)
     for skew in (None, 0.0, 299.0):
         assert "clock" not in _agent_line(Agent(id="0" * 32, name="web1", status="online", clock_skew_s=skew))
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "said"),
+    [
+        (None, None, "  trust unknown  "),
+        (None, "missing", "  trust missing  "),
+        (2, "in-force", "  trust 2  "),
+        (2, "expired", "  trust 2 expired  "),
+        (0, "expired", "  trust 0 expired  "),
+        (2, "\x1b[2J", "  trust 2  "),
+        (None, "\x1b[2J", "  trust \\x1b[2J  "),
+    ],
+)
+def test_trust_that_has_expired_is_shown(version: int | None, state: str | None, said: str) -> None:
+    agent = Agent(id="0" * 32, name="web1", status="online", trust_version=version, trust_state=state)
+    assert said in _agent_line(agent)

@@ -32,6 +32,9 @@ def test_a_heartbeat_is_decoded() -> None:
         "environment-nested": {"environment": {"a": {}}},
         "modules-many": {"modules": ["m"] * 257},
         "command-not-an-id": {"commands": ["x"]},
+        "trust-state-unknown": {"trust_state": "well"},
+        "trust-expiry-with-offset": {"trust_expires": "2026-12-01T00:00:00+05:00"},
+        "trust-expiry-of-another-age": {"trust_expires": "9999-12-31T23:59:59Z"},
         "commands-many": {"commands": [AGENT] * 257},
     }.values(),
 )

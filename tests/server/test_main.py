@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -8,13 +9,14 @@ import tomllib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pytest
 import urllib3
 
 from protocol.enrolment import decode_token, token_id
+from protocol.trust import decode_bundle
 from protocol.version import VERSION
 from server.config import load_config
 from server.database import Database
@@ -24,6 +26,7 @@ from server.parts import utc_now
 from server.store import Store
 from tests.support import openpgp_forge as forge
 from tests.support.broker import AgentKey, free_port
+from tests.support.endpoint import make_bundle
 from tests.support.fleet import FleetAgent
 from tests.support.gpg import Investigator
 
@@ -203,6 +206,8 @@ def test_the_doctor_says_everything_in_one_line_each(prepared: Installation) -> 
         "agents",
         "clocks",
         "investigators",
+        "trust bundle",
+        "agents' trust",
         "enrolment",
         "broker",
         "api port",
@@ -261,6 +266,36 @@ def test_the_doctor_sees_what_is_odd_about_agents(prepared: Installation) -> Non
     assert f"two processes under one id: {late.id}" in prepared("doctor").out
     assert prepared("agent", "token", "new").code == 0
     assert "ok    enrolment: by token, 1 good tokens" in prepared("doctor").out
+
+
+def test_the_doctor_sees_trust_that_ends_or_lags(prepared: Installation, ada: Investigator) -> None:
+    store, now = prepared.store, utc_now()
+    out = prepared("doctor").out
+    assert "ok    trust bundle: none is published: agents obey what was baked into them" in out
+    assert "ok    agents' trust: every agent that was heard obeys somebody" in out
+    agents = {name: FleetAgent(store, name, now=now) for name in ("expired", "soon", "behind")}
+    told: dict[str, dict[str, Any]] = {
+        "expired": {"trust_version": 7, "trust_state": "expired", "trust_expires": now - timedelta(days=1)},
+        "soon": {"trust_version": 7, "trust_state": "in-force", "trust_expires": now + timedelta(days=1)},
+        "behind": {"trust_version": 6, "trust_state": "in-force"},
+    }
+    for name, members in told.items():
+        store.save_heartbeat(agents[name].heartbeat(now, **members), now)
+    for version, expires_s, said in (
+        (5, 90 * 86400, "ok    trust bundle: bundle 5 is published, good until "),
+        (6, 86400, ": publish a newer one before that"),
+        (7, -60, "FAIL  trust bundle: trust-expired: bundle 7 is published, good until "),
+    ):
+        bundle = decode_bundle(json.dumps(make_bundle(version, ada, expires_s=expires_s)).encode())
+        store.publish_trust(bundle, b"{}", f"d{version}", ada.fingerprint, now - timedelta(hours=2))
+        assert said in prepared("doctor").out
+    [line] = [line for line in prepared("doctor").out.splitlines() if "agents' trust" in line]
+    expired, soon, behind = (agents[name].id for name in told)
+    assert line == (
+        f"warn  agents' trust: 1 agents obey nobody: their trust has expired or is lost: {expired}; "
+        f"1 agents' trust expires within 14 days: {soon}; 1 agents were heard and do not hold the "
+        f"newest bundle (those without roots take none): {behind}"
+    )
 
 
 def test_the_doctor_sees_a_port_that_is_taken(prepared: Installation) -> None:

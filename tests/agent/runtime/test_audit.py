@@ -94,6 +94,7 @@ def test_what_was_asked_by_whom_and_how_it_ended_is_told_in_plain_language(
     desk.log.refused(sign_action(ada), "d" * 64, entry.action_id, 7, "not-targeted")
     desk.log.cancelled(Tombstone(entry.digest, entry.action_id, entry.signers, 1, manages=False))
     desk.log.trusted(3, "e" * 64)
+    desk.log.trust_expired(3)
     notice(desk, 7)
     desk.log.settle(5)
     narrator = Narrator(keyrings(ada))
@@ -113,6 +114,7 @@ def test_what_was_asked_by_whom_and_how_it_ended_is_told_in_plain_language(
         ),
         f'{who} cancelled "What are you?"',
         "trust bundle 3 is in force: it says whom this machine obeys",
+        "trust bundle 3 has expired: nobody is obeyed until a newer bundle comes",
         "ignored 5 messages that nobody trusted here had signed",
         "the server mig said that its own log has 7 entries",
     ]

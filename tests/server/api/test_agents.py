@@ -36,6 +36,8 @@ def test_agents_are_shown_with_everything_that_a_client_needs(api: ApiServer, to
         "duplicate": False,
         "warnings": [],
         "trust_version": None,
+        "trust_expires": None,
+        "trust_state": None,
     }
 
 
