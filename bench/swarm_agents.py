@@ -115,9 +115,7 @@ class SwarmAgent:
             self._ioloop.remove_timeout(self._timer)
         delay_s = self._settings.heartbeat_s * (0.95 + random.random() / 10)  # noqa: S311  (jitter)
         self._timer = self._ioloop.call_later(delay_s, self._beat)
-        payload = encode_heartbeat(
-            self._facts, now=datetime.now(UTC), started=self._started, commands=(), trust_version=0
-        )
+        payload = encode_heartbeat(self._facts, now=datetime.now(UTC), started=self._started, commands=())
         body = encode_envelope(sign_envelope(self._identity.private_key, HEARTBEAT, payload))
         self._link.publish(heartbeat_key(self._identity.agent_id), body, lambda _confirmed: None)
 
