@@ -3,7 +3,8 @@
 Rules:
 1. The event loop never waits for the database: `run` for anything, `read` for what only reads.
 2. SQLite has one writer thread and takes its write lock at the start of a transaction, so that no transaction
-   fails half-way for want of it; readers see the last commit (WAL) and never wait.
+   fails half-way for want of it; readers see the last commit (WAL) and never wait. What waits for the writer
+   is committed together (`server.writers`); PostgreSQL does that by itself.
 3. SQLite runs with synchronous=FULL: what the server acknowledged to the broker must survive a power cut too,
    since an agent runs an action once and answers once. NORMAL would survive kill -9 only. Answers are saved
    in batches, where the sync costs nothing measurable (3.9 instead of 3.6 ms for 1,000).
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from protocol.errors import EnvironmentFailure, InvalidInput
+from server.writers import GroupWriter
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +50,8 @@ class Database:
         self._engine = _make_engine(url)
         self._writing = self._engine.execution_options(**{_WRITE: True})
         self.dialect = self._engine.dialect.name
-        writers = 1 if self.dialect == "sqlite" else _WRITERS
-        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="database-write")
+        self._group = GroupWriter(self._begin_writing) if self.dialect == "sqlite" else None
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="database-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="database-read")
 
     @contextmanager
@@ -60,6 +62,11 @@ class Database:
             EnvironmentFailure: `database-away` or `disk-full`, retryable.
 
         """
+        shared = self._shared
+        if shared is not None:  # what the jobs before this one have changed counts, as if it were committed
+            with _translated():
+                yield shared
+            return
         with _translated(), self._engine.begin() as connection:
             if self.dialect == "postgresql":
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -69,17 +76,35 @@ class Database:
     def writing(self) -> Iterator[sa.Connection]:
         """One write transaction, committed at the end and rolled back on any exception.
 
+        Within a job of the group's it is a part of the transaction that all its jobs share.
+
         Raises:
             EnvironmentFailure: `database-away` or `disk-full`, retryable.
 
         """
+        shared = self._shared
+        if shared is not None:
+            with _translated(), shared.begin_nested():
+                yield shared
+        else:
+            with self._begin_writing() as connection:
+                yield connection
+
+    @property
+    def _shared(self) -> sa.Connection | None:
+        return self._group.connection if self._group is not None else None
+
+    @contextmanager
+    def _begin_writing(self) -> Iterator[sa.Connection]:
         with _translated(), self._writing.begin() as connection:
             yield connection
 
+    def _submit(self, work: Callable[[], R]) -> "Future[R]":
+        return self._writers.submit(work) if self._group is None else self._group.submit(work)
+
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that may write in a database thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writers, lambda: function(*args, **kwargs))
+        return await asyncio.wrap_future(self._submit(lambda: function(*args, **kwargs)))
 
     def run_anyway(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run a function that may write, even if whoever asked goes away; its failure is logged."""
@@ -90,7 +115,7 @@ class Database:
             except EnvironmentFailure as error:
                 _log.warning("not written", extra={"reason": error})
 
-        self._writers.submit(work)
+        self._submit(work)
 
     async def read(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function that only reads in a database thread, beside the writers."""
@@ -108,6 +133,8 @@ class Database:
 
     def close(self) -> None:
         """Finish what runs, and close all connections."""
+        if self._group is not None:
+            self._group.close()
         self._writers.shutdown()
         self._readers.shutdown()
         self._engine.dispose()
