@@ -63,7 +63,7 @@ def commits(database: Database) -> list[str]:
 def test_what_waits_together_is_committed_once(sqlite: Database) -> None:
     seen = commits(sqlite)
     names = [f"login-{number:02d}" for number in range(20)]
-    gather(sqlite, *(lambda name=name: insert(sqlite, name) for name in names))  # type: ignore[misc]
+    gather(sqlite, *(lambda name=name: insert(sqlite, name) for name in names))
     assert logins(sqlite) == names
     assert seen.count("commit") <= 3  # the jobs', and the readers'
 
@@ -128,7 +128,7 @@ def test_a_transaction_that_cannot_be_committed_has_failed_for_every_job(
 
     sa.event.listen(sqlite._engine, "begin", fill)
     large = "x" * 100_000
-    outcomes = gather(sqlite, *(lambda n=n: insert(sqlite, f"{large}{n}") for n in range(3)))  # type: ignore[misc]
+    outcomes = gather(sqlite, *(lambda n=n: insert(sqlite, f"{large}{n}") for n in range(3)))
     assert [one.code for one in outcomes if isinstance(one, EnvironmentFailure)] == ["disk-full"] * 3
     assert logins(sqlite) == []
 
@@ -153,6 +153,6 @@ def test_a_group_leaves_what_the_jobs_one_after_the_other_would_leave(
             sa.exc.IntegrityError if name in expected else ZeroDivisionError if is_bad else type(None)
         )
         expected.add(name)
-    outcomes = gather(sqlite, *(lambda job=job: work(job[0], is_bad=job[1]) for job in jobs))  # type: ignore[misc]
+    outcomes = gather(sqlite, *(lambda job=job: work(job[0], is_bad=job[1]) for job in jobs))
     assert [type(one) for one in outcomes] == said
     assert set(logins(sqlite)) == expected
