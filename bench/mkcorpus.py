@@ -6,6 +6,7 @@ many   200,000 small files of text, 0 to 16,384 bytes (log-normal, median about 
        directories three levels down; 25 hold a line `migbench-needle-<n>`, 40 are setuid; 1.3 GB of disk
 large  4 files of 1 GiB of random bytes; 4.3 GB of disk
 text   64 files of 16 MiB of log lines, 7 of which hold a needle; 1.1 GB of disk
+crowd  1,000,000 names of 100 small files (hard links), in 1,000 directories; 50 MB of disk; made when named
 
 DEST is /var/tmp/mig-corpus where none is given. A manifest DEST/<name>.json holds counts, bytes, the paths
 with needles, and digests. What is there already is left alone: a manifest is written last.
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 DEFAULT = Path("/var/tmp/mig-corpus")  # noqa: S108  (a place for gigabytes that survives a restart)
 NAMES = ("many", "large", "text")
-DISK_BYTES = {"many": 1_300_000_000, "large": 4_300_000_000, "text": 1_100_000_000}
+DISK_BYTES = {"many": 1_300_000_000, "large": 4_300_000_000, "text": 1_100_000_000, "crowd": 50_000_000}
 SEED = 20261120
 NEWEST = 1793491200  # 2026-11-01T00:00:00Z
 _YEARS_S = 3 * 365 * 86400
@@ -52,6 +53,7 @@ class Shape(NamedTuple):
     lines: int = 120_000
     text_files: int = 64
     text_bytes: int = 16 << 20
+    crowd_files: int = 1_000_000
 
 
 WHOLE = Shape()
@@ -178,9 +180,22 @@ def make_text(destination: Path, shape: Shape = WHOLE) -> Manifest:
     return manifest
 
 
+def make_crowd(destination: Path, shape: Shape = WHOLE) -> Manifest:
+    """Make a million names: what a scan must hold in memory is by name, not by byte."""
+    sources = [destination / f"file{number:02d}" for number in range(100)]
+    for source in sources:
+        source.write_bytes(source.name.encode() * 100)
+    for number in range(100, shape.crowd_files):
+        if number % 1000 in (0, 100):
+            directory = destination / f"d{number // 1000:03d}"
+            directory.mkdir(exist_ok=True)
+        os.link(sources[number % 100], f"{directory}/a-name-of-usual-length-{number:06d}.txt")
+    return {"files": shape.crowd_files, "bytes": shape.crowd_files * 600}
+
+
 def make(root: Path, name: str, shape: Shape = WHOLE) -> Manifest:
     """Make one corpus below `root`, unless it stands there whole, and return its manifest."""
-    makers = {"many": make_many, "large": make_large, "text": make_text}
+    makers = {"many": make_many, "large": make_large, "text": make_text, "crowd": make_crowd}
     manifest_path = root / f"{name}.json"
     if manifest_path.exists():
         found: Manifest = json.loads(manifest_path.read_bytes())
@@ -197,11 +212,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", nargs="?", type=Path, default=DEFAULT, metavar="DEST")
-    parser.add_argument("names", nargs="*", metavar="CORPUS", help=f"{', '.join(NAMES)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="CORPUS", help=f"{', '.join(NAMES)} by default")
     options = parser.parse_args()
     names = options.names or NAMES
-    if not set(names) <= set(NAMES):
-        parser.error(f"the corpora are {', '.join(NAMES)}")
+    if not set(names) <= set(DISK_BYTES):
+        parser.error(f"the corpora are {', '.join(DISK_BYTES)}")
     for name in names:
         began = time.monotonic()
         manifest = make(options.root.absolute(), name)
