@@ -36,7 +36,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `enrolment` says how a new agent comes to take part: by an enrolment token (`token`), by an approval for
     which it waits (`approval`), or at once (`open`). `rabbitmqctl` is the broker's own tool, with which
     the connections of revoked agents are closed; empty where it cannot be run. `relay_ca` is a file of the
-    only authorities that may vouch for the broker, in PEM; empty for the system's.
+    only authorities that may vouch for the broker, in PEM; empty for the system's. `metrics_listen` is where
+    a monitoring system may ask for figures, without a login; empty for nowhere.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -50,6 +51,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     agents_dir: str
     rabbitmqctl: str = ""
     relay_ca: str = ""
+    metrics_listen: str = ""
 
     @property
     def api_address(self) -> Listen:
@@ -60,6 +62,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def broker_auth_address(self) -> Listen:
         """Where the broker asks whether an agent may log in."""
         return parse_listen(self.broker_auth_listen)
+
+    @property
+    def metrics_address(self) -> Listen | None:
+        """Where a monitoring system may ask for figures, if anywhere."""
+        return parse_listen(self.metrics_listen) if self.metrics_listen else None
 
 
 def load_config(path: Path) -> ServerConfig:
@@ -103,8 +110,13 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
     for path in filter(None, (config.state_dir, config.agents_dir, config.rabbitmqctl, config.relay_ca)):
         if not Path(path).is_absolute():
             raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")
-    if config.api_address == config.broker_auth_address:
-        raise InvalidInput("bad-config", "[server]: listen and broker_auth_listen are the same")
+    addresses = [config.api_address, config.broker_auth_address]
+    if config.metrics_address is not None:
+        addresses.append(config.metrics_address)
+    if any(one == other for place, one in enumerate(addresses) for other in addresses[:place]):
+        raise InvalidInput(
+            "bad-config", "[server]: two of listen, broker_auth_listen and metrics_listen are the same"
+        )
     return config
 
 

@@ -86,6 +86,10 @@ class Events:
         """Return how many follow an action now."""
         return len(self._followers.get(action_id, ()))
 
+    def count_all(self) -> int:
+        """Return how many follow any action now."""
+        return sum(len(followers) for followers in self._followers.values())
+
     def publish(self, changes: Iterable[Change]) -> None:
         """Tell the followers what was committed; what nobody follows costs nothing."""
         by_action: dict[str, list[Change]] = {}

@@ -21,6 +21,7 @@ from protocol.result import ANSWER_LIMITS, decode_result, decode_sealed_result
 from server.amqp import Delivery
 from server.database import Database
 from server.events import Events
+from server.metrics import Meters
 from server.notices import Notices
 from server.rows import ReceivedResult
 from server.scheduler import Scheduler
@@ -47,6 +48,7 @@ class Intake:
         notices: Notices,
         trust: TrustDistributor,
         clock: Callable[[], datetime],
+        meters: Meters,
     ) -> None:
         self._database = database
         self._store = store
@@ -55,6 +57,7 @@ class Intake:
         self._notices = notices
         self._trust = trust
         self._clock = clock
+        self._meters = meters
 
     async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Store answers.
@@ -66,7 +69,10 @@ class Intake:
         checked = await self._database.read(self._check_results, batch)
         good = [item for item in checked if isinstance(item, ReceivedResult)]
         if good:
-            self._events.publish(await self._database.run(self._store.save_results, good, self._clock()))
+            changes = await self._database.run(self._store.save_results, good, self._clock())
+            self._events.publish(changes)
+            self._meters.heard("result", len(good))
+            self._meters.answered({change.command_id: change.state.value for change in changes})
         return [item.code if isinstance(item, InvalidInput) else None for item in checked]
 
     async def handle_heartbeats(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
@@ -81,6 +87,7 @@ class Intake:
         if good:
             now = self._clock()
             self._events.publish(await self._database.run(self._store.save_heartbeats, good, now))
+            self._meters.heard("heartbeat", len(good))
             await self._scheduler.heard({heartbeat.agent for heartbeat in good})
             await self._trust.heard({heartbeat.agent for heartbeat in good})
             pairs = zip(checked, batch, strict=True)

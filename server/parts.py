@@ -16,6 +16,7 @@ from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
 from server.intake import Intake
+from server.metrics import Meters, MetricsApp, Standing
 from server.notices import NOTICE_KEY_FILE, Notices, load_notice_key
 from server.relay import Handler, Relay
 from server.scheduler import Scheduler
@@ -40,6 +41,8 @@ class Parts:
     trust: TrustDistributor
     handlers: Mapping[str, Handler]
     broker_auth: BrokerAuth
+    meters: Meters
+    metrics: MetricsApp
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -59,9 +62,17 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
 
     """
     parse_url(config.relay, config.relay_ca)
-    store, events, wake = Store(database), Events(), Wake()
+    store, events, wake, meters = Store(database), Events(), Wake(), Meters()
     relay = Relay(config.relay, clock=clock, random=SystemRandom(), ca=config.relay_ca)
-    scheduler = Scheduler(database=database, store=store, events=events, relay=relay, wake=wake, clock=clock)
+    scheduler = Scheduler(
+        database=database,
+        store=store,
+        events=events,
+        relay=relay,
+        wake=wake,
+        clock=clock,
+        on_sent=meters.sent,
+    )
     trust = TrustDistributor(database=database, store=store, relay=relay, wake=Wake(), clock=clock)
 
     async def welcome(agent_id: str) -> None:
@@ -84,6 +95,7 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         trust=trust,
         notices=notices,
         clock=clock,
+        meters=meters,
     )
     broker_auth = BrokerAuth(
         config=config,
@@ -105,6 +117,15 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         version=VERSION,
         trust_wake=trust.wake,
     )
+    standing = Standing(
+        agents=lambda: database.read(store.count_agents, clock()),
+        commands=lambda: database.read(store.count_open_commands),
+        queue_depths=relay.queue_depths,
+        dead=relay.dead,
+        denied=broker_auth.denied,
+        followers=events.count_all,
+        version=VERSION,
+    )
     handlers = {RESULTS_QUEUE: intake.handle_results, HEARTBEATS_QUEUE: intake.handle_heartbeats}
     return Parts(
         services=services,
@@ -113,4 +134,6 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         trust=trust,
         handlers=handlers,
         broker_auth=broker_auth,
+        meters=meters,
+        metrics=MetricsApp(meters, standing),
     )

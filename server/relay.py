@@ -10,7 +10,7 @@ Rules:
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -150,6 +150,19 @@ class Relay:
 
         """
         return await self._administer(lambda administrator: administrator.declare_agent_queue(agent_id))
+
+    async def queue_depths(self, queues: Collection[str]) -> dict[str, int]:
+        """Return how many messages are ready in each of some queues.
+
+        Raises:
+            EnvironmentFailure: `broker-away`.
+
+        """
+
+        async def ask(administrator: Administrator) -> dict[str, int]:
+            return {queue: await administrator.queue_depth(queue) for queue in queues}
+
+        return await self._administer(ask)
 
     async def _administer(self, operation: Callable[[Administrator], Awaitable[_R]]) -> _R:
         async with self._administering:

@@ -67,6 +67,7 @@ class Scheduler:
         relay: Publishing,
         wake: Wake,
         clock: Callable[[], datetime],
+        on_sent: Callable[[Collection[str]], None],
     ) -> None:
         self._database = database
         self._store = store
@@ -74,6 +75,7 @@ class Scheduler:
         self._relay = relay
         self._wake = wake
         self._clock = clock
+        self._on_sent = on_sent
         self._outbox = Wake()
         self._expiries = Wake()
         self._recurring = Recurring(database=database, store=store, clock=clock, on_started=self._on_started)
@@ -192,6 +194,7 @@ class Scheduler:
             taken = await self._relay.publish(chosen)
             if taken:
                 sent = await self._database.run(self._store.mark_sent, sorted(taken), self._clock())
+                self._on_sent(taken)
                 self._events.publish(sent)
                 _log.info("sent", extra={"commands": len(taken)})
             again = self._clock() + timedelta(seconds=RETRY_S)

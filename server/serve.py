@@ -18,6 +18,7 @@ from server.api.app import make_app
 from server.config import ServerConfig
 from server.database import Database
 from server.front import Front, listen_on
+from server.metrics import MeteredApp
 from server.migrations import migrate
 from server.parts import assemble, utc_now
 from server.statelock import state_lock
@@ -37,21 +38,32 @@ def serve(config: ServerConfig) -> None:
         stack.enter_context(state_lock(Path(config.state_dir)))
         api = stack.enter_context(listen_on(config.api_address))
         auth = stack.enter_context(listen_on(config.broker_auth_address))
+        metrics = None
+        if config.metrics_address is not None:
+            metrics = stack.enter_context(listen_on(config.metrics_address))
         database = Database(config.database)
         stack.callback(database.close)
         migrate(database)
-        asyncio.run(_run(config, database, api, auth))
+        asyncio.run(_run(config, database, api, auth, metrics))
 
 
-async def _run(config: ServerConfig, database: Database, api: socket.socket, auth: socket.socket) -> None:
+async def _run(
+    config: ServerConfig,
+    database: Database,
+    api: socket.socket,
+    auth: socket.socket,
+    metrics: socket.socket | None,
+) -> None:
     parts = assemble(config, database, clock=utc_now)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fronts = (
-        Front(make_app(parts.services), api, lifespan=True),
+    fronts = [
+        Front(MeteredApp(make_app(parts.services), parts.meters), api, lifespan=True),
         Front(parts.broker_auth, auth, lifespan=False),
-    )
+    ]
+    if metrics is not None:
+        fronts.append(Front(parts.metrics, metrics, lifespan=False))
     async with asyncio.TaskGroup() as tasks:
         working = [tasks.create_task(worker) for worker in parts.workers()]
         serving = [tasks.create_task(front.run()) for front in fronts]

@@ -14,6 +14,7 @@ from server.store_agents import AgentStore
 from server.store_audit import AuditStore
 from server.store_cancels import CancelStore
 from server.store_commands import CommandStore
+from server.store_counts import CountStore
 from server.store_enrolment import EnrolmentStore
 from server.store_logins import LoginStore
 from server.store_schedules import ScheduleStore
@@ -31,5 +32,6 @@ class Store(
     ScheduleStore,
     CancelStore,
     TrustStore,
+    CountStore,
 ):
     """All subjects of the store over one database."""

@@ -87,6 +87,10 @@ class Administrator:
         """Delete an agent's queue, which ends its consumer too; none there is fine."""
         await (await self._open()).delete_queue(names.agent_queue(agent_id))
 
+    async def queue_depth(self, queue: str) -> int:
+        """Return how many messages are ready in a queue."""
+        return await (await self._open()).queue_depth(queue)
+
     async def _declare_queue(self, queue: str, arguments: Mapping[str, str | int]) -> int:
         try:
             return await (await self._open()).declare_queue(queue, arguments)

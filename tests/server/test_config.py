@@ -50,7 +50,12 @@ def test_the_configuration_that_we_ship_is_good() -> None:
         ({"url": "ftp://x"}, "url 'ftp://x' is not an http or https URL"),
         ({"url": "127.0.0.1:1664"}, "is not an http or https URL"),
         ({"state_dir": "var"}, "'var' is not an absolute path"),
-        ({"broker_auth_listen": "127.0.0.1:1664"}, "listen and broker_auth_listen are the same"),
+        (
+            {"broker_auth_listen": "127.0.0.1:1664"},
+            "two of listen, broker_auth_listen and metrics_listen are the same",
+        ),
+        ({"metrics_listen": "127.0.0.1:1664"}, "metrics_listen are the same"),
+        ({"metrics_listen": "nowhere"}, "is not host:port"),
         ({"listen": "127.0.0.1"}, "'127.0.0.1' is not host:port"),
         ({"listen": "127.0.0.1:0"}, "is not host:port"),
         ({"listen": "[::1:1664"}, "is not host:port"),

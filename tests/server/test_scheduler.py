@@ -68,6 +68,7 @@ class Bench(Operator):
             relay=relay,
             wake=self.wake,
             clock=self.time,
+            on_sent=lambda _command_ids: None,
         )
 
     async def settle(self) -> None:
