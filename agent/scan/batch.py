@@ -10,9 +10,9 @@ from agent.scan.roots import Root
 
 FILE = "file"
 LINK = "link"
-DIRECTORY = "directory"
-# A device, a socket or a FIFO: which of them, its status tells.
-SPECIAL = "special"
+# An entry of whatever type, for searches that ask for types: it is looked at as it is, and a link is not
+# looked through. Its status tells what it is.
+ENTRY = "entry"
 
 
 class Batch(NamedTuple):

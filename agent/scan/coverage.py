@@ -31,9 +31,9 @@ class Coverage:
         """Say something about the coverage that is not an error."""
         self._note(text)
 
-    def skip(self, reason: str) -> None:
+    def skip(self, reason: str, count: int = 1) -> None:
         """Count something that was left out on purpose, by its reason."""
-        self.skipped[reason] += 1
+        self.skipped[reason] += count
 
     def fail(self, path: bytes, error: OSError) -> None:
         """Count and name something that could not be read."""

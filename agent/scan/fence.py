@@ -16,6 +16,7 @@ import os
 import sys
 from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
+from agent.scan.mounts import unescape
 from protocol.acl import PathRules
 
 _MOUNTS = "/proc/self/mountinfo"
@@ -42,13 +43,7 @@ def read_mounts(source: str = _MOUNTS) -> List[Mount]:
             fields = [line.split() for line in lines]
     except OSError:
         return []
-    return [Mount(line[2], _unescape(line[3]), _unescape(line[4])) for line in fields]
-
-
-def _unescape(text: bytes) -> bytes:
-    for code, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        text = text.replace(code, character)
-    return text
+    return [Mount(line[2], unescape(line[3]), unescape(line[4])) for line in fields]
 
 
 def is_below(path: bytes, directory: bytes) -> bool:

@@ -16,6 +16,7 @@ from agent.scan.batch import FILE, LINK, Batch
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
 from agent.scan.judging import UNREAD, Candidate, Match, by_name, by_status, decide
+from agent.scan.limits import Ranks
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.reading import Name, Opened, Reader, is_other
@@ -45,6 +46,7 @@ class Inspector:
         self._closed = closed
         self._check = check
         self._examine = examine
+        self._ranks = Ranks(plan)
         self._reader = Reader(plan, coverage=coverage, mounts=mounts, fence=fence, check=check)
 
     def inspect(self, batch: Batch) -> Iterator[Match]:
@@ -80,6 +82,8 @@ class Inspector:
 
     def _judge(self, name: Name, status: os.stat_result, named: Sequence[Candidate]) -> Iterator[Match]:
         candidates = by_status(named, status)
+        if self._ranks.has_any():
+            candidates = [one for one in candidates if self._ranks.may_want(one.root.search, status)]
         facts, examined = UNREAD, b""
         opened = self._reader.open(name, status) if self._needs_opening(candidates) else None
         if opened is None:
@@ -97,6 +101,7 @@ class Inspector:
                 os.close(opened.descriptor)
         for one, checks in decided:
             kinds = one.search.report_kinds
+            self._ranks.add(one.root.search, status)
             yield Match(
                 search=one.root.search,
                 path=one.root.show(name.path),

@@ -10,13 +10,13 @@ Rules:
 """
 
 import errno
-import hashlib
 import os
 import stat
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
-from agent.scan.batch import LINK
+from agent.scan.batch import ENTRY, LINK
 from agent.scan.coverage import Coverage
+from agent.scan.digests import Digest, new_digest
 from agent.scan.fence import Fence, path_of
 from agent.scan.judging import UNREAD, Candidate, Facts, is_undecided, patterns_of
 from agent.scan.lines import LineScan
@@ -67,7 +67,10 @@ class Reader:
         self._check = check
 
     def status(self, name: Name) -> Optional[os.stat_result]:
-        """Return the status of a regular file, through a link where it is one; None counts why not."""
+        """Return the status of a regular file, through a link where it is one; None counts why not.
+
+        Of an entry for searches by type: its own status, whatever it is.
+        """
         try:
             status = self._stat(name)
         except OSError as error:
@@ -78,7 +81,7 @@ class Reader:
             else:
                 self._coverage.fail(name.path, error)
             return None
-        if status is None or stat.S_ISREG(status.st_mode):
+        if status is None or stat.S_ISREG(status.st_mode) or name.kind == ENTRY:
             return status
         is_directory_link = name.is_link and stat.S_ISDIR(status.st_mode)
         self._coverage.skip("directory-link" if is_directory_link else "special-file")
@@ -100,7 +103,7 @@ class Reader:
     def open(self, name: Name, status: os.stat_result) -> Optional[Opened]:
         """Open what had this status; None where it is not to be read, or cannot be, which is said."""
         try:
-            if not self._may_read(name, status):
+            if not stat.S_ISREG(status.st_mode) or not self._may_read(name, status):
                 return None
             descriptor = open_file(name.name, name.directory, follow=name.is_link)
         except OSError as error:
@@ -154,7 +157,7 @@ class Reader:
             every=patterns_of(readers, all_lines=True),
             check=self._check,
         )
-        digests: Optional[Dict[str, Any]] = None
+        digests: Optional[Dict[str, Digest]] = None
         self._coverage.files_read += 1
         is_pseudo = self._mounts.pseudo_type(opened.status.st_dev) is not None
         left = PSEUDO_BYTES if is_pseudo else opened.status.st_size
@@ -173,7 +176,7 @@ class Reader:
             )
             kinds = {kind for one in readers for kind in one.search.report_kinds}
             if digests is None:
-                digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in sorted(kinds)}
+                digests = {kind: new_digest(kind) for kind in sorted(kinds)}
             else:
                 digests = {kind: digest for kind, digest in digests.items() if kind in kinds}
             for digest in digests.values():

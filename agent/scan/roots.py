@@ -7,6 +7,10 @@ Rules:
 * A path with a glob is expanded here as far as needed to know the directories where matching begins; the
   walk matches the rest. Between its components links to directories are followed, as a shell does; what the
   last component or `**` meets is found, not given, so a link to a directory there is not followed.
+* A search that asks for types also looks at what a written-out path names itself: a directory, a device, a
+  link as a link.
+* What a search excludes is left out also where a path leads there, and what lies on a file system that is
+  elsewhere is not touched without `remotefs`; both are said.
 * A missing path is an error of the coverage; a glob that matches nothing is a note.
 * Everything is known by the resolved path of a directory, so that searches that meet anywhere share the walk.
 """
@@ -18,6 +22,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tu
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
 from agent.scan.globs import NameGlob, is_glob, split_path
+from agent.scan.mounts import Mounts
 from agent.scan.opening import open_directory
 from agent.scan.plan import Plan
 from agent.scan.texts import path_text
@@ -76,12 +81,17 @@ def join(directory: bytes, name: bytes) -> bytes:
 class RootFinder:
     """Resolves the paths of a plan; `roots` maps resolved directories to what begins there."""
 
-    def __init__(self, plan: Plan, coverage: Coverage, check: Callable[[], None], fence: Fence) -> None:
+    def __init__(
+        self, plan: Plan, coverage: Coverage, check: Callable[[], None], fence: Fence, mounts: Mounts
+    ) -> None:
         self.roots: Dict[bytes, DirectoryRoots] = {}
         self.globs: List[GlobUse] = []
         self._coverage = coverage
         self._check = check
         self._fence = fence
+        self._mounts = mounts
+        self._searches = plan.searches
+        self._said_bounds: Set[bytes] = set()
         self._missing: Set[bytes] = set()
         self._said_links: Dict[bytes, bytes] = {}
         self._tails: Dict[Tuple[bytes, ...], Tail] = {}
@@ -98,7 +108,7 @@ class RootFinder:
             return
         use = GlobUse(search, path)
         self.globs.append(use)
-        if self._is_withheld(head):
+        if self._is_withheld(search, head):
             return
         try:
             if not stat.S_ISDIR(os.stat(head).st_mode):  # noqa: PTH116  (a path of bytes)
@@ -111,7 +121,7 @@ class RootFinder:
 
     def _add_given(self, root: Root) -> None:
         """Add a path that is written out; `root.real` is still unknown."""
-        if self._is_withheld(root.shown):
+        if self._is_withheld(root.search, root.shown):
             return
         parent, _, name = root.shown.rpartition(b"/")
         if name in (b"", b".."):
@@ -119,9 +129,10 @@ class RootFinder:
             return
         real_parent = os.path.realpath(parent or b"/")
         entry = join(real_parent, name)
+        is_typed = self._searches[root.search].is_typed
         try:
             is_link = stat.S_ISLNK(os.lstat(entry).st_mode)
-            mode = os.stat(entry).st_mode  # noqa: PTH116  (a path of bytes)
+            mode = self._mode(entry, is_typed=is_typed)
         except OSError as error:
             # Below a glob's last wildcard a missing name is no error: it just does not match there.
             if root.glob is None and root.shown not in self._missing:
@@ -130,14 +141,25 @@ class RootFinder:
             return
         if stat.S_ISDIR(mode):
             self._add_tree(root, entry)
-        elif stat.S_ISREG(mode):
-            if is_link:
+        if is_typed or stat.S_ISREG(mode):
+            if is_link and is_typed:
+                self._say(root.shown, f"{path_text(root.shown)} is a link, and is looked at as one")
+            elif is_link:
                 self._follow(root.shown, os.path.realpath(entry))
             self._follow(parent or b"/", real_parent)
             self._add_file(root._replace(real=real_parent, shown=parent or b"/"), name)
-        else:
+        elif not stat.S_ISDIR(mode):
             self._coverage.skip("special-file")
             self._coverage.lose(root.shown, "is neither a file nor a directory")
+
+    def _mode(self, entry: bytes, *, is_typed: bool) -> int:
+        """Return the mode of what an entry leads to; with types, of a link that leads nowhere, its own."""
+        try:
+            return os.stat(entry).st_mode  # noqa: PTH116  (a path of bytes)
+        except OSError:
+            if not is_typed:
+                raise
+            return os.lstat(entry).st_mode
 
     def _expand(self, start: Root, components: List[bytes]) -> None:
         """Follow a glob down to the directories where only its last component, or `**`, is left."""
@@ -152,24 +174,50 @@ class RootFinder:
             else:
                 found = [
                     (self._below(root, name), rest[1:])
-                    for name in sorted(self._directories(root.real, rest[0]))
-                    if not self._is_withheld(join(root.real, name))
+                    for name in sorted(self._directories(root, rest[0]))
+                    if not self._is_withheld(root.search, join(root.real, name))
                 ]
                 pending.extend(reversed(found))
 
-    def _is_withheld(self, path: bytes) -> bool:
-        """Tell, before it is touched, whether a path leads to where the rules do not allow to look."""
+    def _is_withheld(self, search: int, path: bytes) -> bool:
+        """Tell, before it is touched, whether a path leads to where a search does not look, or may not."""
+        if self._is_elsewhere(search, path) or self._is_excluded(search, path):
+            return True
         if self._fence.admits_path(os.path.realpath(path)):
             return False
         self._coverage.withhold(path)
         return True
 
+    def _is_elsewhere(self, search: int, path: bytes) -> bool:
+        if self._searches[search].remotefs:
+            return False
+        remote = self._mounts.remote_on_way(path)
+        if remote is None:
+            return False
+        self._coverage.skip("remote-filesystem")
+        self._say(remote.point, str(remote))
+        return True
+
+    def _is_excluded(self, search: int, path: bytes) -> bool:
+        excludes = self._searches[search].excludes
+        if excludes is None or not (excludes.has(path) or excludes.has(os.path.realpath(path))):
+            return False
+        self._coverage.skip("excluded")
+        self._say(path, f"{path_text(path)}: is excluded by the search itself")
+        return True
+
+    def _say(self, path: bytes, text: str) -> None:
+        if path not in self._said_bounds:
+            self._said_bounds.add(path)
+            self._coverage.note(text)
+
     def _below(self, root: Root, name: bytes) -> Root:
         return root._replace(real=os.path.realpath(join(root.real, name)), shown=join(root.shown, name))
 
-    def _directories(self, directory: bytes, component: bytes) -> Iterator[bytes]:
+    def _directories(self, root: Root, component: bytes) -> Iterator[bytes]:
         """Yield the names of the directories, and links to directories, that match one component."""
         glob = NameGlob(component)
+        directory = root.real
         try:
             descriptor = open_directory(directory)
         except OSError as error:
@@ -183,7 +231,9 @@ class RootFinder:
                 for entry in entries:
                     self._check()
                     name = os.fsencode(entry.name)
-                    if glob.matches(name) and entry.is_dir():
+                    if not glob.matches(name) or self._is_elsewhere(root.search, join(directory, name)):
+                        continue
+                    if entry.is_dir():
                         yield name
         except OSError as error:
             self._coverage.fail(directory, error)

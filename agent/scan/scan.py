@@ -5,13 +5,14 @@ directory by descriptor and path, and a match stands by itself.
 """
 
 from contextlib import closing
-from typing import Callable, Dict, Iterator, List, Optional, Set
+from typing import Callable, Iterator, List, Optional, Set
 
-from agent.module import ANYWHERE
+from agent.module import ANYWHERE, Cancelled, DeadlineReached
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
 from agent.scan.inspector import Examine, Inspector
 from agent.scan.judging import Match
+from agent.scan.limits import Limits
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.roots import GlobUse, RootFinder
@@ -35,11 +36,14 @@ def scan(
     cut a search's matches. What `rules` do not allow is counted and said, never looked at. `examine` is asked
     of each file that some search selects; what it says travels with the matches.
     """
-    closed: Set[int] = set()
-    counts: Dict[int, int] = dict.fromkeys(range(len(plan.searches)), 0)
+    limits = Limits(plan, coverage.note, truncate)
+    closed = limits.closed
     mounts = Mounts()
     fence = Fence(rules)
-    finder = RootFinder(plan, coverage, check, fence)
+    for text in plan.unknown:
+        coverage.skip("unknown-account")
+        coverage.note(text)
+    finder = RootFinder(plan, coverage, check, fence, mounts)
     walker = Walker(
         plan, finder.roots, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check
     )
@@ -50,20 +54,17 @@ def scan(
         with closing(walker.batches()) as batches:
             for batch in batches:
                 for match in inspector.inspect(batch):
-                    search = plan.searches[match.search]
-                    # A search is cut only when there is a match beyond its limit.
-                    if search.matchlimit and counts[match.search] >= search.matchlimit:
-                        closed.add(match.search)
-                        truncate(
-                            f"search {search.label}: stopped at its matchlimit of {search.matchlimit};"
-                            " there are more matches"
-                        )
-                        continue
-                    counts[match.search] += 1
-                    yield match
+                    if limits.admits(match):
+                        yield match
                 if len(closed) == len(plan.searches):
                     break
         _note_unused(plan, finder.globs, coverage, closed)
+    except (Cancelled, DeadlineReached):
+        # What was kept for the end is found all the same.
+        yield from limits.ranked()
+        raise
+    else:
+        yield from limits.ranked()
     finally:
         coverage.finish()
 

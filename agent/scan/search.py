@@ -12,21 +12,35 @@ from msgspec import Meta
 
 from agent.scan.patterns import require_pattern, split_inverse
 
-# The hash filters, by the names that hashlib and the search's fields share.
-HASH_KINDS = ("md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512")
+# The hash filters, by the names that hashlib (and `agent.scan.digests`) and the search's fields share.
+HASH_KINDS = (
+    "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "xxh3_128",
+)  # fmt: skip
 # Filter names as `mismatch` and `checks` say them -> the field that holds the values.
 FILTER_FIELDS: Dict[str, str] = {
     "name": "names",
     "size": "sizes",
     "mode": "modes",
     "mtime": "mtimes",
+    "ctime": "ctimes",
+    "atime": "atimes",
+    "owner": "owners",
+    "group": "groups",
+    "type": "types",
     "content": "contents",
     **{kind: kind for kind in HASH_KINDS},
 }
 
+HashKind = Literal[
+    "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "xxh3_128",
+]  # fmt: skip
 FilterName = Literal[
-    "name", "size", "mode", "mtime", "content",
-    "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512",
+    "name", "size", "mode", "mtime", "ctime", "atime", "owner", "group", "type", "content",
+    "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "xxh3_128",
+]  # fmt: skip
+TypeFilter = Literal[
+    "file", "directory", "link", "fifo", "socket", "block", "character",
+    "!file", "!directory", "!link", "!fifo", "!socket", "!block", "!character",
 ]  # fmt: skip
 # Narrower than the ancestor's, which let any character through: a label becomes a column, a member name and a
 # part of file names wherever results go, so it is kept to characters that need no quoting anywhere.
@@ -43,6 +57,10 @@ ShortText = Annotated[str, Meta(max_length=1024)]
 Regex = Annotated[str, Meta(min_length=1, max_length=16_384)]
 Size = Annotated[str, Meta(pattern=r"^[<>]?[0-9]{1,20}[kmgt]?\Z")]
 Age = Annotated[str, Meta(pattern=r"^[<>][0-9]{1,9}[dhm]\Z")]
+# What passwd(5) and group(5) can hold; a comma or a blank in it would be a slip.
+Account = Annotated[str, Meta(pattern=r"^!?[^\s:,!][^\s:,]{0,254}\Z")]
+# A path, or the name of a file or directory, which has no slash.
+Exclusion = Annotated[str, Meta(pattern=r"^(/|[^/\x00]+\Z)[^\x00]*\Z", max_length=4096)]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Hex40 = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}\Z")]
 Hex56 = Annotated[str, Meta(pattern=r"^[0-9a-f]{56}\Z")]
@@ -50,6 +68,8 @@ Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Hex96 = Annotated[str, Meta(pattern=r"^[0-9a-f]{96}\Z")]
 Hex128 = Annotated[str, Meta(pattern=r"^[0-9a-f]{128}\Z")]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+# As many matches are held in memory until the end.
+Ranked = Annotated[int, Meta(ge=0, le=100_000)]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -75,7 +95,27 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool,
         Meta(description="content expressions must match all lines of a file, not only one"),
     ] = False
+    newest: Annotated[
+        Ranked,
+        Meta(description="report only so many files, those changed last (mtime); 0 is all"),
+    ] = 0
+    oldest: Annotated[
+        Ranked,
+        Meta(description="report only so many files, those not changed for the longest (mtime); 0 is all"),
+    ] = 0
+    remotefs: Annotated[
+        bool,
+        Meta(description="also look into network, FUSE and automounted file systems"),
+    ] = False
+    onefilesystem: Annotated[
+        bool,
+        Meta(description="stay on the file system on which each path lies"),
+    ] = False
     returnsha256: Annotated[bool, Meta(description="give the SHA-256 of each file that matched")] = False
+    returnhashes: Annotated[
+        Tuple[HashKind, ...],
+        Meta(description="digests to give of each file that matched"),
+    ] = ()
     maxerrors: Annotated[
         Count,
         Meta(description="name at most so many things that could not be read; 0 is all; all are counted"),
@@ -85,7 +125,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One search: where to look and which files to find.
 
-    Values of one hash are alternatives; several values of another filter are several checks.
+    Values of `owners`, `groups`, `types` and of one hash are alternatives, together one check; a value with a
+    leading `!` is a check of its own. Several values of another filter are several checks.
     """
 
     paths: Annotated[
@@ -116,6 +157,32 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Tuple[Age, ...],
         Meta(description="age of the last change in d h m: <90d within the last 90 days, >5h before that"),
     ] = ()
+    ctimes: Annotated[
+        Tuple[Age, ...],
+        Meta(
+            description="age of the last change of the file's status (owner, mode, links, content), as mtimes"
+        ),
+    ] = ()
+    atimes: Annotated[
+        Tuple[Age, ...],
+        Meta(description="age of the last access that the file system has noted, as mtimes"),
+    ] = ()
+    owners: Annotated[
+        Tuple[Account, ...],
+        Meta(description="owners by name in the endpoint's /etc/passwd or by number, any of them; ! inverts"),
+    ] = ()
+    groups: Annotated[
+        Tuple[Account, ...],
+        Meta(description="groups by name in the endpoint's /etc/group or by number, any of them; ! inverts"),
+    ] = ()
+    types: Annotated[
+        Tuple[TypeFilter, ...],
+        Meta(
+            description="file, directory, link, fifo, socket, block or character, any of them; ! inverts."
+            " With it entries of every type are looked at, and links are not followed;"
+            " without it only files and links to files are"
+        ),
+    ] = ()
     contents: Annotated[
         Tuple[Regex, ...],
         Meta(description="regular expressions (RE2) on each line of the file; a leading !: no line matches"),
@@ -129,6 +196,17 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sha3_256: Annotated[Tuple[Hex64, ...], Meta(description="SHA3-256 digests, any of them")] = ()
     sha3_384: Annotated[Tuple[Hex96, ...], Meta(description="SHA3-384 digests, any of them")] = ()
     sha3_512: Annotated[Tuple[Hex128, ...], Meta(description="SHA3-512 digests, any of them")] = ()
+    xxh3_128: Annotated[
+        Tuple[Hex32, ...], Meta(description="XXH3 digests of 128 bits (not cryptographic), any of them")
+    ] = ()
+    excludes: Annotated[
+        Tuple[Exclusion, ...],
+        Meta(
+            description="what to leave out, with all that is below it: names, or absolute paths;"
+            " may hold * ? [...] and **",
+            max_length=1000,
+        ),
+    ] = ()
     options: Annotated[Options, Meta(description="how to walk and judge")] = Options()
 
     def __post_init__(self) -> None:
@@ -140,7 +218,9 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"mismatch names {filter_name!r}, but the search has no such check")
         if self.options.macroal and not self.contents:
             raise ValueError("macroal is about contents, and the search has none")
-        for path in self.paths:
+        if self.options.newest and self.options.oldest:
+            raise ValueError("newest and oldest exclude each other: make two searches")
+        for path in (*self.paths, *self.excludes):
             try:
                 path.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError:

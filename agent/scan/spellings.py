@@ -18,6 +18,7 @@ _SHA3_BY_LENGTH = {56: "sha3_224", 64: "sha3_256", 96: "sha3_384", 128: "sha3_51
 _BY_LENGTH = {"sha2": _SHA2_BY_LENGTH, "sha3": _SHA3_BY_LENGTH}
 _PLURALS = {
     "path": "paths",
+    "exclude": "excludes",
     **{name: field for name, field in FILTER_FIELDS.items() if name != field},
     # How the first shape called them.
     "filename": "names",
@@ -26,9 +27,9 @@ _PLURALS = {
     "named": "names",
 }
 _SINGULARS = {field: name for name, field in FILTER_FIELDS.items()}
-_LISTS = frozenset({"paths", *FILTER_FIELDS.values(), *_BY_LENGTH})
-# Options of the ancestor that never changed an answer.
-_MEANINGLESS_OPTIONS = frozenset({"debug", "remotefs"})
+_LISTS = frozenset({"paths", "excludes", *FILTER_FIELDS.values(), *_BY_LENGTH})
+# An option of the ancestor that never changed an answer.
+_MEANINGLESS_OPTIONS = frozenset({"debug"})
 
 
 def upgrade_searches(parameters: Any) -> Any:
@@ -82,7 +83,7 @@ def _extend(search: Dict[str, Any], name: str, value: Any) -> None:
     """Add values to a list; digests and other texts without a case of their own in lower case, each once."""
     held = search.setdefault(name, [])
     for item in value if isinstance(value, (list, tuple)) else [value]:
-        if name in HASH_KINDS or name in ("sizes", "mtimes"):
+        if name in HASH_KINDS or name in ("sizes", "mtimes", "ctimes", "atimes", "types"):
             item = item.strip().lower() if isinstance(item, str) else item  # noqa: PLW2901
         if item not in held:
             held.append(item)

@@ -8,7 +8,9 @@ Rules:
   roots by whole components of the path, with its own depth, and is left behind when its root is left.
 * Files of a directory come before its subdirectories, both sorted by name, whatever other searches run; so
   a root below another one is met on the way, also where nothing else is wanted in between.
-* File systems that the kernel makes up are not entered from above; a root inside one is walked.
+* File systems that the kernel makes up are not entered from above; a root inside one is walked. Those that
+  are elsewhere are not even looked at, unless a search says `remotefs` (`agent.scan.mounts`).
+* For searches that ask for types, what is no regular file comes in batches of its own, after the files.
 * What the access rules of this endpoint do not allow is not listed (`agent.scan.fence`).
 * A directory that vanished, moved or cannot be read is noted, and the walk goes on.
 """
@@ -19,7 +21,8 @@ import os
 import stat
 from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from agent.scan.batch import LINK, Batch
+from agent.scan.batch import ENTRY, LINK, Batch
+from agent.scan.bounds import Bounds
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
 from agent.scan.globs import split_path
@@ -27,16 +30,13 @@ from agent.scan.mounts import Mounts
 from agent.scan.opening import open_directory, open_subdirectory
 from agent.scan.plan import Plan
 from agent.scan.roots import DirectoryRoots, Root, Tail, join
-from agent.scan.texts import path_text
+from agent.scan.scope import Patterns, Scope, Trees
 
 BATCH_NAMES = 256
 # As many names are sorted at once; a larger directory comes in several sorted runs, to bound memory.
 SORTED_NAMES = 100_000
 # As many directories along the current path are kept open; others are opened again on the way up.
 OPEN_DIRECTORIES = 48
-
-Trees = Dict[int, Tuple[int, Root]]  # search -> depth of this directory's files, root
-Patterns = List[Tuple[Root, Tail]]
 
 
 class _Names(NamedTuple):
@@ -46,25 +46,13 @@ class _Names(NamedTuple):
     kinds: Dict[bytes, str]
 
 
-class _Scope(NamedTuple):
-    trees: Trees
-    patterns: Patterns
-    files: Dict[bytes, List[Root]]
-
-    def is_empty(self) -> bool:
-        return not (self.trees or self.patterns or self.files)
-
-    def needs_listing(self) -> bool:
-        return bool(self.trees or self.patterns)
-
-
 class _Frame:
     """A directory on the current path that has subdirectories left."""
 
     __slots__ = ("descriptor", "device", "inode", "path", "scope", "subdirectories")
 
     def __init__(
-        self, descriptor: int, status: os.stat_result, path: "_Path", scope: _Scope, names: List[bytes]
+        self, descriptor: int, status: os.stat_result, path: "_Path", scope: Scope, names: List[bytes]
     ) -> None:
         self.descriptor: Optional[int] = descriptor
         self.device = status.st_dev
@@ -115,7 +103,7 @@ class Walker:
         self._roots = dict(roots)
         self._ways = _ways_to(roots)
         self._coverage = coverage
-        self._mounts = mounts
+        self._bounds = Bounds(plan, coverage, mounts)
         self._fence = fence
         self._closed = closed
         self._check = check
@@ -152,13 +140,15 @@ class Walker:
             path = _Path(frame.path, name)
             whole = path.whole() if self._roots else b""
             scope = self._child_scope(frame.scope, name, whole)
+            if self._bounds.concern(name):
+                scope = self._bounds.below(scope, frame.path.whole(), name)
             if frame.descriptor is None or (scope.is_empty() and whole not in self._ways):
                 continue
             opened = self._open_child(frame, name, path, scope)
             if opened is not None:
                 yield from self._visit(opened[0], path, opened[1])
 
-    def _child_scope(self, scope: _Scope, name: bytes, path: bytes) -> _Scope:
+    def _child_scope(self, scope: Scope, name: bytes, path: bytes) -> Scope:
         """Return what is active in a subdirectory: depths grow by one, globs advance, roots begin anew."""
         trees: Trees = {}
         for search, (depth, root) in scope.trees.items():
@@ -179,7 +169,7 @@ class Walker:
                     _begin(trees, root)
         return self._arrive(path, trees, patterns)
 
-    def _arrive(self, path: bytes, trees: Trees, patterns: Patterns) -> _Scope:
+    def _arrive(self, path: bytes, trees: Trees, patterns: Patterns) -> Scope:
         """Add what begins at a directory to what comes from above, and let `**` stand for nothing too."""
         begun = self._roots.pop(path, None)
         if begun is not None:
@@ -197,11 +187,14 @@ class Walker:
                     spread[root, len(rest)] = (root, rest)
                 else:
                     _begin(trees, root)
-        return _Scope(trees, list(spread.values()), begun.files if begun is not None else {})
+        if begun is None:
+            return Scope(trees, list(spread.values()), {})
+        own = frozenset(root.search for root in (*begun.trees, *(root for root, _ in begun.patterns)))
+        return Scope(trees, list(spread.values()), begun.files, own)
 
     def _open_child(
-        self, frame: _Frame, name: bytes, path: _Path, scope: _Scope
-    ) -> Optional[Tuple[int, _Scope]]:
+        self, frame: _Frame, name: bytes, path: _Path, scope: Scope
+    ) -> Optional[Tuple[int, Scope]]:
         assert frame.descriptor is not None  # noqa: S101  (the caller has looked)
         try:
             descriptor = open_subdirectory(name, frame.descriptor, to_list=scope.needs_listing())
@@ -219,22 +212,13 @@ class Walker:
         device = os.fstat(descriptor).st_dev
         if device == frame.device or scope.is_empty():
             return descriptor, scope
-        pseudo = self._mounts.pseudo_type(device)
-        if pseudo is None:
-            return descriptor, scope
-        own = _Scope(
-            {search: entry for search, entry in scope.trees.items() if entry[1].real == path.whole()},
-            [(root, tail) for root, tail in scope.patterns if root.real == path.whole()],
-            scope.files,
-        )
-        self._coverage.skip("pseudo-filesystem")
-        self._coverage.note(f"{path_text(path.whole())}: {pseudo} is not searched from above")
-        if own.is_empty() and path.whole() not in self._ways:
+        kept = self._bounds.across(scope, path.whole(), device)
+        if kept.is_empty() and path.whole() not in self._ways:
             os.close(descriptor)
             return None
-        return descriptor, own
+        return descriptor, kept
 
-    def _visit(self, descriptor: int, path: _Path, scope: _Scope) -> Iterator[Batch]:
+    def _visit(self, descriptor: int, path: _Path, scope: Scope) -> Iterator[Batch]:
         """Yield the batches of one directory and, where it has subdirectories, leave a frame for them."""
         keep = False
         try:
@@ -243,17 +227,7 @@ class Walker:
             if not scope.is_empty() and not self._fence.admits_way(descriptor):
                 self._coverage.withhold(whole)
                 return
-            if scope.needs_listing():
-                runs = self._list(descriptor, whole, subdirectories)
-            else:
-                runs = iter([self._named_entries(descriptor, whole, scope.files)])
-                subdirectories.extend(self._ways.get(whole, ()))
-            missing = set(scope.files)
-            for entries in runs:
-                missing.difference_update(entries.names)
-                yield from self._batch(descriptor, whole, entries, scope)
-            for name in sorted(missing):
-                self._coverage.vanish(join(whole, name))
+            yield from self._entries(descriptor, whole, scope, subdirectories)
             if subdirectories:
                 subdirectories.sort(reverse=True)
                 self._frames.append(_Frame(descriptor, os.fstat(descriptor), path, scope, subdirectories))
@@ -263,8 +237,37 @@ class Walker:
                 os.close(descriptor)
         self._close_far()
 
-    def _list(self, descriptor: int, path: bytes, subdirectories: List[bytes]) -> Iterator[_Names]:
-        """Yield the files and links of a directory in sorted runs; collect its subdirectories."""
+    def _entries(
+        self, descriptor: int, path: bytes, scope: Scope, subdirectories: List[bytes]
+    ) -> Iterator[Batch]:
+        """Yield the batches of one directory: its files, then what is no file for those who ask for types."""
+        specials: List[bytes] = []
+        is_typed = self._bounds.has_typed(scope)
+        if scope.needs_listing():
+            runs = self._list(descriptor, path, subdirectories, specials)
+        else:
+            runs = iter([self._named_entries(descriptor, path, scope.files, specials)])
+        links: List[bytes] = []
+        missing = set(scope.files)
+        for entries in runs:
+            missing.difference_update(entries.names)
+            if is_typed:
+                links += entries.kinds
+            yield from self._batch(descriptor, path, entries, scope)
+        if is_typed:
+            others = sorted((*links, *specials, *subdirectories))
+            yield from self._batch(descriptor, path, _Names(others, dict.fromkeys(others, ENTRY)), scope)
+        if specials and self._bounds.has_untyped(scope):
+            self._coverage.skip("special-file", len(specials))
+        for name in sorted(missing.difference(specials, subdirectories)):
+            self._coverage.vanish(join(path, name))
+        if not scope.needs_listing():
+            subdirectories.extend(self._ways.get(path, ()))
+
+    def _list(
+        self, descriptor: int, path: bytes, subdirectories: List[bytes], specials: List[bytes]
+    ) -> Iterator[_Names]:
+        """Yield the files and links of a directory in sorted runs; collect what else is in it."""
         names: List[bytes] = []
         kinds: Dict[bytes, str] = {}
         try:
@@ -279,7 +282,7 @@ class Walker:
                     elif entry.is_file(follow_symlinks=False):
                         names.append(name)
                     else:
-                        self._coverage.skip("special-file")
+                        specials.append(name)
                     if len(names) >= SORTED_NAMES:
                         yield _Names(sorted(names), kinds)
                         names, kinds = [], {}
@@ -287,25 +290,30 @@ class Walker:
             self._coverage.fail(path, error)
         yield _Names(sorted(names), kinds)
 
-    def _named_entries(self, descriptor: int, path: bytes, files: Dict[bytes, List[Root]]) -> _Names:
+    def _named_entries(
+        self, descriptor: int, path: bytes, files: Dict[bytes, List[Root]], specials: List[bytes]
+    ) -> _Names:
         """Return the entries of a directory in which single files only are wanted, without listing it."""
         entries = _Names([], {})
         for name in sorted(files):
             try:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     self._coverage.fail(join(path, name), error)
                 continue
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                specials.append(name)
+                continue
             entries.names.append(name)
-            if stat.S_ISLNK(status.st_mode):
+            if stat.S_ISLNK(mode):
                 entries.kinds[name] = LINK
         return entries
 
-    def _batch(self, descriptor: int, path: bytes, entries: _Names, scope: _Scope) -> Iterator[Batch]:
+    def _batch(self, descriptor: int, path: bytes, entries: _Names, scope: Scope) -> Iterator[Batch]:
         base = tuple(scope.trees[search][1] for search in sorted(scope.trees))
         finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
-        if not finals and not scope.files:
+        if not finals and not scope.files and not self._bounds.judge_names(entries.kinds):
             groups: Iterator[Tuple[Tuple[Root, ...], Iterator[bytes]]] = iter([(base, iter(entries.names))])
         else:
 
@@ -318,7 +326,8 @@ class Walker:
                         if root.glob is not None:
                             root.glob.has_matched = True
                         roots.setdefault(root.search, root)
-                return tuple(roots[search] for search in sorted(roots))
+                found = tuple(roots[search] for search in sorted(roots))
+                return self._bounds.seen(found, path, name, entries.kinds.get(name))
 
             groups = itertools.groupby(entries.names, key=active)
         for roots, group in groups:

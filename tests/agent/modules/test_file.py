@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import xxhash
 
 from agent.execute import run_operation
 from agent.module import Context, Limits, decode_params
@@ -106,10 +107,108 @@ def test_modes_are_matched_on_their_letters_and_can_be_inverted(
     assert find(tmp_path, modes=[expression]) == found
 
 
+@pytest.fixture
+def owned(tmp_path: Path) -> Path:
+    """Files of root, of two strangers, and one that was handed over; where we may."""
+    grow(tmp_path, {"roots": b"", "first": b"", "second": b""})
+    for name, uid, gid in (("roots", 0, 0), ("first", 50_001, 0), ("second", 50_002, 50_003)):
+        os.chown(tmp_path / name, uid, gid)
+    return tmp_path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
+@pytest.mark.parametrize(
+    ("filters", "mismatch", "found"),
+    [
+        ({"owners": ["root"]}, [], ["roots"]),
+        ({"owners": ["0", "50001"]}, [], ["first", "roots"]),
+        ({"owners": ["!root"]}, [], ["first", "second"]),
+        ({"owners": ["!root", "!50002"]}, [], ["first"]),
+        ({"owners": ["50001", "root", "!root"]}, [], ["first"]),
+        ({"owners": ["50001", "50002"]}, ["owner"], ["roots"]),
+        ({"owners": ["!root"]}, ["owner"], ["roots"]),
+        ({"groups": ["root"]}, [], ["first", "roots"]),
+        ({"groups": ["50003"], "owners": ["root"]}, [], []),
+        ({"groups": ["!0"], "owners": ["!root"]}, [], ["second"]),
+    ],
+)
+def test_owners_and_groups_are_alternatives_and_each_inversion_is_a_check_of_its_own(
+    owned: Path, filters: dict[str, Any], mismatch: list[str], found: list[str]
+) -> None:
+    assert find(owned, **filters, options={"mismatch": mismatch}) == found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
+def test_any_one_owner_check_is_enough_without_matchall_and_is_named(owned: Path) -> None:
+    result = run(s1={"paths": [str(owned)], "owners": ["50001", "50002", "!root"], "groups": ["50003"]})
+    assert [record["checks"] for record in result.records] == [
+        ("owner=50001,50002", "owner=!root"),
+        ("owner=50001,50002", "owner=!root", "group=50003"),
+    ]
+
+
+@pytest.mark.parametrize("filters", [{"owners": ["n0body-here"]}, {"groups": ["!n0body-here"]}])
+@pytest.mark.parametrize("mismatch", [True, False])
+@pytest.mark.parametrize("matchall", [True, False])
+def test_by_a_name_that_the_endpoint_does_not_know_no_file_is_told_and_that_is_a_hole(
+    tree: Path, filters: dict[str, Any], *, mismatch: bool, matchall: bool
+) -> None:
+    turned = [name.removesuffix("s") for name in filters] if mismatch else []
+    result = run(s1={"paths": [str(tree)], **filters, "options": {"mismatch": turned, "matchall": matchall}})
+    assert (result.records, result.statistics["skipped"]) == ((), {"unknown-account": 1})
+    assert "n0body-here is not in this endpoint's /etc/" in result.notes[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
+def test_of_two_owners_one_of_them_unknown_the_known_one_is_told(owned: Path) -> None:
+    owners = ["n0body-here", "50001"]
+    assert find(owned, owners=owners) == ["first"]
+    # Whoever is not 50001 may be the one whose name is unknown.
+    assert find(owned, owners=owners, options={"mismatch": ["owner"]}) == []
+
+
+def test_ages_of_status_and_access_are_checks_of_their_own(tmp_path: Path) -> None:
+    grow(tmp_path, {"read": b"", "unread": b""})
+    now = time.time()
+    os.utime(tmp_path / "read", (now, now - 86400))
+    os.utime(tmp_path / "unread", (now - 86400, now - 86400))
+    assert find(tmp_path, mtimes=[">1h"], ctimes=["<1h"]) == ["read", "unread"]
+    assert find(tmp_path, ctimes=[">1h"]) == []
+    assert find(tmp_path, atimes=[">1h"]) == ["unread"]
+    assert find(tmp_path, atimes=["<1h"], options={"mismatch": ["atime"]}) == ["unread"]
+
+
+def test_the_setuid_flag_is_a_check_on_the_mode(tmp_path: Path) -> None:
+    grow(tmp_path, {"plain": b"", "setuid": b"", "both": b"", "setgid": b""})
+    for name, mode in (("plain", 0o755), ("setuid", 0o4755), ("both", 0o6755), ("setgid", 0o2755)):
+        (tmp_path / name).chmod(mode)
+    made = file.from_flags({"path": (str(tmp_path),), "setuid": True})["searches"]["s1"]
+    assert made["modes"] == ["^u"]
+    assert paths(run(s1=made), tmp_path) == ["both", "setuid"]
+    made = file.from_flags({"path": (str(tmp_path),), "setuid": True, "mode": ("^ug",)})["searches"]["s1"]
+    assert paths(run(s1=made), tmp_path) == ["both"]
+
+
+def test_digests_of_every_kind_are_given_when_asked_for_in_one_read(tmp_path: Path) -> None:
+    grow(tmp_path, {"a": b"abc"})
+    options = {"returnhashes": ["xxh3_128", "md5", "sha1"], "returnsha256": True}
+    result = run(s1={"paths": [str(tmp_path)], "names": ["a"], "options": options})
+    assert result.records[0]["hashes"] == {
+        kind: digest_of(kind, b"abc") for kind in ("md5", "sha1", "sha256", "xxh3_128")
+    }
+    assert result.statistics["files_read"] == 1
+
+
+def digest_of(kind: str, content: bytes) -> str:
+    if kind == "xxh3_128":
+        return str(xxhash.xxh3_128_hexdigest(content))
+    return hashlib.new(kind, content).hexdigest()
+
+
 @pytest.mark.parametrize("kind", HASH_KINDS)
 def test_values_of_one_hash_are_alternatives_and_are_told_in_the_record(tmp_path: Path, kind: str) -> None:
     grow(tmp_path, {"a": b"abc", "b": b"xyz", "c": b"other"})
-    digests = [hashlib.new(kind, content).hexdigest() for content in (b"abc", b"xyz")]
+    digests = [digest_of(kind, content) for content in (b"abc", b"xyz")]
     result = run(s1={"paths": [str(tmp_path)], kind: digests, "options": {"matchall": True}})
     assert paths(result, tmp_path) == ["a", "b"]
     assert [record["hashes"] for record in result.records] == [{kind: digest} for digest in digests]
@@ -311,6 +410,18 @@ def test_a_run_out_of_time_keeps_its_records_and_its_coverage(tree: Path) -> Non
         ({"names": ["a"], "options": {"macroal": True}}, "macroal is about contents"),
         ({"names": ["a"], "options": {"decompress": True}}, "decompress"),
         ({"names": ["a"], "name": ["b"]}, "unknown field"),
+        ({"owners": ["!"]}, "owners"),
+        ({"owners": ["a b"]}, "owners"),
+        ({"groups": ["a,b"]}, "groups"),
+        ({"ctimes": ["5h"]}, "ctimes"),
+        ({"types": ["pipe"]}, "types"),
+        ({"excludes": ["a"]}, "has no check"),
+        ({"names": ["a"], "excludes": ["a/b"]}, "excludes"),
+        ({"names": ["a"], "excludes": [""]}, "excludes"),
+        ({"names": ["a"], "excludes": ["/\ud800"]}, "is not text"),
+        ({"names": ["a"], "options": {"newest": 100_001}}, "newest"),
+        ({"names": ["a"], "options": {"newest": 1, "oldest": 1}}, "exclude each other"),
+        ({"names": ["a"], "options": {"returnhashes": ["sha257"]}}, "returnhashes"),
     ],
 )
 def test_a_search_that_cannot_mean_anything_is_refused_with_the_place(
@@ -376,6 +487,17 @@ def test_every_flag_reaches_the_parameters() -> None:
             "matchany": True,
             "macroal": True,
             "returnsha256": True,
+            "ctime": ("<2d",),
+            "atime": (">3d",),
+            "owner": ("!root",),
+            "group": ("wheel",),
+            "type": ("File", "!link"),
+            "exclude": ("cache", "/var/lib"),
+            "oldest": 5,
+            "remotefs": True,
+            "onefilesystem": True,
+            "returnhash": ("MD5", "sha3-256", "md5"),
+            "xxh3-128": ("D" * 32,),
         }
     )
     search = decode_params(file.Params, made).searches["s1"]
@@ -389,6 +511,12 @@ def test_every_flag_reaches_the_parameters() -> None:
     assert (options.maxdepth, options.maxerrors, options.matchlimit) == (2, 0, 0)
     assert (options.matchall, options.macroal, options.returnsha256) == (False, True, True)
     assert options.mismatch == ("size", "sha384")
+    assert (search.ctimes, search.atimes, search.owners) == (("<2d",), (">3d",), ("!root",))
+    assert (search.groups, search.types) == (("wheel",), ("file", "!link"))
+    assert (search.excludes, search.xxh3_128) == (("cache", "/var/lib"), ("d" * 32,))
+    assert (options.newest, options.oldest) == (0, 5)
+    assert (options.remotefs, options.onefilesystem) == (True, True)
+    assert options.returnhashes == ("md5", "sha3_256")
     declared = {flag.name for flag in file.FLAGS}
     assert {
         "path",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, path in enumerate(sorted(root.rglob("*"))):
         if not path.is_symlink() and path.is_file():
             path.chmod(0o600 + number % 8)
+            os.utime(path, ns=(0, 10**18 + number % 5))
     return root
 
 
@@ -48,16 +50,22 @@ FILTERS = st.fixed_dictionaries(
         "sizes": some("<6", ">6", "0"),
         "modes": some("x$", "!^-rw", "w$"),
         "contents": some("alpha", "!beta", "^beta$", r"\xff", "!alpha"),
+        "ctimes": some("<1d", ">1d"),
+        "owners": some("root", "!root", "nob0dy", "!nob0dy", "4711"),
+        "groups": some("0", "!0"),
+        "types": some("file", "directory", "link", "fifo", "!link"),
+        "xxh3_128": st.just([xxhash.xxh3_128_hexdigest(b"gamma")]),
+        "excludes": some("b", "[0-2]", "*/a/b", "*/**/c", "*/aa", "link"),
         "sha256": st.lists(st.sampled_from(DIGESTS), max_size=3, unique=True),
         "md5": st.just([hashlib.md5(b"gamma", usedforsecurity=False).hexdigest()]),
     },
-).filter(lambda filters: any(filters.values()))
+).filter(lambda filters: any(values for name, values in filters.items() if name != "excludes"))
 
 
 @st.composite
 def searches(draw: st.DrawFn) -> dict[str, Any]:
     filters = draw(FILTERS)
-    filled = [name for name, values in filters.items() if values]
+    filled = [name for name, values in filters.items() if values and name != "excludes"]
     turned = [name.removesuffix("s") for name in draw(st.lists(st.sampled_from(filled), max_size=1))]
     options = {
         "matchall": draw(st.booleans()),
@@ -66,13 +74,23 @@ def searches(draw: st.DrawFn) -> dict[str, Any]:
         "macroal": bool(filters.get("contents")) and draw(st.booleans()),
         "returnsha256": draw(st.booleans()),
         "mismatch": turned,
+        "onefilesystem": draw(st.booleans()),
+        "remotefs": draw(st.booleans()),
+        "returnhashes": draw(st.sampled_from([[], [], ["md5", "xxh3_128"]])),
+        **draw(st.sampled_from([{}, {}, {}, {"newest": 2}, {"oldest": 3}])),
     }
     roots = draw(st.lists(st.sampled_from(PATHS), min_size=1, max_size=3))
     return {"paths": roots, **filters, "options": options}
 
 
 def placed(search: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    return {**search, "paths": [f"{root}/{path}" for path in search["paths"]]}
+    # An exclusion that begins with a star stands for one below the tree.
+    excludes = [value.replace("*", str(root), 1) for value in search.get("excludes", ())]
+    excludes = [
+        value if value.startswith("/") else given
+        for value, given in zip(excludes, search.get("excludes", ()), strict=True)
+    ]
+    return {**search, "paths": [f"{root}/{path}" for path in search["paths"]], "excludes": excludes}
 
 
 @settings(max_examples=200)

@@ -38,6 +38,14 @@ def upgraded(search: dict[str, Any]) -> Any:
             {"sha3": [HEX[56], HEX[64], HEX[96], HEX[128]]},
             {"sha3_224": [HEX[56]], "sha3_256": [HEX[64]], "sha3_384": [HEX[96]], "sha3_512": [HEX[128]]},
         ),
+        (
+            {"owner": "root", "Exclude": "cache", "ctime": ["<1D"], "type": "File"},
+            {"owners": ["root"], "excludes": ["cache"], "ctimes": ["<1d"], "types": ["file"]},
+        ),
+        (
+            {"names": ["a"], "options": {"remotefs": True, "mismatch": ["names"]}},
+            {"names": ["a"], "options": {"remotefs": True, "mismatch": ["name"]}},
+        ),
         ({"md5": [HEX[32], HEX[32].upper()]}, {"md5": [HEX[32]]}),
         ({"names": ["a"], "md5": None, "options": {}}, {"names": ["a"]}),
         (

@@ -1,0 +1,131 @@
+"""Where the searches of a walk end: what they exclude, file systems that they do not enter, types of entries.
+
+Each search has bounds of its own. A directory that one leaves out is still walked for the others, and a name
+that one does not see is seen by them. What was left out is counted, and file systems are named, once each.
+"""
+
+from typing import Mapping, Optional, Set, Tuple
+
+from agent.scan.batch import ENTRY
+from agent.scan.coverage import Coverage
+from agent.scan.mounts import Mounts, Remote
+from agent.scan.plan import Plan
+from agent.scan.roots import Root, join
+from agent.scan.scope import Scope
+from agent.scan.texts import path_text
+
+
+class Bounds:
+    """The bounds of all searches of a plan."""
+
+    def __init__(self, plan: Plan, coverage: Coverage, mounts: Mounts) -> None:
+        self._coverage = coverage
+        self._mounts = mounts
+        searches = tuple(enumerate(plan.searches))
+        self._all = frozenset(index for index, _ in searches)
+        self._excludes = {index: search.excludes for index, search in searches if search.excludes is not None}
+        self._local = frozenset(index for index, search in searches if not search.remotefs)
+        self._staying = frozenset(index for index, search in searches if search.onefilesystem)
+        self._typed = frozenset(index for index, search in searches if search.is_typed)
+        self._said: Set[bytes] = set()
+
+    # -- directories -------------------------------------------------------------------------------------
+
+    def concern(self, name: bytes) -> bool:
+        """Tell whether `below` must be asked of a subdirectory of this name."""
+        return bool(self._excludes) or self._mounts.is_remote_name(name)
+
+    def below(self, scope: Scope, directory: bytes, name: bytes) -> Scope:
+        """Return what is active in a subdirectory, before it is touched."""
+        excluding = {search for search in scope.searches() if search in self._excludes}
+        leaving = {
+            root.search
+            for root in (*(root for _, root in scope.trees.values()), *(root for root, _ in scope.patterns))
+            if root.search in excluding and self._is_excluded(root, directory, name)
+        }
+        if leaving:
+            self._coverage.skip("excluded")
+            scope = scope.without(leaving)
+        remote = self._mounts.remote_at(directory, name)
+        if remote is not None and not self._local.isdisjoint(scope.searches()):
+            self._leave_alone(remote)
+            scope = scope.without(self._local)
+        return scope
+
+    def across(self, scope: Scope, path: bytes, device: int) -> Scope:
+        """Return what is active in a subdirectory that lies on another device than its parent."""
+        kept = scope
+        pseudo, remote = self._mounts.pseudo_type(device), self._mounts.remote_type(device)
+        if pseudo is not None:
+            kept = scope.without(self._all, but_at=path)
+            if kept.size() < scope.size():
+                self._coverage.skip("pseudo-filesystem")
+                self._say(path, f"{path_text(path)}: {pseudo} is not searched from above")
+        elif remote is not None and not self._local.isdisjoint(scope.searches()):
+            # Mounted since the table was read: known only now.
+            self._leave_alone(Remote(path, remote))
+            kept = scope.without(self._local)
+        staying = kept.without(self._staying, but_at=path) if self._staying else kept
+        if staying.size() < kept.size():
+            self._coverage.skip("other-filesystem")
+            self._say(path, f"{path_text(path)}: another file system, not entered with onefilesystem")
+        return staying
+
+    # -- names -------------------------------------------------------------------------------------------
+
+    def has_typed(self, scope: Scope) -> bool:
+        """Tell whether a search that asks for types is active."""
+        return bool(self._typed) and not self._typed.isdisjoint(scope.searches())
+
+    def has_untyped(self, scope: Scope) -> bool:
+        """Tell whether a search that wants files only is active."""
+        return not self._typed or not self._typed.issuperset(scope.searches())
+
+    def judge_names(self, kinds: Mapping[bytes, str]) -> bool:
+        """Tell whether `seen` must be asked of names, of which these are no regular files."""
+        return bool(self._excludes or (kinds and (self._typed or self._mounts.has_remote())))
+
+    def seen(
+        self, roots: Tuple[Root, ...], directory: bytes, name: bytes, kind: Optional[str]
+    ) -> Tuple[Root, ...]:
+        """Return those of the active searches that are to look at a name of a directory."""
+        if kind is not None:
+            roots = tuple(root for root in roots if (root.search in self._typed) is (kind == ENTRY))
+            roots = self._within_reach(roots, directory, name, kind)
+        if roots and self._excludes:
+            kept = tuple(root for root in roots if not self._is_excluded(root, directory, name))
+            if len(kept) < len(roots):
+                self._coverage.skip("excluded")
+            return kept
+        return roots
+
+    def _within_reach(
+        self, roots: Tuple[Root, ...], directory: bytes, name: bytes, kind: str
+    ) -> Tuple[Root, ...]:
+        """Keep off what an entry or a link would have us touch elsewhere."""
+        if not self._mounts.has_remote() or all(root.search not in self._local for root in roots):
+            return roots
+        if kind == ENTRY:
+            remote = self._mounts.remote_at(directory, name)
+        else:
+            remote = self._mounts.remote_on_way(join(directory, name))
+        if remote is None:
+            return roots
+        self._leave_alone(remote)
+        return tuple(root for root in roots if root.search not in self._local)
+
+    def _is_excluded(self, root: Root, directory: bytes, name: bytes) -> bool:
+        excludes = self._excludes.get(root.search)
+        if excludes is None:
+            return False
+        shown = root.show(directory)
+        return excludes.has_name(directory, name) or (shown != directory and excludes.has_name(shown, name))
+
+    def _leave_alone(self, remote: Remote) -> None:
+        self._coverage.skip("remote-filesystem")
+        self._say(remote.point, str(remote))
+
+    def _say(self, point: bytes, text: str) -> None:
+        if point not in self._said:
+            self._said.add(point)
+            self._coverage.note(text)
