@@ -6,9 +6,9 @@ are kept for its answer.
 """
 
 import os
-from typing import List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from agent.scan.lines import LineScan
+from agent.scan.lines import LineAnswers
 from agent.scan.plan import PlannedSearch
 from agent.scan.roots import Root
 
@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 class Facts(NamedTuple):
     """What reading a file told; `lines` is None where it was not read."""
 
-    lines: Optional[LineScan]
+    lines: Optional[LineAnswers]
     digests: Mapping[str, str]
 
 
@@ -92,17 +92,18 @@ def by_status(candidates: Sequence[Candidate], status: os.stat_result) -> List[C
     return kept
 
 
-def patterns_of(readers: Sequence[Candidate], *, all_lines: bool) -> Set[int]:
+def patterns_of(readers: Sequence[Candidate], *, all_lines: bool) -> FrozenSet[int]:
     """Return the content patterns that are asked of some line, or of all lines, by index in the plan."""
-    return {check.pattern for one in readers for check in one.search.contents if check.all_lines is all_lines}
+    checks = (check for one in readers for check in one.search.contents)
+    return frozenset(check.pattern for check in checks if check.all_lines is all_lines)
 
 
-def is_undecided(one: Candidate, lines: LineScan) -> bool:
+def is_undecided(one: Candidate, lines: LineAnswers) -> bool:
     """Tell whether a search still wants the file: not where every check counts and a content one failed."""
     if not one.search.matchall:
         return True
     for check in one.search.contents:
-        found = lines.found_every if check.all_lines else lines.found_some
+        found = lines.every if check.all_lines else lines.some
         if check.pattern in found and found[check.pattern] is not check.wanted:
             return False
     return True
@@ -124,7 +125,7 @@ def _decide(one: Candidate, facts: Facts) -> Optional[Tuple[str, ...]]:
     for check in search.contents:
         found: Mapping[int, bool] = {}
         if facts.lines is not None:
-            found = facts.lines.found_every if check.all_lines else facts.lines.found_some
+            found = facts.lines.every if check.all_lines else facts.lines.some
         if check.pattern in found and found[check.pattern] is check.wanted:
             held.append(check.said)
         elif search.matchall:

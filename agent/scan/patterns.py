@@ -9,25 +9,45 @@ Rules:
   expression that itself holds a character beyond ASCII is matched as UTF-8, or a class such as `[éè]` would
   mean its bytes.
 * Without google-re2 on the endpoint nothing is guessed: `require_engine` refuses.
+* RE2's time is linear in the text, but may be so in the size of the program too, where its automaton needs
+  more memory than it has: a program has a limit, and so has that memory.
 
 Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and its syntax page.
 """
 
 from functools import lru_cache
-from typing import Any, List, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
+from agent.scan.literals import Literal, required_literal
 from protocol.errors import InvalidInput
 
 # What can match across a line's end in spite of never_nl and (?m), or ask where the text begins or ends.
 # Found in a pattern (also when merely quoted in it) they only cost speed: it goes line by line.
 _NEEDS_LINES = ("\\A", "\\z", "\\C")
+# Instructions of a compiled expression. 16 KiB of alternatives take as many; `\pL{1000}` takes 7,000. Hostile
+# text may cost RE2 about 1 ns for each of them and byte.
+MAX_PROGRAM = 20_000
+# What the automaton of one expression, or of many in one, may take before RE2 begins it anew.
+_PATTERN_BYTES = 8 << 20
+_JOINED_BYTES = 8 << 20
+
+
+class TooLarge(Exception):
+    """Several expressions do not fit into one program."""
+
+
+class Found(Protocol):
+    """Where an expression was found."""
+
+    def start(self) -> int:
+        """Return the place of its first byte."""
 
 
 class Pattern(Protocol):
     """What is used of a compiled expression."""
 
-    def search(self, text: bytes) -> Optional[object]:
-        """Return a match, or None."""
+    def search(self, text: bytes, pos: Optional[int] = None, endpos: Optional[int] = None) -> Optional[Found]:
+        """Return the first match, or None; what stands before `pos` and behind `endpos` is still seen."""
 
 
 def split_inverse(value: str) -> Tuple[str, bool]:
@@ -59,21 +79,35 @@ def require_engine(what: str) -> None:
         )
 
 
-def _compile(expression: str, *, as_bytes: bool, never_newline: bool = False) -> Pattern:
+def _require_engine() -> Any:
     engine = _engine()
     if engine is None:
         raise InvalidInput("unsupported", "google-re2 is not there")
+    return engine
+
+
+def _options(*, as_bytes: bool, never_newline: bool, memory_bytes: int) -> Any:
+    engine = _require_engine()
     options = engine.Options()
     options.log_errors = False
     options.never_nl = never_newline
+    # Nobody asks what a group held; without groups a match needs no second pass.
+    options.never_capture = True
+    options.max_mem = memory_bytes
     if as_bytes:
         options.encoding = engine.Options.Encoding.LATIN1
-    compiled: Pattern = engine.compile(expression.encode("utf-8", "surrogatepass"), options)
-    return compiled
+    return options
+
+
+def _compile(
+    expression: str, *, as_bytes: bool, never_newline: bool = False, memory_bytes: int = _PATTERN_BYTES
+) -> Any:
+    options = _options(as_bytes=as_bytes, never_newline=never_newline, memory_bytes=memory_bytes)
+    return _require_engine().compile(expression.encode("utf-8", "surrogatepass"), options)
 
 
 def require_pattern(expression: str, where: str) -> None:
-    """Refuse an expression that RE2 does not compile; where RE2 is missing nothing is said.
+    """Refuse an expression that RE2 does not compile, or not small enough; without RE2 nothing is said.
 
     Raises:
         ValueError: with the expression and what is wrong with it.
@@ -82,20 +116,25 @@ def require_pattern(expression: str, where: str) -> None:
     engine = _engine()
     if engine is None:
         return
-    try:
-        _compile(expression, as_bytes=expression.isascii())
-    except engine.error as error:
-        reason = error.args[0] if error.args else "not an expression"
-        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"{where}: {expression!r} is not a regular expression: {text}") from None
+    for as_bytes in (True, False):
+        try:
+            program = _compile(expression, as_bytes=as_bytes).programsize
+        except engine.error as error:
+            reason = error.args[0] if error.args else "not an expression"
+            text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+            raise ValueError(f"{where}: {expression!r} is not a regular expression: {text}") from None
+        if program > MAX_PROGRAM:
+            # The expression comes last: it is the part that may be cut where this is shown.
+            limit = f"{program} instructions, at most {MAX_PROGRAM}"
+            raise ValueError(f"{where}: an expression is too large ({limit}): {expression!r}")
 
 
 class TextPattern:
     """An expression on names: characters where the name is UTF-8, bytes where it is not."""
 
     def __init__(self, expression: str) -> None:
-        self._text = _compile(expression, as_bytes=False)
-        self._bytes = _compile(expression, as_bytes=True)
+        self._text: Pattern = _compile(expression, as_bytes=False)
+        self._bytes: Pattern = _compile(expression, as_bytes=True)
 
     def is_in(self, name: bytes) -> bool:
         """Tell whether the expression matches somewhere in the name."""
@@ -108,11 +147,20 @@ class TextPattern:
 
 
 class LinePattern(NamedTuple):
-    """An expression on lines. `block` searches many lines at once; None where that is not exact."""
+    """An expression on lines.
+
+    With `by_block` it is searched in many lines at once, and the rest is as if in each of them; otherwise it
+    must be given one line, cut out of its surroundings.
+    """
 
     expression: str
-    line: Pattern
-    block: Optional[Pattern]
+    pattern: Pattern
+    by_block: bool
+    literal: Literal
+
+    def can_be_joined(self) -> bool:
+        r"""Tell whether the expression means the same within a group; an open `\Q` would quote its end."""
+        return self.by_block and "\\Q" not in self.expression
 
 
 def compile_lines(expression: str) -> LinePattern:
@@ -122,10 +170,53 @@ def compile_lines(expression: str) -> LinePattern:
     class and literal from matching a newline, so that searching the block is the same as searching each line.
     """
     as_bytes = expression.isascii()
-    line = _compile(expression, as_bytes=as_bytes)
-    needs_lines = any(mark in expression for mark in _NEEDS_LINES) or _sets_multiline(expression)
-    block = None if needs_lines else _compile("(?m)" + expression, as_bytes=as_bytes, never_newline=True)
-    return LinePattern(expression, line, block)
+    if any(mark in expression for mark in _NEEDS_LINES) or _sets_multiline(expression):
+        return LinePattern(expression, _compile(expression, as_bytes=as_bytes), False, Literal())  # noqa: FBT003
+    pattern = _compile("(?m)" + expression, as_bytes=as_bytes, never_newline=True)
+    return LinePattern(expression, pattern, True, required_literal(expression))  # noqa: FBT003
+
+
+class Joined:
+    """Several expressions as one, which is found where any of them is."""
+
+    def __init__(self, patterns: Sequence[LinePattern]) -> None:
+        """Compile them; all must be such as can be joined, and either all ASCII or none.
+
+        Raises:
+            TooLarge: where one program does not hold them all.
+
+        """
+        self._patterns = patterns
+        self._as_bytes = patterns[0].expression.isascii()
+        joined = "|".join(f"(?:{one.expression})" for one in patterns)
+        engine = _require_engine()
+        try:
+            self.pattern: Pattern = _compile(
+                f"(?m){joined}", as_bytes=self._as_bytes, never_newline=True, memory_bytes=_JOINED_BYTES
+            )
+        except engine.error as error:
+            raise TooLarge from error
+        # re2 keeps the last 128 that it compiled; these are kept, and given up, by whoever asked for them.
+        engine.purge()
+        self._set: Optional[Any] = None
+
+    def which(self, line: bytes) -> List[int]:
+        """Return which of the expressions match a line that at least one of them matches, by their order."""
+        if self._set is None:
+            self._set = self._make_set()
+        # An empty answer cannot be: it is what a set gives whose automaton ran out of memory.
+        found: Sequence[int] = self._set.Match(line) or ()
+        return list(found) or [
+            index for index, one in enumerate(self._patterns) if one.pattern.search(line) is not None
+        ]
+
+    def _make_set(self) -> Any:
+        options = _options(as_bytes=self._as_bytes, never_newline=True, memory_bytes=_JOINED_BYTES)
+        made = _require_engine().Set.SearchSet(options)
+        for one in self._patterns:
+            made.Add(f"(?m){one.expression}".encode("utf-8", "surrogatepass"))
+        made.Compile()
+        return made
 
 
 def _sets_multiline(expression: str) -> bool:

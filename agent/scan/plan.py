@@ -18,7 +18,8 @@ from agent.scan.checks import (
 )
 from agent.scan.digests import require_digests
 from agent.scan.excludes import Exclusions
-from agent.scan.patterns import LinePattern, compile_lines, require_engine
+from agent.scan.pattern_set import PatternSet
+from agent.scan.patterns import compile_lines, require_engine
 from agent.scan.search import HASH_KINDS, Search
 
 
@@ -53,7 +54,7 @@ class Plan(NamedTuple):
     """
 
     searches: Tuple[PlannedSearch, ...]
-    patterns: Tuple[LinePattern, ...]
+    patterns: PatternSet
     max_errors: int
     unknown: Tuple[str, ...] = ()
 
@@ -71,7 +72,7 @@ def make_plan(searches: Mapping[str, Search], now_ns: int, accounts: Optional[Ac
     limits = [search.options.maxerrors for search in searches.values()]
     return Plan(
         searches=planned,
-        patterns=tuple(compile_lines(expression) for expression in indices),
+        patterns=PatternSet([compile_lines(expression) for expression in indices]),
         max_errors=max(limits) if limits and all(limits) else 0,
         unknown=tuple(dict.fromkeys(stats.unknown)),
     )

@@ -12,14 +12,14 @@ Rules:
 import errno
 import os
 import stat
-from typing import Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.batch import ENTRY, LINK
 from agent.scan.coverage import Coverage
 from agent.scan.digests import Digest, new_digest
 from agent.scan.fence import Fence, path_of
 from agent.scan.judging import UNREAD, Candidate, Facts, is_undecided, patterns_of
-from agent.scan.lines import LineScan
+from agent.scan.lines import LineQuestion
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
 from agent.scan.opening import open_file, open_for_status
 from agent.scan.plan import Plan
@@ -65,6 +65,8 @@ class Reader:
         self._mounts = mounts
         self._fence = fence
         self._check = check
+        # As many as there are choices of searches that are active together and still want a file to be read.
+        self._questions: Dict[Tuple[FrozenSet[int], FrozenSet[int]], LineQuestion] = {}
 
     def status(self, name: Name) -> Optional[os.stat_result]:
         """Return the status of a regular file, through a link where it is one; None counts why not.
@@ -151,12 +153,7 @@ class Reader:
 
     def _read(self, opened: Opened, readers: Sequence[Candidate]) -> Facts:
         """Read content first, then digests of what the searches left standing still need."""
-        lines = LineScan(
-            self._plan.patterns,
-            some=patterns_of(readers, all_lines=False),
-            every=patterns_of(readers, all_lines=True),
-            check=self._check,
-        )
+        lines = self._question(readers).begin()
         digests: Optional[Dict[str, Digest]] = None
         self._coverage.files_read += 1
         is_pseudo = self._mounts.pseudo_type(opened.status.st_dev) is not None
@@ -170,7 +167,7 @@ class Reader:
             is_last = not data or not left
             if is_last:
                 lines.finish()
-            readers = [one for one in readers if is_undecided(one, lines)]
+            readers = [one for one in readers if is_undecided(one, lines.answers)]
             lines.keep_only(
                 some=patterns_of(readers, all_lines=False), every=patterns_of(readers, all_lines=True)
             )
@@ -187,7 +184,16 @@ class Reader:
             self._coverage.cut(opened.path)
         if not is_pseudo:
             self._look_again(opened, is_whole=not (is_last and left))
-        return Facts(lines, {kind: digest.hexdigest() for kind, digest in digests.items()})
+        return Facts(lines.answers, {kind: digest.hexdigest() for kind, digest in digests.items()})
+
+    def _question(self, readers: Sequence[Candidate]) -> LineQuestion:
+        """Return what the readers ask of lines; most files are asked the same."""
+        some, every = patterns_of(readers, all_lines=False), patterns_of(readers, all_lines=True)
+        question = self._questions.get((some, every))
+        if question is None:
+            question = LineQuestion(self._plan.patterns, some=some, every=every, check=self._check)
+            self._questions[some, every] = question
+        return question
 
     def _look_again(self, opened: Opened, *, is_whole: bool) -> None:
         """Say when what was read is not one state of the file."""

@@ -62,7 +62,7 @@ def test_a_line_beyond_the_window_is_matched_in_pieces_and_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        lines.LineScan.__init__, "__kwdefaults__", {"max_line_bytes": MIB, "overlap_bytes": 64}
+        lines.LineQuestion.__init__, "__kwdefaults__", {"max_line_bytes": MIB, "overlap_bytes": 64}
     )
     grow(tmp_path, {"a": b"x" * (3 * MIB) + b"needle"})
     result = run(s1={"paths": [str(tmp_path)], "contents": ["needle"]})

@@ -1,12 +1,15 @@
 """Tests of matching lines: exactly what a line-by-line reading gives, however the bytes come in."""
 
+import itertools
 from itertools import pairwise
 
+import pytest
 import re2
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from agent.scan.lines import LineScan
+from agent.scan.lines import LineQuestion, LineScan
+from agent.scan.pattern_set import Costs, PatternSet
 from agent.scan.patterns import compile_lines
 
 ATOMS = [
@@ -55,13 +58,37 @@ def reference(expression: str, data: bytes) -> tuple[bool, bool]:
     return any(found), bool(found) and all(found)
 
 
+def is_expression(expression: str) -> bool:
+    try:
+        reference(expression, b"")
+    except re2.error:
+        return False
+    return True
+
+
+def ask(*expressions: str, every: frozenset[int] = frozenset(), **limits: int) -> LineQuestion:
+    """Return the question whether each expression matches some line and, of those in `every`, each line."""
+    patterns = PatternSet([compile_lines(expression) for expression in expressions])
+    some = frozenset(range(len(expressions)))
+    return LineQuestion(patterns, some=some, every=every, check=lambda: None, **limits)
+
+
+def feed(scan: LineScan, chunks: list[bytes]) -> None:
+    for chunk in chunks:
+        scan.feed(chunk)
+    scan.finish()
+
+
+def cut_at(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    return [data[start:end] for start, end in pairwise(places)]
+
+
 def scan_lines(expression: str, chunks: list[bytes], **limits: int) -> tuple[bool, bool]:
     """Return the same as `reference`, by the scan."""
-    lines = LineScan((compile_lines(expression),), some=[0], every=[0], check=lambda: None, **limits)
-    for chunk in chunks:
-        lines.feed(chunk)
-    lines.finish()
-    return lines.found_some[0], lines.found_every[0]
+    scan = ask(expression, every=frozenset([0]), **limits).begin()
+    feed(scan, chunks)
+    return scan.answers.some[0], scan.answers.every[0]
 
 
 @given(EXPRESSIONS, DATA, st.lists(st.integers(0, 40)))
@@ -76,13 +103,33 @@ def scan_lines(expression: str, chunks: list[bytes], **limits: int) -> tuple[boo
 def test_a_scan_in_pieces_is_the_same_as_matching_each_line(
     expression: str, data: bytes, cuts: list[int]
 ) -> None:
-    try:
-        expected = reference(expression, data)
-    except re2.error:
-        assume(False)  # noqa: FBT003
-    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    chunks = [data[start:end] for start, end in pairwise(places)]
-    assert scan_lines(expression, chunks) == expected
+    assume(is_expression(expression))
+    assert scan_lines(expression, cut_at(data, cuts)) == reference(expression, data)
+
+
+@pytest.mark.parametrize("spent_s", [0, 1], ids=["quick together", "always too slow together"])
+@given(st.lists(EXPRESSIONS, min_size=1, max_size=12), DATA, st.lists(st.integers(0, 40)))
+@example(["a.*b", "b.*a", "^b", "b$", "[ab]a"], b"ab\nba\nab\nb\n", [])
+@example([r"\Qa", "a)", "(b", "b"], b"a)\n(b", [])
+@example(["(?P<name>a)", "(?P<name>b)", "[é]"], b"b\n\xc3\xa9", [])
+def test_many_patterns_together_are_the_same_as_each_by_itself(
+    spent_s: int, expressions: list[str], data: bytes, cuts: list[int]
+) -> None:
+    kept = [expression for expression in expressions if is_expression(expression)]
+    expected = {index: reference(expression, data)[0] for index, expression in enumerate(kept)}
+    clock = itertools.count(step=spent_s)
+    patterns = PatternSet(
+        [compile_lines(expression) for expression in kept],
+        # So small that a few bytes are as a large file.
+        costs=Costs(piece_bytes=4, measured_bytes=1, pattern=12, rejoin_lines=0),
+        clock=lambda: next(clock),
+    )
+    question = LineQuestion(patterns, some=frozenset(expected), every=frozenset(), check=lambda: None)
+    for _ in range(3):
+        scan = question.begin()
+        feed(scan, cut_at(data, cuts))
+        assert scan.answers.some == expected
+    assert question.answer(data).some == expected
 
 
 def test_a_file_without_lines_matches_nothing_and_not_every_line() -> None:
@@ -95,47 +142,48 @@ def test_a_needle_behind_a_line_of_a_megabyte_is_found() -> None:
 
 
 def test_a_line_longer_than_the_window_is_matched_in_overlapping_pieces_and_said() -> None:
-    lines = LineScan(
-        (compile_lines("needle"), compile_lines("^x+$"), compile_lines("^after$")),
-        some=[0, 2],
-        every=[1],
-        check=lambda: None,
-        max_line_bytes=100,
-        overlap_bytes=10,
-    )
-    for chunk in (b"x" * 96, b"need", b"le" + b"x" * 300, b"\nafter\n"):
-        lines.feed(chunk)
-    lines.finish()
-    assert lines.is_cut
-    assert lines.found_some == {0: True, 2: True}
-    assert lines.found_every == {1: False}
+    scan = ask(
+        "needle", "^x+$", "^after$", every=frozenset([1]), max_line_bytes=100, overlap_bytes=10
+    ).begin()
+    feed(scan, [b"x" * 96, b"need", b"le" + b"x" * 300, b"\nafter\n"])
+    assert scan.is_cut
+    assert scan.answers == ({0: True, 1: True, 2: True}, {1: False})
 
 
 def test_a_line_within_the_window_is_not_said_to_be_cut() -> None:
-    lines = LineScan((compile_lines("a"),), some=[0], every=[], check=lambda: None, max_line_bytes=100)
-    lines.feed(b"x" * 100)
-    lines.finish()
-    assert (lines.is_cut, lines.found_some) == (False, {0: False})
+    scan = ask("a", max_line_bytes=100).begin()
+    feed(scan, [b"x" * 100])
+    assert (scan.is_cut, scan.answers.some) == (False, {0: False})
 
 
 def test_a_scan_is_closed_once_all_is_answered() -> None:
-    lines = LineScan((compile_lines("a"), compile_lines("b")), some=[0], every=[1], check=lambda: None)
-    lines.feed(b"a\n")
-    assert not lines.is_open()
-    assert (lines.found_some, lines.found_every) == ({0: True}, {1: False})
+    scan = ask("a", "b", every=frozenset([1])).begin()
+    scan.feed(b"a\n")
+    assert scan.is_open()
+    scan.feed(b"b\n")
+    assert not scan.is_open()
+    assert scan.answers == ({0: True, 1: True}, {1: False})
 
 
 def test_patterns_that_nobody_needs_any_more_are_dropped() -> None:
-    lines = LineScan((compile_lines("a"), compile_lines("b")), some=[0, 1], every=[], check=lambda: None)
-    lines.keep_only(some={1}, every=set())
-    lines.feed(b"a b\n")
-    assert lines.found_some == {1: True}
+    scan = ask("a", "b").begin()
+    scan.keep_only(some={1}, every=set())
+    scan.feed(b"a b\n")
+    assert scan.answers.some == {1: True}
 
 
 def test_memory_for_one_endless_line_is_bounded_by_the_window() -> None:
-    lines = LineScan((compile_lines("q"),), some=[0], every=[], check=lambda: None, max_line_bytes=1 << 16)
+    scan = ask("q", max_line_bytes=1 << 16).begin()
     held = 0
     for _ in range(200):
-        lines.feed(b"\x00" * 4096)
-        held = max(held, sum(map(len, lines._pending)))
+        scan.feed(b"\x00" * 4096)
+        held = max(held, sum(map(len, scan._pending)))
     assert held <= (1 << 16) + 4096
+
+
+def test_a_file_at_hand_is_answered_as_one_that_comes_in_pieces() -> None:
+    question = ask("needle", "x+needle")
+    for data in (b"", b"\n", b"needle", b"xneedle\r\n", b"other\n"):
+        scan = question.begin()
+        feed(scan, [data])
+        assert question.answer(data) == scan.answers

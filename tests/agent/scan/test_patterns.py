@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
 from agent.execute import run_operation
-from agent.module import Context
+from agent.module import Context, decode_params
+from agent.registry import load_module
 from agent.scan import patterns
+from protocol.errors import InvalidInput
 from tests.agent.scan.runs import run
 
 HOSTILE = "^(a+)+$"
@@ -38,7 +41,7 @@ def test_without_an_engine_searches_by_size_and_hash_run() -> None:
 def test_a_pattern_that_hangs_a_backtracking_engine_ends_at_once() -> None:
     line = b"a" * 100_000 + b"!"
     assert patterns.TextPattern(HOSTILE).is_in(line) is False
-    assert patterns.compile_lines(HOSTILE).line.search(line) is None
+    assert patterns.compile_lines(HOSTILE).pattern.search(line) is None
 
 
 @pytest.mark.parametrize(
@@ -58,4 +61,32 @@ def test_a_pattern_that_hangs_a_backtracking_engine_ends_at_once() -> None:
 def test_only_what_means_the_same_on_many_lines_is_searched_in_blocks(
     expression: str, *, by_block: bool
 ) -> None:
-    assert (patterns.compile_lines(expression).block is not None) is by_block
+    assert patterns.compile_lines(expression).by_block is by_block
+
+
+# As UTF-8, `\\pL` is many ranges of bytes; as Latin-1 it is a few.
+LARGE = [
+    r"(?:\pL{30}){33}",
+    "(?:a{1000}){1000}",
+    "|".join(f"(?:[ab]*a[ab]{{{n}}}c)" for n in range(500, 600)),
+]
+
+
+@pytest.mark.parametrize("expression", LARGE, ids=["in UTF-8", "repeated", "many"])
+@pytest.mark.parametrize("field", ["names", "contents"])
+def test_an_expression_too_large_for_an_endpoint_is_refused_before_a_file_is_touched(
+    field: str, expression: str
+) -> None:
+    with pytest.raises(InvalidInput, match="too large|not a regular expression"):
+        decode_params(load_module("file").params, {"searches": {"s1": {"paths": ["/"], field: [expression]}}})
+
+
+def test_what_an_automaton_has_no_memory_for_is_found_all_the_same() -> None:
+    expressions = [f"[ab]*a[ab]{{{n}}}c" for n in range(100, 112)]
+    random = Random(1)  # noqa: S311  (repeatable, protects nothing)
+    text = bytes(random.choice(b"ab") for _ in range(10_000))
+    joined = patterns.Joined([patterns.compile_lines(expression) for expression in expressions])
+    assert joined.pattern.search(text) is None
+    line = b"a" + b"b" * 105 + b"c"
+    assert joined.pattern.search(text + b"\n" + line + b"\n") is not None
+    assert joined.which(line) == [5]
