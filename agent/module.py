@@ -22,7 +22,7 @@ The file must import on every system: whatever is tied to one lives in `agent/pl
 """
 
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import msgspec
 
@@ -80,6 +80,7 @@ class Context:
         facts: Optional[Dict[str, Any]] = None,
         paths: PathRules = ANYWHERE,
         is_cancelled: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[Mapping[str, Statistic]], None] = lambda _statistics: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits or Limits()
@@ -89,6 +90,7 @@ class Context:
         self.notes: List[str] = []
         self.truncated = False
         self._is_cancelled = is_cancelled
+        self._on_progress = on_progress
         self._monotonic = monotonic
         self._deadline = monotonic() + self.limits.wall_s
         self._withheld_notes = 0
@@ -99,6 +101,13 @@ class Context:
             raise Cancelled
         if self._monotonic() > self._deadline:
             raise DeadlineReached
+
+    def progress(self) -> None:
+        """Let the investigator see how far the run is: the numbers that stand in `statistics` now.
+
+        To be called often in what may take long; how often it is told is decided elsewhere.
+        """
+        self._on_progress(self.statistics)
 
     def note(self, text: str) -> None:
         """Say something about the coverage: what was skipped, unreadable or cut, and why."""

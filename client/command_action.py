@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from client.action import (
 from client.ask import confirm, say_operations
 from client.config import load_config
 from client.connect import Connection, connect, make_signer
-from client.documents import ActionSummary
+from client.documents import ActionSummary, Command
 from client.files import write_file
 from client.follow import say, say_all
 from client.keys import judge_signatures, load_key_directory
 from client.options import Choices, choose, expiry_options, require_confirmable, seal_options, with_options
+from client.progress import progress_text
 from client.render import dump_json, time_text
 from client.screen import printable
 from client.template import EXPLANATION, new_template
@@ -38,6 +40,7 @@ from protocol.errors import EXIT_FOUND, EXIT_REFUSED, InvalidInput
 
 _SIGNED = ".signed.json"
 _PAGE = 50
+_SHOWN_RUNNING = 20
 
 
 @click.group()
@@ -195,8 +198,9 @@ def submit(file: Path, *, assume_yes: bool, as_json: bool) -> int:
 @click.argument("action_id")
 @click.option("--json", "as_json", is_flag=True, help="The signed action as JSON, as it was signed.")
 def show(action_id: str, *, as_json: bool) -> int:
-    """Show a stored action: what was asked, by whom, of whom, and how it stands."""
-    stored = connect().api.get_action(action_id)
+    """Show a stored action: what was asked, by whom, of whom, how it stands, and how far it is."""
+    connection = connect()
+    stored = connection.api.get_action(action_id)
     signed = read_signed(bytes(stored.envelope))
     if signed.action.id != action_id:
         raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
@@ -213,7 +217,19 @@ def show(action_id: str, *, as_json: bool) -> int:
         click.echo(f"signed by {printable(signature.keyid, 64)} (not verified here: mig action verify)")
     for operation in signed.action.operations:
         click.echo(f"{operation.module} {dump_json(operation.parameters)}")
+    _show_running(connection.api.get_roster(action_id).commands)
     return EXIT_FOUND
+
+
+def _show_running(commands: Iterable[Command]) -> None:
+    """Say how far those are that run, by their own word and no proof of anything."""
+    running = [(command, command.progress) for command in commands if command.progress is not None]
+    for command, progress in running[:_SHOWN_RUNNING]:
+        who = f"{printable(command.agent_name, 64)} ({printable(command.agent, 32)})"
+        counted = progress_text([progress]) or "no counts yet"
+        click.echo(f"runs on {who} for {progress.elapsed_s:,.0f} s: {counted}")
+    if len(running) > _SHOWN_RUNNING:
+        click.echo(f"runs on {len(running) - _SHOWN_RUNNING:,} more")
 
 
 @action.command("cancel")

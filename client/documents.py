@@ -5,7 +5,7 @@ nothing of it is believed that a signature can tell (see `client.answers`).
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -136,6 +136,21 @@ class StoredAction(ActionSummary, frozen=True, kw_only=True):
     envelope: msgspec.Raw
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a command is, as its agent says: which operation from 0, for how long, what it has counted."""
+
+    operation: int = 0
+    elapsed_s: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    statistics: dict[str, Any] = {}
+
+
+class ProgressEvent(Progress, frozen=True, kw_only=True):
+    """News of a command that runs; `id` and `agent` are of the roster, or it counts for nothing."""
+
+    id: str
+    agent: str
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the roster: where an agent's command stands."""
 
@@ -144,6 +159,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     agent_name: AgentName
     state: str
     occurrence: str = ""
+    progress: Progress | None = None
 
 
 class Roster(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from client.answers import Opener, Question, UnreadableAnswer, verify_answer
 from client.api import Api
-from client.documents import Command, ResultItem, Roster
+from client.documents import Command, ProgressEvent, ResultItem, Roster
 from client.names import KnownAgents
 from client.progress import Waiting
 from client.render import Writer
@@ -89,6 +89,8 @@ class Follower:
             for event in self._api.follow(self._action.id, deadline, self._on_trouble):
                 if event.kind == "result":
                     self._take_event(event.data, waiting)
+                elif event.kind == "progress":
+                    self._take_progress(event.data, waiting)
         return self._finish()
 
     def collect(self) -> Tally:
@@ -134,6 +136,14 @@ class Follower:
             return
         self._take(item, waiting)
 
+    def _take_progress(self, data: bytes, waiting: Waiting) -> None:
+        """Show how far an agent is; what makes no sense is not shown, since nothing depends on it."""
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            news = msgspec.json.decode(data, type=ProgressEvent)
+            command = self.tally.roster.get(news.agent)
+            if command is not None and command.id == news.id and news.agent not in self.tally.answered:
+                waiting.hear(news.agent, news)
+
     def _take(self, item: ResultItem, waiting: Waiting) -> None:
         if item.occurrence != self._occurrence:
             return  # the stream tells of all occurrences
@@ -153,7 +163,7 @@ class Follower:
             if self.tally.add(answer):
                 self._writer.write_answer(answer, self._question.modules)
                 sys.stdout.flush()  # whoever reads a pipe wants answers as they come
-        waiting.advance(len(self.tally.answered) + len(self.tally.problems))
+        waiting.advance(answer.agent, len(self.tally.answered) + len(self.tally.problems))
 
     def _finish(self) -> Tally:
         if not self.tally.is_complete and not self.tally.is_out_of_reach:

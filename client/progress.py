@@ -2,18 +2,55 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from client.documents import Progress
+
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bars
 
 _QUIET_S = 0.5
+_MOST = 1 << 63
+# What is shown of how far a module is, and the words for it. What an agent counts is hostile: no other
+# member is shown, and these only as numbers.
+_COUNTERS = {
+    "files_seen": "files seen",
+    "files_read": "files read",
+    "bytes_read": "read",
+    "processes_seen": "processes seen",
+    "processes_read": "processes read",
+    "errors": "errors",
+}
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_STEP = 1024
+
+
+def progress_text(said: Iterable[Progress]) -> str:
+    """Return what all of these have counted together, in words; empty where that is nothing."""
+    totals: dict[str, int] = {}
+    for progress in said:
+        for name in _COUNTERS:
+            value = progress.statistics.get(name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _MOST:
+                totals[name] = totals.get(name, 0) + int(value)
+    return ", ".join(
+        f"{_size_text(totals[name]) if name.startswith('bytes_') else format(totals[name], ',')} {words}"
+        for name, words in _COUNTERS.items()
+        if name in totals
+    )
+
+
+def _size_text(size_bytes: int) -> str:
+    size, unit = float(size_bytes), 0
+    while size >= _STEP and unit < len(_UNITS) - 1:
+        size, unit = size / _STEP, unit + 1
+    return f"{size:,.1f} {_UNITS[unit]}" if unit else f"{size_bytes} B"
 
 
 class Waiting:
-    """A line on standard error: how many of how many agents have answered, and for how long.
+    """A line on standard error: how many of how many agents have answered, and how far those are that run.
 
     It is put away while answers are written, since both may share one terminal. rich is loaded only when
     the line is first shown.
@@ -22,7 +59,8 @@ class Waiting:
     def __init__(self, total: int) -> None:
         self._total = total
         self._done = 0
-        self._progress: Progress | None = None
+        self._running: dict[str, Progress] = {}
+        self._bars: Bars | None = None
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         if sys.stderr.isatty():
@@ -32,33 +70,55 @@ class Waiting:
 
     def _begin(self) -> None:
         from rich.console import Console  # noqa: PLC0415  (60 ms that a quick answer does not need)
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import Progress as Bars  # noqa: PLC0415
 
-        columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        progress.add_task("answers", total=self._total, completed=self._done)
+        columns = (
+            TextColumn("answers"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
+        bars = Bars(*columns, console=Console(stderr=True), transient=True)
+        bars.add_task(self.text, total=self._total, completed=self._done)
         with self._lock:
             if self._timer is not None:
-                self._progress = progress
-                progress.start()
+                self._bars = bars
+                bars.start()
 
-    def advance(self, done: int) -> None:
-        """Say how many have answered."""
+    @property
+    def text(self) -> str:
+        """What those do that run, as far as they say."""
+        told = progress_text(self._running.values())
+        return f"{len(self._running):,} running: {told}" if told else ""
+
+    def hear(self, agent: str, progress: Progress) -> None:
+        """Say how far an agent is that has not answered."""
+        self._running[agent] = progress
+        self._show()
+
+    def advance(self, agent: str, done: int) -> None:
+        """Say who has answered, and that so many have."""
+        self._running.pop(agent, None)
         self._done = done
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=done)
+        self._show()
+
+    def _show(self) -> None:
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[0], completed=self._done, description=self.text)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Put the line away while something else is written."""
         with self._lock:
-            if self._progress is not None:
-                self._progress.stop()
+            if self._bars is not None:
+                self._bars.stop()
             try:
                 yield
             finally:
-                if self._progress is not None:
-                    self._progress.start()
+                if self._bars is not None:
+                    self._bars.start()
 
     def close(self) -> None:
         """Put the line away for good."""
@@ -66,6 +126,6 @@ class Waiting:
             timer, self._timer = self._timer, None
             if timer is not None:
                 timer.cancel()
-            if self._progress is not None:
-                self._progress.stop()
-                self._progress = None
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None

@@ -3,12 +3,12 @@
 The encoder lives with the agent (`agent.runtime.heartbeat`) and does without msgspec; this is the decoder.
 """
 
-from typing import Annotated, Dict, Literal, Optional, Tuple
+from typing import Annotated, Dict, Literal, Optional, Tuple, Union
 
 import msgspec
 from msgspec import Meta
 
-from protocol.action import UtcTime, require_utc
+from protocol.action import MAX_OPERATIONS, UtcTime, require_utc
 from protocol.errors import InvalidInput
 from protocol.result import AgentId
 from protocol.strictjson import decode_json
@@ -17,7 +17,18 @@ MAX_HEARTBEAT_BYTES = 65536
 MAX_TRUST_VERSION = 2**31 - 1  # of protocol.trust, which needs OpenPGP
 SeenHead = Tuple[Annotated[int, Meta(ge=1)], Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]]
 TrustStanding = Literal["in-force", "expired", "missing"]
+CounterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")]
+Counter = Union[Annotated[int, Meta(ge=0)], Annotated[float, Meta(ge=0)]]
 FactText = Annotated[str, Meta(max_length=1024)]
+
+
+class RunningCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command that runs: for how long, in which operation (from 0), and what that has counted so far."""
+
+    command: AgentId
+    elapsed_s: Annotated[float, Meta(ge=0, le=1e9)]
+    operation: Annotated[int, Meta(ge=0, lt=MAX_OPERATIONS)] = 0
+    statistics: Annotated[Dict[CounterName, Counter], Meta(max_length=16)] = {}
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +39,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ids of the commands that stand in the agent's journal unanswered, so the server need not send them again;
     `trust_version` is that of the trust bundle held (0: what was baked in; None: it is lost), `trust_expires`
     until when it is good, by the agent's clock; it obeys somebody only where `trust_state` is `in-force`.
+    `running` says how far those are that run, as their modules count; nothing of it is proof of anything.
     `server_heads` are heads of the server's audit log that the agent was told, `log_head` is that of its own.
     """
 
@@ -48,6 +60,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     trust_state: Optional[TrustStanding] = None
     server_heads: Annotated[Tuple[SeenHead, ...], Meta(max_length=24)] = ()
     log_head: Optional[SeenHead] = None
+    running: Annotated[Tuple[RunningCommand, ...], Meta(max_length=4)] = ()
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC."""

@@ -1,5 +1,7 @@
 """Who waits for what inside this process: followers of actions, and the scheduler. Nothing polls.
 
+The last progress of each command that runs is kept here too, in memory only: the next heartbeat renews it.
+
 All of it belongs to the event loop's thread. A follower is told that something changed, and reads answers
 from the store behind the last one it has; so none is missed or given twice, whatever the order of the news.
 """
@@ -12,6 +14,7 @@ from server.rows import Change
 
 # News are small and shared between followers; an action on every agent of a large fleet expires in one batch.
 MAX_QUEUED = 65536
+_MAX_RUNNING = 100_000
 
 
 class FollowerDropped(Exception):
@@ -65,6 +68,7 @@ class Events:
     def __init__(self, *, max_queued: int = MAX_QUEUED) -> None:
         self._max_queued = max_queued
         self._followers: dict[str, set[Follower]] = {}
+        self._progress: dict[str, Change] = {}
         self._is_closed = False
 
     @contextmanager
@@ -91,14 +95,26 @@ class Events:
         return sum(len(followers) for followers in self._followers.values())
 
     def publish(self, changes: Iterable[Change]) -> None:
-        """Tell the followers what was committed; what nobody follows costs nothing."""
+        """Tell the followers what was committed; what nobody follows costs next to nothing."""
         by_action: dict[str, list[Change]] = {}
         for change in changes:
+            self._keep_progress(change)
             if change.action_id in self._followers:
                 by_action.setdefault(change.action_id, []).append(change)
         for action_id, news in by_action.items():
             for follower in self._followers[action_id]:
                 follower.put(news)
+
+    def _keep_progress(self, change: Change) -> None:
+        self._progress.pop(change.command_id, None)
+        if change.progress is not None:
+            self._progress[change.command_id] = change  # behind all others: the oldest stands first
+            if len(self._progress) > _MAX_RUNNING:
+                del self._progress[next(iter(self._progress))]
+
+    def last_progress(self, command_id: str) -> Change | None:
+        """Return how far a command was when its agent last said so, since its state last changed."""
+        return self._progress.get(command_id)
 
     def close(self) -> None:
         """End all followers, so that the server can stop."""

@@ -78,6 +78,8 @@ class Intake:
     async def handle_heartbeats(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Keep what agents say of themselves, and send again what they seem not to have got.
 
+        How far commands are is told to followers and not stored.
+
         Raises:
             EnvironmentFailure: `database-away` or `disk-full`: what was stored is stored again.
 
@@ -88,6 +90,8 @@ class Intake:
             now = self._clock()
             self._events.publish(await self._database.run(self._store.save_heartbeats, good, now))
             self._meters.heard("heartbeat", len(good))
+            if any(heartbeat.running for heartbeat in good):
+                self._events.publish(await self._database.read(self._store.find_progress, good, now))
             await self._scheduler.heard({heartbeat.agent for heartbeat in good})
             await self._trust.heard({heartbeat.agent for heartbeat in good})
             pairs = zip(checked, batch, strict=True)

@@ -262,8 +262,23 @@ class WitnessRow(msgspec.Struct, frozen=True, kw_only=True):
     envelope: bytes
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a command is: its operation from 0, for how long it runs, and what it has counted so far.
+
+    All of it is the agent's word; `told` is when it came, by the server's clock.
+    """
+
+    operation: int
+    elapsed_s: float
+    statistics: dict[str, int | float]
+    told: datetime
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One command that changed its state, for the followers; `seq` is set where an answer came with it."""
+    """One command that changed its state, for the followers; `seq` is set where an answer came with it.
+
+    With `progress` nothing but that has changed.
+    """
 
     action_id: str
     command_id: str
@@ -271,3 +286,4 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     agent_name: str
     state: CommandState
     seq: int | None = None
+    progress: Progress | None = None

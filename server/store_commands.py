@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from protocol.command import CommandState, is_transition
+from protocol.heartbeat import Heartbeat, RunningCommand
 from protocol.names import command_id
 from protocol.result import Result, SealedResult
 from server import schema
-from server.rows import Change, PendingCommand, ReceivedResult
+from server.rows import Change, PendingCommand, Progress, ReceivedResult
 from server.store_base import StorePart, chunks, ended_events, storable
 
 _log = logging.getLogger(__name__)
@@ -162,6 +163,38 @@ class CommandStore(StorePart):
             self._append_audit(connection, now, *ended_events(zip(changes, digests, strict=True)))
         return changes
 
+    def find_progress(self, heartbeats: Sequence[Heartbeat], now: datetime) -> list[Change]:
+        """Return how far commands are of which agents say that they run; only an agent's own count."""
+        said = {
+            (heartbeat.agent, running.command): running
+            for heartbeat in heartbeats
+            for running in heartbeat.running
+        }
+        columns = (_commands.c.id, _commands.c.action_id, _commands.c.agent_id, _agents.c.name)
+        started = (
+            sa.select(*columns)
+            .join(_agents, _agents.c.id == _commands.c.agent_id)
+            .where(_commands.c.state == CommandState.ACKNOWLEDGED.value)
+        )
+        with self._database.reading() as connection:
+            rows = [
+                row
+                for ids in chunks(sorted({command for _, command in said}))
+                for row in connection.execute(started.where(_commands.c.id.in_(ids)))
+            ]
+        return [
+            Change(
+                action_id=row.action_id,
+                command_id=row.id,
+                agent_id=row.agent_id,
+                agent_name=row.name,
+                state=CommandState.ACKNOWLEDGED,
+                progress=_progress(said[row.agent_id, row.id], now),
+            )
+            for row in rows
+            if (row.agent_id, row.id) in said
+        ]
+
     def expire_commands(self, now: datetime) -> list[Change]:
         """End commands whose time is over: unstarted ones at once, acknowledged ones after `ANSWER_GRACE`."""
         overdue = sa.or_(
@@ -245,6 +278,15 @@ def _result_columns(ident: str, item: ReceivedResult, now: datetime) -> dict[str
         "received": now,
         "envelope": item.envelope_bytes,
     }
+
+
+def _progress(running: RunningCommand, now: datetime) -> Progress:
+    return Progress(
+        operation=running.operation,
+        elapsed_s=running.elapsed_s,
+        statistics=dict(running.statistics),
+        told=now,
+    )
 
 
 def _problem(result: Result | SealedResult) -> dict[str, object] | None:

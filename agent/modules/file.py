@@ -20,6 +20,7 @@ What could not be read, vanished, changed or was left out is in the notes and co
 `files_seen`, `files_read`, `bytes_read`, `skipped` by reason, `errors`, `changed`.
 """
 
+import itertools
 import stat
 import time
 from typing import Annotated, Any, Dict, Iterable, Iterator, List, Optional, Tuple
@@ -38,6 +39,7 @@ from agent.scan.spellings import upgrade_searches
 from agent.scan.texts import mode_text, path_base64, path_text, time_text
 from protocol.errors import InvalidInput
 
+_CHECKS_PER_PROGRESS = 64  # a check is made for each entry and each piece that is read
 ALIASES = ("filechecker",)
 # Mode letters begin with the special bits: `urwxr-xr-x`.
 SETUID = "^u"
@@ -117,10 +119,16 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     """
     plan = make_plan(params.searches, now_ns=time.time_ns())
     coverage = Coverage(context.note, max_errors=plan.max_errors)
+    checks = itertools.count(1)
+
+    def check() -> None:
+        context.check()
+        if next(checks) % _CHECKS_PER_PROGRESS == 0:
+            context.statistics.update(coverage.statistics())
+            context.progress()
+
     try:
-        found = scan(
-            plan, coverage=coverage, rules=context.paths, check=context.check, truncate=context.truncate
-        )
+        found = scan(plan, coverage=coverage, rules=context.paths, check=check, truncate=context.truncate)
         for match in found:
             # Before each record, since a reader that has enough never comes back for the end.
             context.statistics.update(coverage.statistics())

@@ -16,7 +16,8 @@ import os
 import signal
 import time
 from datetime import datetime
-from typing import Any, Callable, Dict, List, NoReturn
+from functools import partial
+from typing import Any, Callable, Dict, List, Mapping, NoReturn
 
 from agent.answer import LEAST_BYTES, encode_result
 from agent.config import AgentLimits
@@ -27,6 +28,7 @@ from agent.runtime import frames
 from agent.runtime.gate import Admission, Gate, Refusal, make_endpoint
 from agent.runtime.journal import expiry_seconds
 from agent.runtime.judgement import judge_cancel
+from agent.runtime.progress import Reporter
 from agent.runtime.readers import seal
 from agent.runtime.trust import (
     Trust,
@@ -141,9 +143,16 @@ def _serve_admitted(
     signal.signal(signal.SIGTERM, lambda _number, _frame: cancelled.set())
     channel.write(frames.VERDICT, admitted)
     channel.read(frames.PERMIT)
-    channel.write(frames.ANSWER, _run(admission, limits, facts, cancelled))
+    reporter = Reporter(lambda said: channel.write(frames.PROGRESS, said))
+    # Of what is sealed nothing is told in the clear, not even counts.
+    report = _tell_nothing if admission.recipients else reporter.report
+    channel.write(frames.ANSWER, _run(admission, limits, facts, cancelled, report))
     if admission.recipients:
         channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))
+
+
+def _tell_nothing(_operation: int, _statistics: Mapping[str, Any]) -> None:
+    """Keep progress to oneself."""
 
 
 class _Cancelled:
@@ -198,7 +207,11 @@ def _bind(limits: AgentLimits) -> None:
 
 
 def _run(
-    admission: Admission, limits: AgentLimits, facts: Dict[str, Any], is_cancelled: Callable[[], bool]
+    admission: Admission,
+    limits: AgentLimits,
+    facts: Dict[str, Any],
+    is_cancelled: Callable[[], bool],
+    report: Callable[[int, Mapping[str, Any]], None],
 ) -> bytes:
     """Run the operations in order; together their answers fit into one frame, and they share the time."""
     end = time.monotonic() + limits.wall_s
@@ -210,7 +223,13 @@ def _run(
         allowed = Limits(
             wall_s=end - time.monotonic(), max_records=limits.max_records, output_bytes=budget * 9 // 10
         )
-        context = Context(limits=allowed, facts=facts, paths=paths, is_cancelled=is_cancelled)
+        context = Context(
+            limits=allowed,
+            facts=facts,
+            paths=paths,
+            is_cancelled=is_cancelled,
+            on_progress=partial(report, done - 1),
+        )
         if is_cancelled():
             result = OperationResult(found=False, status="cancelled", notes=("not started",), truncated=True)
         else:

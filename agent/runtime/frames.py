@@ -13,6 +13,7 @@ import os
 import struct
 from typing import FrozenSet, Iterator, Mapping, NamedTuple, Optional
 
+from agent.runtime.progress import MAX_PROGRESS_BYTES
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from protocol.errors import InvalidInput
 from protocol.sealing import MAX_SEALED_BYTES, SIZE_CLASSES_BYTES
@@ -31,6 +32,7 @@ SEAL = b"S"  # the signed envelope with the answer, to be encrypted; only where 
 # From the child to the resident.
 READY = b"R"  # JSON: imports are done and the trust is read; which bundle it is
 VERDICT = b"V"  # JSON: what the gate says
+PROGRESS = b"G"  # JSON: how far the command is, while it runs
 ANSWER = b"A"  # JSON list of operation results
 SEALED = b"X"  # the OpenPGP message with the envelope that came as SEAL
 
@@ -47,6 +49,7 @@ MAX_BODY_BYTES: Mapping[bytes, int] = {
     PERMIT: 0,
     READY: 4096,
     VERDICT: 65536,
+    PROGRESS: MAX_PROGRESS_BYTES,
     ANSWER: MAX_ANSWER_BYTES,
     SEAL: SIZE_CLASSES_BYTES[-1],
     SEALED: MAX_SEALED_BYTES,

@@ -4,8 +4,9 @@ Standard library only: the resident agent imports this module.
 """
 
 from datetime import datetime, timezone
-from typing import Any, Mapping, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence
 
+from agent.runtime.progress import Progress, RunningCommand
 from agent.runtime.trust_state import IN_FORCE, TrustState
 from protocol.audit import NO_HEAD, Head
 from protocol.strictjson import encode_json
@@ -29,6 +30,7 @@ def encode_heartbeat(
     trust: TrustState = _BAKED,
     server_heads: Sequence[Head] = (),
     log_head: Head = NO_HEAD,
+    running: Optional[RunningCommand] = None,
 ) -> bytes:
     """Return the payload of one heartbeat.
 
@@ -40,6 +42,7 @@ def encode_heartbeat(
         trust: the trust bundle that is held, until when, and whether anybody is obeyed by it.
         server_heads: heads of the server's audit log that this agent has seen.
         log_head: the head of the agent's own log.
+        running: the command that runs.
 
     """
     fields = {name: facts[name] for name in _FIELDS}
@@ -55,5 +58,13 @@ def encode_heartbeat(
             "trust_state": trust.state,
             "server_heads": [list(head) for head in server_heads],
             "log_head": list(log_head) if log_head.seq else None,
+            # Left out where there is none: a server that does not know the member hears from idle agents.
+            **({} if running is None else {"running": [_running_members(running)]}),
         }
     )
+
+
+def _running_members(running: RunningCommand) -> Dict[str, Any]:
+    progress = running.progress or Progress(0, {})
+    elapsed_s = round(running.elapsed_s, 3)
+    return {"command": running.command_id, "elapsed_s": elapsed_s, **progress._asdict()}

@@ -43,6 +43,7 @@ from protocol.notice import open_notice
 Handler = Callable[[bytes, Callable[[], None]], None]
 _LOG = logging.getLogger("mig.agent")
 _SPOOL_RETRY_S = 15.0
+_PROGRESS_S = 5.0  # at most so often is told how far a command is
 _ANNOUNCE_AFTER_S = 2.0  # a command that runs longer is told to the server at once
 _SETTLED_S = 2.0  # by then the broker has answered and the warm child is up
 _CHECK_IN_QUIET_S = 5.0
@@ -102,6 +103,7 @@ class Resident:
         self._publishing: Optional[str] = None
         self._unspooled: Deque[Answer] = deque()
         self._heartbeat_timer: Any = None
+        self._told_progress = time.monotonic()
         self._quiet_since = time.monotonic()
         self._facts: Dict[str, Any] = {}
         self._link = Link(
@@ -127,6 +129,7 @@ class Resident:
             audit=self._audit,
             sign_result=lambda payload: self._sign(RESULT, payload),
             held=lambda: trust.held,
+            on_progress=self._tell_progress,
         )
         self._trust = trust
         self._trust_expires = read_expiry(trust.held.bundle)
@@ -304,18 +307,30 @@ class Resident:
     def _send_heartbeat(self) -> None:
         self._schedule_heartbeat()
         self._write_status()
-        if not self._link.is_ready:
+        if self._link.is_ready:
+            self._refresh_facts()
+            self._audit.settle(self._supervisor.refused_silently)
+            self._publish_heartbeat()
+
+    def _tell_progress(self) -> None:
+        """Tell how far a command is: soon, and the more seldom the longer it takes already."""
+        running = self._supervisor.running
+        if running is None or not self._link.is_ready:
             return
-        self._refresh_facts()
-        self._audit.settle(self._supervisor.refused_silently)
+        if time.monotonic() - self._told_progress >= max(_PROGRESS_S, running.elapsed_s / 5):
+            self._publish_heartbeat()
+
+    def _publish_heartbeat(self) -> None:
+        self._told_progress = time.monotonic()
         payload = encode_heartbeat(
-            self._facts,
+            self._current_facts(),
             now=utc_now(),
             started=self._started,
             commands=[entry.command_id for entry in self._journal.unanswered()],
             trust=self._trust_state(),
             server_heads=self._audit.server_heads,
             log_head=self._audit.head,
+            running=self._supervisor.running,
         )
         envelope = self._sign(HEARTBEAT, payload)
         self._link.publish(heartbeat_key(self._identity.agent_id), envelope, lambda _confirmed: None)

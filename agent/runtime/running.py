@@ -6,7 +6,8 @@ Rules:
    what ends the child before answers `failed`.
 3. One that is cancelled is told to end, and killed when it does not; the answer says `cancelled`, with what
    was found so far.
-4. What the child says is bytes: an answer is not read here. A frame out of order ends the child.
+4. What the child says is bytes: an answer is not read here. A frame out of order ends the child, and so does
+   more progress than one that keeps to its pace could make.
 
 Standard library only: the resident agent imports this module.
 """
@@ -23,6 +24,7 @@ from agent.runtime.frames import Frame
 from agent.runtime.journal import JournalEntry
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
+from agent.runtime.progress import EVERY_S, RunningCommand, decode_progress
 
 _LOG = logging.getLogger("mig.agent.running")
 SEAL_S = 30.0  # encrypting takes milliseconds on an idle machine
@@ -41,6 +43,7 @@ class Running:
         clock: now, aware UTC.
         sign_result: makes the signed envelope of a result that is to be sealed; None seals nothing.
         release: ends the child; called before the answer is composed.
+        on_progress: called when the child has said how far it is.
         on_done: called once, after the answer.
 
     """
@@ -56,6 +59,7 @@ class Running:
         clock: Callable[[], datetime],
         sign_result: Optional[Callable[[bytes], bytes]],
         release: Callable[[], None],
+        on_progress: Callable[[], None],
         on_done: Callable[[], None],
     ) -> None:
         if command.entry is None:
@@ -69,8 +73,12 @@ class Running:
         self._clock = clock
         self._sign_result = sign_result
         self._release = release
+        self._on_progress = on_progress
         self._on_done = on_done
         self._is_cancelled = self._is_sealing = False
+        self._progress = b""
+        # A child speaks at most once in EVERY_S, and lives little longer than its time.
+        self._progress_left = int((limits.wall_s + 2 * GRACE_S) / EVERY_S)
         self._started = clock()
         self._timer: Any = loop.call_later(limits.wall_s + GRACE_S, self._on_time_over)
         _LOG.info("running command %s of action %s", self.entry.command_id, self.entry.action_id)
@@ -78,7 +86,11 @@ class Running:
 
     def take(self, frame: Frame) -> None:
         """Answer with what the child says; what is to be sealed is signed, and goes back to be encrypted."""
-        if frame.kind != (frames.SEALED if self._is_sealing else frames.ANSWER):
+        if frame.kind == frames.PROGRESS and self._progress_left and not self._sealed_to:
+            self._progress_left -= 1
+            self._progress = frame.body
+            self._on_progress()
+        elif frame.kind != (frames.SEALED if self._is_sealing else frames.ANSWER):
             self._child.kill()  # its end is dealt with as any other
         elif self._is_sealing:
             self._finish(self._status, sealed=frame.body)
@@ -104,6 +116,11 @@ class Running:
             self._on_slow_cancel()
         else:
             self._finish("failed", explain_end(status, self._limits.cpu_s))
+
+    def account(self) -> RunningCommand:
+        """Return how far the command is, as its child says."""
+        elapsed_s = max(0.0, (self._clock() - self._started).total_seconds())
+        return RunningCommand(self.entry.command_id, elapsed_s, decode_progress(self._progress))
 
     def abandon(self) -> None:
         """Answer nothing: the agent ends, and its next start says that this was interrupted."""

@@ -30,6 +30,7 @@ from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal
 from agent.runtime.judging import Judge, Judged
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
+from agent.runtime.progress import RunningCommand
 from agent.runtime.running import Running
 from agent.runtime.trust_store import NOTHING_HELD, Held, encode_trust
 from protocol.envelope import ACTION, decode_envelope
@@ -43,6 +44,7 @@ JUDGE_S = 60.0  # importing, reading keys and judging take a fraction of a secon
 _MOST_REFUSALS = 64
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 _JUDGEMENTS = 2
+_FROM_CHILD = frozenset({frames.READY, frames.VERDICT, frames.PROGRESS, frames.ANSWER, frames.SEALED})
 
 
 class Supervisor:
@@ -61,6 +63,7 @@ class Supervisor:
         audit: the machine's own log.
         sign_result: makes the signed envelope of a result that is to be sealed; None where answers go
             nowhere, and nothing is sealed.
+        on_progress: called when what runs has said how far it is; `running` then tells.
 
     """
 
@@ -77,6 +80,7 @@ class Supervisor:
         audit: AuditLog,
         sign_result: Optional[Callable[[bytes], bytes]] = None,
         held: Callable[[], Held] = lambda: NOTHING_HELD,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._journal = journal
@@ -84,6 +88,7 @@ class Supervisor:
         self._baked = baked
         self._held = held
         self._sign_result = sign_result
+        self._on_progress = on_progress
         self._facts = facts
         self._clock = clock
         self._answers = Answers(
@@ -115,6 +120,11 @@ class Supervisor:
     def is_idle(self) -> bool:
         """Whether there is nothing to do: no command under way and none waiting."""
         return self._current is None and not self._queue
+
+    @property
+    def running(self) -> Optional[RunningCommand]:
+        """What runs now, and how far it is."""
+        return None if self._running is None else self._running.account()
 
     # -- what the link calls ------------------------------------------------------------------------------
 
@@ -262,7 +272,7 @@ class Supervisor:
         try:
             child = ChildProcess(
                 loop=self._loop,
-                expect=frozenset({frames.READY, frames.VERDICT, frames.ANSWER, frames.SEALED}),
+                expect=_FROM_CHILD,
                 on_frame=self._on_frame,
                 on_end=lambda status: self._on_end(child, status),
             )
@@ -319,6 +329,7 @@ class Supervisor:
             clock=self._clock,
             sign_result=self._sign_result,
             release=self._release,
+            on_progress=self._on_progress,
             on_done=self._next,
         )
 

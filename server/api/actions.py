@@ -19,14 +19,13 @@ from server.api.documents import (
     Cancelled,
     ResultItem,
     ResultPage,
-    Roster,
     StoredAction,
     Submitted,
     action_document,
-    command_document,
     result_document,
     stored_action_document,
 )
+from server.api.roster import Roster, command_document
 from server.api.stream import event_stream
 from server.rows import ActionRow, AuditEvent
 from server.services import Services
@@ -140,10 +139,11 @@ async def show_action(services: NamedDependency[Services], action_id: FromPath[s
 async def list_commands(
     services: NamedDependency[Services], action_id: FromPath[str], occurrence: Occurrence = None
 ) -> Roster:
-    """Return everyone who was asked, and how far each is."""
+    """Return everyone who was asked, how each stands, and how far those are that run."""
     await _require_action(services, action_id)
     rows = await services.database.read(services.store.list_commands, action_id, occurrence)
-    return Roster(commands=tuple(map(command_document, rows)))
+    told = services.events.last_progress
+    return Roster(commands=tuple(command_document(row, told(row.id)) for row in rows))
 
 
 @get(
@@ -195,9 +195,9 @@ async def follow(
 ) -> Stream:
     """Return the action's changes as server-sent events.
 
-    `result` for each answer, stored ones first; `command` for other changes of state; `done` with the counts
-    when no command is open, which ends the stream. The audit log says who follows, and afterwards how many
-    answers they were given.
+    `result` for each answer, stored ones first; `command` for other changes of state; `progress` for how far
+    a command is; `done` with the counts when no command is open, which ends the stream. The audit log says
+    who follows, and afterwards how many answers they were given.
     """
     await _require_action(services, action_id)
     token = bearer_token(request)

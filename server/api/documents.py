@@ -9,13 +9,10 @@ from msgspec import Meta
 
 from protocol.command import FINAL_STATES, CommandState
 from protocol.heartbeat import TrustStanding
-from protocol.result import Problem
 from server.rows import (
     ActionRow,
     AgentRow,
     AgentStatus,
-    Change,
-    CommandRow,
     InvestigatorRow,
     InvestigatorStatus,
     ResultRow,
@@ -172,39 +169,6 @@ class ActionPage(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[ActionSummary, ...]
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an action's roster; `problem` says why a command did not run."""
-
-    id: str
-    agent: str
-    agent_name: str
-    state: CommandState
-    updated: datetime
-    problem: Problem | None
-    occurrence: str
-
-
-class Roster(msgspec.Struct, frozen=True, kw_only=True):
-    """Everyone who was asked, and how far each is."""
-
-    commands: tuple[Command, ...]
-
-
-class CommandEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that changed its state without an answer."""
-
-    id: str
-    agent: str
-    agent_name: str
-    state: CommandState
-
-
-class DoneEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a stream of events: no command is open."""
-
-    counts: dict[str, int]
-
-
 class ResultItem(msgspec.Struct, frozen=True, kw_only=True):
     """One answer; the envelope is as the agent signed it, all else is the server's word."""
 
@@ -354,26 +318,6 @@ def stored_action_document(row: ActionRow) -> StoredAction:
     envelope = msgspec.json.decode(row.envelope, type=SignedEnvelope)
     members = {**msgspec.structs.asdict(row), "status": _action_status(row), "envelope": envelope}
     return msgspec.convert(members, StoredAction)
-
-
-def command_document(row: CommandRow) -> Command:
-    """Show one line of a roster."""
-    return Command(
-        id=row.id,
-        agent=row.agent_id,
-        agent_name=row.agent_name,
-        state=row.state,
-        updated=row.updated,
-        problem=row.problem,
-        occurrence=row.occurrence,
-    )
-
-
-def command_event(change: Change) -> CommandEvent:
-    """Show a change of state."""
-    return CommandEvent(
-        id=change.command_id, agent=change.agent_id, agent_name=change.agent_name, state=change.state
-    )
 
 
 def result_document(row: ResultRow) -> ResultItem:

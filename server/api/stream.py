@@ -5,13 +5,14 @@ later is news; answers are then read behind the last one sent, so none is missed
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 
 from protocol.command import FINAL_STATES
 from protocol.errors import MigError
-from server.api.documents import DoneEvent, ResultItem, command_event, result_document
+from server.api.documents import ResultItem, result_document
+from server.api.roster import DoneEvent, command_event, progress_event
 from server.events import FollowerDropped
 from server.rows import Change
 from server.services import Services
@@ -74,6 +75,9 @@ async def _events(
     loop = asyncio.get_running_loop()
     open_commands = await database.read(store.open_commands, action_id)
     next_check = loop.time() + PING_S
+    known = map(services.events.last_progress, open_commands)
+    for event in _news(filter(None, known), set()):
+        yield event
     has_answers = True
     while True:
         while has_answers:
@@ -92,15 +96,30 @@ async def _events(
                 return
             yield b": ping\n\n"
             next_check = loop.time() + PING_S
-        for change in news:
-            if change.state in FINAL_STATES:
-                open_commands.discard(change.command_id)
-            else:
-                open_commands.add(change.command_id)
-            if change.seq is None:
-                yield _event("command", command_event(change))
-            else:
-                has_answers = True
+        has_answers = any(change.seq is not None for change in news)
+        for event in _news(news, open_commands):
+            yield event
+
+
+def _news(news: Iterable[Change], open_commands: set[str]) -> Iterator[bytes]:
+    """Yield what has changed, answers left out, and note which commands are open.
+
+    Of progress only the last one of each command: a reader that is behind does not get the earlier ones.
+    """
+    last: dict[str, Change] = {}
+    for change in news:
+        last[change.command_id] = change
+        if change.progress is not None:
+            continue  # it opens no command that has ended meanwhile
+        if change.state in FINAL_STATES:
+            open_commands.discard(change.command_id)
+        else:
+            open_commands.add(change.command_id)
+        if change.seq is None:
+            yield _event("command", command_event(change))
+    for change in last.values():
+        if change.progress is not None:
+            yield _event("progress", progress_event(change, change.progress))
 
 
 def _result_items(store: Store, action_id: str, after: int) -> list[ResultItem]:

@@ -36,6 +36,17 @@ def test_a_heartbeat_is_decoded() -> None:
         "trust-expiry-with-offset": {"trust_expires": "2026-12-01T00:00:00+05:00"},
         "trust-expiry-of-another-age": {"trust_expires": "9999-12-31T23:59:59Z"},
         "commands-many": {"commands": [AGENT] * 257},
+        "runs-no-command": {"running": [{"elapsed_s": 1}]},
+        "runs-many": {"running": [{"command": AGENT, "elapsed_s": 1}] * 5},
+        "runs-backwards": {"running": [{"command": AGENT, "elapsed_s": -1}]},
+        "runs-for-ever": {"running": [{"command": AGENT, "elapsed_s": 1e10}]},
+        "runs-what": {"running": [{"command": AGENT, "elapsed_s": 1, "operation": 64}]},
+        "runs-text": {"running": [{"command": AGENT, "elapsed_s": 1, "statistics": {"a": "x"}}]},
+        "runs-names": {"running": [{"command": AGENT, "elapsed_s": 1, "statistics": {"\x1b[2J": 1}}]},
+        "runs-below-zero": {"running": [{"command": AGENT, "elapsed_s": 1, "statistics": {"a": -1}}]},
+        "runs-counters": {
+            "running": [{"command": AGENT, "elapsed_s": 1, "statistics": {f"n{n}": 1 for n in range(17)}}]
+        },
     }.values(),
 )
 def test_a_heartbeat_of_another_shape_is_refused(change: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """Followers and the scheduler's alarm."""
 
 import asyncio
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from protocol.command import CommandState
 from server.events import Events, FollowerDropped, Wake
-from server.rows import Change
+from server.rows import Change, Progress
 
 
 def change(number: int, action: str = "a") -> Change:
@@ -34,6 +36,31 @@ def test_a_follower_gets_what_is_published_for_its_action_while_it_follows() -> 
         events.publish([change(5)])
 
     asyncio.run(scenario())
+
+
+def progress(number: int, seen: int) -> Change:
+    counted = Progress(operation=0, elapsed_s=1.0, statistics={"files_seen": seen}, told=datetime.now(UTC))
+    return msgspec.structs.replace(change(number), progress=counted)
+
+
+def test_the_last_progress_is_kept_until_the_command_changes_its_state() -> None:
+    events = Events()
+    assert events.last_progress("1") is None
+    events.publish([progress(1, 5), progress(2, 6), progress(1, 7)])
+    last = events.last_progress("1")
+    assert last is not None
+    assert last.progress is not None
+    assert last.progress.statistics == {"files_seen": 7}
+    events.publish([change(1)])
+    assert events.last_progress("1") is None
+    assert events.last_progress("2") is not None
+
+
+def test_progress_without_end_pushes_out_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.events._MAX_RUNNING", 2)
+    events = Events()
+    events.publish([progress(1, 1), progress(2, 1), progress(1, 2), progress(3, 1)])
+    assert [number for number in range(1, 4) if events.last_progress(str(number))] == [1, 3]
 
 
 def test_a_follower_that_waits_is_woken_at_once() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from protocol.command import CommandState, is_transition
+from protocol.heartbeat import RunningCommand
 from protocol.result import SealedResult
 from server import schema
 from server.database import Database
@@ -294,3 +295,24 @@ class CommandMachine(RuleBasedStateMachine):
 def test_commands_follow_the_table_in_any_order_of_events(tmp_path: Path) -> None:
     machine = type("Machine", (CommandMachine,), {"directory": tmp_path})
     run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=20))
+
+
+def test_progress_is_known_of_an_agents_own_commands_while_they_are_open(store: Store) -> None:
+    agent, other = FleetAgent(store, "web1"), FleetAgent(store, "web2")
+    action = make_action()
+    create(store, action, agent, other)
+    mine, others = agent.command(action), other.command(action)
+    running = tuple(
+        RunningCommand(command=command, elapsed_s=3.5, operation=1, statistics={"files_seen": 9})
+        for command in (mine, others, "f" * 32)
+    )
+    says = agent.heartbeat(LATER, commands=(mine, others), running=running)
+    assert store.find_progress([says], LATER) == []  # nothing of it is acknowledged yet
+    store.save_heartbeats([says], LATER)
+    store.save_heartbeats([other.heartbeat(LATER, commands=(others,))], LATER)
+    (change,) = store.find_progress([says], LATER)
+    assert (change.command_id, change.agent_name, change.action_id) == (mine, "web1", action.id)
+    assert change.progress is not None
+    assert (change.progress.operation, change.progress.statistics) == (1, {"files_seen": 9})
+    store.save_results([agent.answer(action)], LATER)
+    assert store.find_progress([says], LATER) == []

@@ -73,6 +73,7 @@ class Platform:
         agent_table: Any = None,
         enrolment: str = "open",
         roots: Sequence[Investigator] = (),
+        modules: Path | None = None,
     ) -> None:
         self.directory = directory
         self.investigator = investigator
@@ -83,6 +84,7 @@ class Platform:
         self._database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
         self._agent_table = agent_table or {}
         self._enrolment = enrolment
+        self._modules = modules  # a directory of more modules for its agents
         self._roots = {root.fingerprint: root.public_key for root in roots}
         self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"127.0.0.1:{self.auth_port}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -155,6 +157,8 @@ gpg_home = "{self.investigator.home}"
                 **self._agent_table,
             }
             bake(tree, table, {self.investigator.fingerprint: self.investigator.public_key}, self._roots)
+            if self._modules is not None:
+                shutil.copytree(self._modules, tree / "agent" / "modules", dirs_exist_ok=True)
         return tree
 
     def agent_command(self, name: str, *words: str) -> list[str]:
@@ -236,6 +240,18 @@ gpg_home = "{self.investigator.home}"
         )
         assert not check or done.returncode in {0, 1}, (done.returncode, done.stdout, done.stderr)
         return done
+
+    def start_mig(self, *words: str, stderr: int) -> "subprocess.Popen[str]":
+        """Start the investigator's `mig`; what it shows beside the answers goes to `stderr`."""
+        return subprocess.Popen(
+            [sys.executable, "-B", "-m", "client.main", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=ROOT,
+            env={**self.environment(), "TERM": "xterm", "COLUMNS": "200"},
+        )
 
     def mig_json(self, *words: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Run `mig … --json --yes` and return its answers and its summary."""

@@ -16,6 +16,7 @@ from agent.config import Baked
 from agent.runtime.audit import AuditLog
 from agent.runtime.journal import Journal, JournalEntry, expiry_seconds
 from agent.runtime.loop import SelectorLoop
+from agent.runtime.progress import RunningCommand
 from agent.runtime.supervisor import Answer, Supervisor
 from agent.runtime.verdict import encode_admitted
 from protocol.envelope import ACTION, decode_envelope
@@ -43,6 +44,7 @@ class Agent:
         self.loop = SelectorLoop()
         self.journal = Journal(directory / "journal", clock=utc_now)
         self.answers: list[Answer] = []
+        self.progress: list[RunningCommand] = []
         self.acknowledged: list[bytes] = []
         self.audit = AuditLog(directory, clock=utc_now)
         self.supervisor = Supervisor(
@@ -54,7 +56,13 @@ class Agent:
             clock=utc_now,
             on_answer=self._keep,
             audit=self.audit,
+            on_progress=self._keep_progress,
         )
+
+    def _keep_progress(self) -> None:
+        running = self.supervisor.running
+        assert running is not None
+        self.progress.append(running)
 
     def _keep(self, answer: Answer) -> None:
         self.answers.append(answer)

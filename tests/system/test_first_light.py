@@ -1,20 +1,28 @@
 """The whole way on real parts: an investigator asks, an endpoint answers."""
 
 import json
+import os
+import pty
+import re
+import select
 import signal
 from collections.abc import Iterator
 
 import pytest
 
+from protocol.envelope import ACTION, decode_envelope
+from tests.support.endpoint import sign_action
 from tests.support.gpg import Investigator
 from tests.support.platform import ROOT, Platform, running_platform, wait_until
+from tests.support.resident import MODULES
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Iterator[Platform]:
-    with running_platform(tmp_path_factory.mktemp("platform"), ada, "one", "two") as running:
+    directory = tmp_path_factory.mktemp("platform")
+    with running_platform(directory, ada, "one", "two", modules=MODULES) as running:
         yield running
 
 
@@ -45,6 +53,27 @@ def test_the_published_action_runs_unchanged_and_really_hashes(platform: Platfor
 def test_only_the_targeted_agent_answers(platform: Platform) -> None:
     answers, _ = platform.mig_json("agentinfo", "-t", "tags->>'name' = 'two'")
     assert [answer["records"][0]["tags"]["name"] for answer in answers] == ["two"]
+
+
+def test_whoever_waits_for_a_long_action_sees_how_far_it_is(platform: Platform, ada: Investigator) -> None:
+    file = platform.directory / "long.signed.json"
+    operations = [{"module": "trouble", "parameters": {"how": "count"}}]
+    file.write_bytes(sign_action(ada, name="long", target="tags->>'name' = 'one'", operations=operations))
+    action_id = json.loads(decode_envelope(file.read_bytes(), ACTION).payload)["id"]
+    terminal, end = pty.openpty()
+    follower = platform.start_mig("run", str(file), "--yes", stderr=end)
+    os.close(end)
+    shown = b""
+    while b"1 running: " not in shown or b"files seen" not in shown:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, shown
+        shown += os.read(terminal, 65536)
+    assert b"secret" not in shown
+    lines = platform.mig("action", "show", action_id).stdout.splitlines()
+    assert re.search(r"^runs on .* for \d+ s: [\d,]+ files seen, [\d.]+ \w+ read$", lines[-1])
+    platform.mig("action", "cancel", action_id, "--yes")
+    follower.communicate(timeout=60)
+    os.close(terminal)
 
 
 def test_an_agent_that_is_away_answers_when_it_returns(platform: Platform) -> None:

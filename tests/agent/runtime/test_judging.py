@@ -158,8 +158,16 @@ def test_an_accepted_action_whose_judging_ends_the_child_twice_is_answered_faile
         frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.encode_frame(frames.VERDICT, b"{}"),
         frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.HEADER.pack(frames.ANSWER, 1 << 30),
         frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.encode_frame(frames.PERMIT),
+        frames.encode_frame(frames.READY, b'{"refusal":""}') + frames.encode_frame(frames.PROGRESS, b"{}"),
     ],
-    ids=["garbage", "answer before the permission", "no verdict", "too long", "a frame of the resident's"],
+    ids=[
+        "garbage",
+        "answer before the permission",
+        "no verdict",
+        "too long",
+        "a frame of the resident's",
+        "early progress",
+    ],
 )
 def test_a_child_that_is_out_of_control_gets_no_permission_and_no_answer_out(
     said: bytes, make_agent: MakeAgent, ada: Investigator, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.config import Baked
+from agent.config import AgentLimits, Baked
 from agent.runtime import frames
 from agent.runtime.gate import Gate, Refusal, make_endpoint
 from agent.runtime.readers import Sealing, seal
@@ -240,6 +240,18 @@ def test_a_child_that_ends_while_it_runs_leaves_no_answer_to_be_sealed(
     answer = agent.only_answer(sign_action(carol, payload=json.dumps(payload).encode()))
     result = decode_result(answer.payload)
     assert (result.status, result.results) == ("failed", ())
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("trouble")
+def test_of_what_is_sealed_no_progress_is_told(tmp_path: Path, carol: Investigator) -> None:
+    tmp_path.chmod(0o700)
+    agent = SealingAgent(tmp_path, make_baked([carol], warm_child=False, limits=AgentLimits(wall_s=2)))
+    operations = [{"module": "trouble", "parameters": {"how": "count", "path": ""}}]
+    answer = agent.only_answer(sign_action(carol, sealed_to=[carol.fingerprint], operations=operations))
+    assert answer.kind == SEALED_RESULT
+    assert agent.progress == []
+    agent.close()
 
 
 def test_a_sealed_result_must_agree_with_what_it_holds(carol: Investigator) -> None:

@@ -152,6 +152,32 @@ def test_a_child_out_of_control_cannot_change_what_the_resident_says(
 
 
 @pytest.mark.usefixtures("trouble")
+def test_what_runs_says_how_far_it_is(make_agent: MakeAgent, ada: Investigator) -> None:
+    agent = make_agent()
+    agent.submit(in_trouble(ada, "count"))
+    agent.run_until(lambda: bool(agent.progress))
+    running = agent.supervisor.running
+    assert running is not None
+    assert running.progress is not None
+    assert running.progress.operation == 0
+    assert set(running.progress.statistics) == {"files_seen", "bytes_read"}
+    assert [entry.command_id for entry in agent.journal.unanswered()] == [running.command_id]
+
+
+@pytest.mark.usefixtures("trouble")
+def test_a_child_that_babbles_of_progress_is_killed_and_costs_no_more_than_its_command(
+    make_agent: MakeAgent, ada: Investigator
+) -> None:
+    agent = make_agent(limits=AgentLimits(wall_s=20))
+    result = agent.ask(in_trouble(ada, "babble"))
+    assert result.problem is not None
+    assert (result.status, result.problem.code) == ("failed", "child-failed")
+    assert 20 <= len(agent.progress) <= 24
+    assert all(running.progress is None for running in agent.progress)
+    assert agent.ask(sign_action(ada)).status == "done"
+
+
+@pytest.mark.usefixtures("trouble")
 def test_a_child_dies_with_its_resident(tmp_path: Path, ada: Investigator) -> None:
     tmp_path.chmod(0o700)
     resident = os.fork()

@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from protocol.action import Action
 from protocol.command import CommandState
+from protocol.heartbeat import RunningCommand
 from server.api import stream
 from server.api.stream import event_stream
 from server.rows import Change
@@ -48,6 +50,40 @@ def test_stored_answers_come_first_then_live_ones_then_the_end(
     assert next(events).data["agent_name"] == "web1"
     api.publish(api.store.save_results([third], api.now()))
     assert [event.kind for event in events] == ["result", "done"]
+
+
+def running(api: ApiServer, agent: FleetAgent, action: Action, seen: int) -> list[Change]:
+    """Do what the intake does with a heartbeat of an agent that runs a command."""
+    told = RunningCommand(command=agent.command(action), elapsed_s=2.0, statistics={"files_seen": seen})
+    heartbeat = agent.heartbeat(api.now(), commands=(told.command,), running=(told,))
+    api.store.save_heartbeats([heartbeat], api.now())
+    return api.store.find_progress([heartbeat], api.now())
+
+
+def test_progress_is_followed_and_stands_in_the_roster_until_the_answer(
+    api: ApiServer, token: str, agents: list[FleetAgent]
+) -> None:
+    action = make_action(now=api.now())
+    create(api.store, action, *agents[:2], now=api.now())
+    api.publish(running(api, agents[0], action, 5))
+    events = api.follow(action.id, token)
+    first = next(events)
+    assert (first.kind, first.id, first.data["agent_name"]) == ("progress", "", "web0")
+    assert first.data["statistics"] == {"files_seen": 5}
+    api.publish(running(api, agents[0], action, 6) + running(api, agents[0], action, 7))
+    assert next(events).data["statistics"] == {"files_seen": 7}
+    roster = api.ask("GET", f"/api/v1/actions/{action.id}/commands", token=token).json["commands"]
+    assert [command["progress"] and command["progress"]["statistics"] for command in roster] == [
+        {"files_seen": 7},
+        None,
+    ]
+    late = running(api, agents[0], action, 8)
+    api.publish(api.store.save_results([agents[0].answer(action)], api.now()))
+    api.publish(late)  # it opens nothing again
+    api.publish(api.store.save_results([agents[1].answer(action)], api.now()))
+    assert [event.kind for event in events if event.kind != "progress"] == ["result", "result", "done"]
+    roster = api.ask("GET", f"/api/v1/actions/{action.id}/commands", token=token).json["commands"]
+    assert [command["progress"] for command in roster] == [None, None]
 
 
 def test_the_end_says_how_many_commands_ended_how(

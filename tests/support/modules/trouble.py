@@ -1,8 +1,11 @@
 """A module that misbehaves on request: what the agent must survive. Never part of a build."""
 
+import fcntl
+import itertools
 import os
 import resource
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from agent.module import Context, ModuleParams, ModuleRecord
+from agent.runtime import frames
 
 
 class Params(ModuleParams, frozen=True):
@@ -67,6 +71,28 @@ def _dawdle(_params: Params, context: Context) -> Iterator[Record]:
         threading.Event().wait(0.05)
 
 
+def _count(_params: Params, context: Context) -> Iterator[Record]:
+    """Say how far it is until it is told to end."""
+    for number in itertools.count(1):
+        context.check()
+        context.statistics.update(files_seen=number, bytes_read=number << 20, secret="no number")
+        context.progress()
+        threading.Event().wait(0.01)
+    yield Record(value="never")
+
+
+def _babble(_params: Params, context: Context) -> Iterator[Record]:
+    """Say how far it is as often as a child out of control could."""
+    channel = next(fd for fd in range(3, 64) if stat.S_ISFIFO(os.fstat(fd).st_mode) and _is_writable(fd))
+    while True:
+        frames.write_frame(channel, frames.PROGRESS, b"[" * frames.MAX_BODY_BYTES[frames.PROGRESS])
+    yield Record(value="never")
+
+
+def _is_writable(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+
+
 def _hoard(_params: Params, _context: Context) -> Iterator[Record]:
     yield Record(value=len([bytearray(64 << 20) for _ in range(64)]))
 
@@ -111,7 +137,9 @@ def _bounds(_params: Params, _context: Context) -> Iterator[Record]:
 
 _KINDS: dict[str, Callable[[Params, Context], Iterator[Record]]] = {
     "abandon": _abandon,
+    "babble": _babble,
     "bounds": _bounds,
+    "count": _count,
     "dawdle": _dawdle,
     "die": _die,
     "flood": _flood,
