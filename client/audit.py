@@ -5,6 +5,7 @@ Rules:
 2. A head counts only under the signature of the agent whose key hashes to its id.
 3. A head from before the log begins (behind a checkpoint) can no longer be compared, and that is said.
 4. The head of a log that was found good is remembered here, for the next time.
+5. What agents sign of their own logs is checked on the way (`client.agent_logs`).
 """
 
 import base64
@@ -16,15 +17,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from client.agent_logs import AgentLogs, SignedLogs
 from client.api import Api
 from client.config import ClientConfig, data_dir
 from client.documents import Witness
 from client.files import write_file
 from protocol.audit import MAX_ENTRY_BYTES, NO_HEAD, Chain, Head, Witnessed, is_sha256
-from protocol.envelope import HEARTBEAT, decode_envelope
 from protocol.errors import InvalidInput
-from protocol.heartbeat import MAX_HEARTBEAT_BYTES, decode_heartbeat
-from protocol.identity import require_agent_signature
+from protocol.heartbeat import Heartbeat
+from protocol.witness import open_witness
 
 _OURSELVES = "this client"
 
@@ -62,16 +63,30 @@ class RememberedHead:
 
 def remembered_head(config: ClientConfig) -> RememberedHead:
     """Return where the head of the configured server's log is remembered."""
-    name = hashlib.sha256(config.server.encode()).hexdigest()[:32]
-    return RememberedHead(data_dir() / "audit" / f"{name}.json")
+    return RememberedHead(_memory(config).with_suffix(".json"))
+
+
+def remembered_logs(config: ClientConfig) -> AgentLogs:
+    """Return what is remembered of the logs of the configured server's agents.
+
+    Raises:
+        EnvironmentFailure: `state-failed`.
+
+    """
+    return AgentLogs(_memory(config).with_suffix(".agents.json"))
+
+
+def _memory(config: ClientConfig) -> Path:
+    return data_dir() / "audit" / hashlib.sha256(config.server.encode()).hexdigest()[:32]
 
 
 class Auditor:
     """Checks the log of one server."""
 
-    def __init__(self, api: Api, remembered: RememberedHead) -> None:
+    def __init__(self, api: Api, remembered: RememberedHead, logs: AgentLogs) -> None:
         self._api = api
         self._remembered = remembered
+        self._logs = logs
         self._lines: list[str] = []
         self._is_broken = False
 
@@ -97,8 +112,10 @@ class Auditor:
         self._lines.append(
             f"{witnessed.confirmed} of {len(seen)} heads seen by {agents} agents and this client stand in it"
         )
+        self._lines.append(f"{self._logs.compared} agents' own logs go on from what they had signed before")
         if not self._is_broken and head != NO_HEAD:
             self._remembered.save(head)
+        self._logs.save()
         return Verdict(is_broken=self._is_broken, lines=tuple(self._lines))
 
     def _complain(self, line: str) -> None:
@@ -110,12 +127,21 @@ class Auditor:
         before = self._remembered.load()
         if before is not None:
             seen.append((_OURSELVES, before))
+        agents = []
         for witness in self._api.list_witnesses():
             who = f"agent {witness.agent_name} ({witness.agent})"
+            agents.append(witness.agent)
             try:
-                seen += [(who, head) for head in _signed_heads(witness)]
+                signed = open_witnesses(witness)
             except InvalidInput as error:
                 self._complain(f"{who}: what the server shows was not signed by it: {error.detail}")
+                continue
+            heads = {Head(*head) for heartbeat in signed.all() for head in heartbeat.server_heads}
+            seen += [(who, head) for head in sorted(heads)]
+            for problem in self._logs.check(signed):
+                self._complain(f"{who}: its own log: {problem}")
+        for agent in self._logs.missing(agents):
+            self._lines.append(f"agent {agent}: the server shows nothing of it any more")
         return seen
 
     def _compare(self, witnessed: Witnessed, chain: Chain) -> None:
@@ -136,23 +162,27 @@ class Auditor:
                 )
 
 
-def _signed_heads(witness: Witness) -> Iterator[Head]:
-    """Return the heads that an agent signed.
+def open_witnesses(witness: Witness) -> SignedLogs:
+    """Verify what the server shows of one agent.
 
     Raises:
-        InvalidInput: where it did not.
+        InvalidInput: where the agent did not sign it.
 
     """
-    envelope = decode_envelope(bytes(witness.envelope), HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
     try:
         public_key = base64.b64decode(witness.public_key, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidInput("bad-document", "its public key is not base64") from None
-    require_agent_signature(envelope, public_key, witness.agent)
-    heartbeat = decode_heartbeat(envelope.payload)
-    if heartbeat.agent != witness.agent:
-        raise InvalidInput("bad-signature", "it speaks for another agent")
-    return (Head(seq, sha256) for seq, sha256 in heartbeat.server_heads)
+
+    def opened(envelope: msgspec.Raw) -> Heartbeat:
+        return open_witness(bytes(envelope), public_key, witness.agent)
+
+    has_earlier = bytes(witness.earlier).strip() != b"null"
+    return SignedLogs(
+        opened(witness.envelope),
+        opened(witness.earlier) if has_earlier else None,
+        tuple(map(opened, witness.contradiction[:2])),
+    )
 
 
 def read_export(path: Path) -> Iterator[bytes]:

@@ -1,17 +1,20 @@
 """`mig audit`: read the server's audit log, and check it against what agents have seen of it."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from client.audit import Auditor, read_export, remembered_head
+from client.agent_logs import check_log_file, require_heads
+from client.audit import Auditor, open_witnesses, read_export, remembered_head, remembered_logs
+from client.config import load_config
 from client.connect import connect
 from client.screen import printable
 from protocol.audit import Chain, Entry, Head, decode_entry
-from protocol.errors import EXIT_FOUND, EXIT_REFUSED, InvalidInput
+from protocol.errors import EXIT_FOUND, EXIT_MISSING_ANSWERS, EXIT_REFUSED, InvalidInput
+from protocol.names import is_agent_id
 
 _FILE = click.option(
     "--file",
@@ -30,22 +33,65 @@ def audit() -> None:
 
 @audit.command()
 @_FILE
-def verify(path: Path | None) -> int:
+@click.option(
+    "--agent",
+    metavar="ID",
+    help="FILE is this agent's own log (`mig-agent log --json`): compare it with what the agent signed.",
+)
+def verify(path: Path | None, agent: str | None) -> int:
     """Check the log from its start to its head; exit 0, or 4 with a line for each thing that is wrong.
 
     The server's log is also compared with the heads that agents have signed in their heartbeats, and with the
     one that this client saw last: a head that does not stand in the log shows that the log was written anew,
-    or that its end is withheld.
+    or that its end is withheld. What each agent signs of its own log is compared with what it signed before:
+    a log that was written anew or went back shows. With --file and --agent the log itself is compared.
     """
+    if agent is not None:
+        return _verify_agent(path, agent)
     if path is not None:
         head = _check_file(path)
         click.echo(f"{path}: entries up to {head.seq} in one chain, head {head.sha256}")
         return EXIT_FOUND
     connection = connect()
-    verdict = Auditor(connection.api, remembered_head(connection.config)).verify()
+    config = connection.config
+    verdict = Auditor(connection.api, remembered_head(config), remembered_logs(config)).verify()
     for line in verdict.lines:
         click.echo(printable(line))
     return EXIT_REFUSED if verdict.is_broken else EXIT_FOUND
+
+
+def _verify_agent(path: Path | None, agent: str) -> int:
+    """Compare an agent's own log with what it signed; exit 3 where the file ends before that."""
+    if path is None or not is_agent_id(agent):
+        raise InvalidInput("usage", "--agent takes an agent's id, and --file its log")
+    connection = connect()
+    heads = [*remembered_logs(connection.config).heads_of(agent)]
+    for witness in connection.api.list_witnesses():
+        if witness.agent == agent:
+            heads += [head for heartbeat in open_witnesses(witness).all() for head in heartbeat.own_heads]
+    checked = check_log_file(read_export(path), require_heads(heads, agent))
+    for line in (*checked.wrong, *checked.unknown):
+        click.echo(line)
+    click.echo(f"{path}: entries up to {checked.head.seq} in one chain, head {checked.head.sha256}")
+    click.echo(f"{checked.confirmed} of {len(set(heads))} heads that the agent signed stand in it")
+    if checked.wrong:
+        return EXIT_REFUSED
+    return EXIT_MISSING_ANSWERS if checked.unknown else EXIT_FOUND
+
+
+@audit.command()
+@click.argument("agent_ids", metavar="ID...", nargs=-1, required=True)
+def forget(agent_ids: Sequence[str]) -> int:
+    """Begin anew with what this client remembers of agents' own logs, once it is known why they changed.
+
+    The server keeps what it has until the agent is approved again: mig agents approve ID.
+    """
+    logs = remembered_logs(load_config())
+    for agent_id in agent_ids:
+        if not logs.forget(agent_id):
+            raise InvalidInput("not-found", f"nothing is remembered of agent {printable(agent_id, 64)}")
+    logs.save()
+    return EXIT_FOUND
 
 
 @audit.command()

@@ -210,12 +210,14 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent signed of the audit log, as the server shows it."""
+    """What an agent signed of logs, as the server shows it."""
 
     agent: str
     agent_name: str
     public_key: str
     envelope: msgspec.Raw
+    earlier: msgspec.Raw = msgspec.Raw(b"null")
+    contradiction: tuple[msgspec.Raw, ...] = ()
 
 
 class WitnessPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,10 @@ Rules:
    entry will be the first and what the one before it hashed to; a log that begins later than at 1 without
    such an entry is broken.
 
+5. Whoever tells the head of its log repeats with it the heads at its landmarks (`Landmarks`). What was told
+   at two times has then one of them in common, however far apart they are: that the log was changed before it
+   shows to who has nothing of it but these heads.
+
 Who can write a log can also write all of it anew: a chain alone proves nothing against its keeper. Heads in
 other hands do (`protocol.notice`). Standard library only: the resident agent imports this module.
 """
@@ -25,6 +29,7 @@ MAX_ENTRY_BYTES = 65536
 CHECKPOINT = "checkpoint"
 MAX_HEADS = 24
 _ALIKE = 2
+_MANY_LANDMARKS = 256
 _MEMBERS = frozenset(("seq", "time", "kind", "who", "what", "previous"))
 _NOTHING = "0" * 64
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -123,6 +128,48 @@ def remember_head(heads: Sequence[Head], head: Head) -> List[Head]:
         if not alike or (alike[0].seq == candidate.seq and len(alike) < _ALIKE):
             alike.append(candidate)
     return sorted(candidate for alike in kept.values() for candidate in alike)[-MAX_HEADS:]
+
+
+class Landmarks:
+    """Of all heads that a growing log ever had, those that it repeats together with its newest.
+
+    They are, for each power of two, the two newest entries whose number is its multiple. So of two sets, made
+    at entry `m` and later at entry `n`, the later one holds an entry of the earlier one that is less than
+    `2 * (n - m)` before `m`; and what the set of an entry holds is in the set of the entry before, or new:
+    nothing else need be remembered. Some 20 for a log of a million entries.
+    """
+
+    def __init__(self) -> None:
+        self._by_seq: Dict[int, Head] = {}
+        self._newest = 0
+
+    def add(self, head: Head) -> None:
+        """Take the head of the entry that was added now."""
+        self._by_seq[head.seq] = head
+        self._newest = head.seq
+        if len(self._by_seq) > _MANY_LANDMARKS:
+            self._by_seq = {head.seq: head for head in self.heads()}
+
+    def heads(self) -> List[Head]:
+        """Return the heads to repeat in the order of their numbers, the newest last."""
+        wanted = {self._newest}
+        for power in range(self._newest.bit_length()):
+            newest = self._newest >> power << power
+            wanted |= {newest, newest - (1 << power)}
+        return [self._by_seq[seq] for seq in sorted(wanted & set(self._by_seq))]
+
+
+def compare_heads(before: Sequence[Head], after: Sequence[Head]) -> str:
+    """Say why two sets of heads, given one after the other, cannot be of one log that grew; empty where not.
+
+    Each is in the order of the numbers, and its last one stands for the whole log at that time.
+    """
+    known = {head.seq: head.sha256 for head in before}
+    for head in after:
+        if known.get(head.seq, head.sha256) != head.sha256:
+            return f"entry {head.seq} was {known[head.seq]} and is {head.sha256} now: it was written anew"
+    ended, ends = (heads[-1].seq if heads else 0 for heads in (before, after))
+    return f"it ended at entry {ended} and ends at {ends} now: it went back" if ends < ended else ""
 
 
 class Chain:

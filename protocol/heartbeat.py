@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from protocol.action import MAX_OPERATIONS, UtcTime, require_utc
+from protocol.audit import Head
 from protocol.errors import InvalidInput
 from protocol.result import AgentId
 from protocol.strictjson import decode_json
 
 MAX_HEARTBEAT_BYTES = 65536
+MAX_LANDMARKS = 64
 MAX_TRUST_VERSION = 2**31 - 1  # of protocol.trust, which needs OpenPGP
 SeenHead = Tuple[Annotated[int, Meta(ge=1)], Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]]
 TrustStanding = Literal["in-force", "expired", "missing"]
@@ -40,7 +42,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `trust_version` is that of the trust bundle held (0: what was baked in; None: it is lost), `trust_expires`
     until when it is good, by the agent's clock; it obeys somebody only where `trust_state` is `in-force`.
     `running` says how far those are that run, as their modules count; nothing of it is proof of anything.
-    `server_heads` are heads of the server's audit log that the agent was told, `log_head` is that of its own.
+    `server_heads` are heads of the server's audit log that the agent was told, `log_head` is that of its own,
+    and `log_heads` are those at the landmarks before it (`protocol.audit`), in the order of their numbers.
     """
 
     agent: AgentId
@@ -61,12 +64,24 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     server_heads: Annotated[Tuple[SeenHead, ...], Meta(max_length=24)] = ()
     log_head: Optional[SeenHead] = None
     running: Annotated[Tuple[RunningCommand, ...], Meta(max_length=4)] = ()
+    log_heads: Annotated[Tuple[SeenHead, ...], Meta(max_length=MAX_LANDMARKS)] = ()
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC."""
         require_utc(self.time, self.started)
         if self.trust_expires is not None:
             require_utc(self.trust_expires)
+        numbers = [seq for seq, _ in self.own_heads]
+        if any(later <= earlier for earlier, later in zip(numbers, numbers[1:])):
+            raise ValueError("log_heads and log_head do not rise")
+        if self.log_heads and self.log_head is None:
+            raise ValueError("log_heads without a log_head")
+
+    @property
+    def own_heads(self) -> Tuple[Head, ...]:
+        """The heads of the agent's own log that it names, the newest last."""
+        newest = () if self.log_head is None else (self.log_head,)
+        return tuple(Head(*head) for head in (*self.log_heads, *newest))
 
 
 def decode_heartbeat(payload: bytes) -> Heartbeat:

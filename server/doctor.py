@@ -22,6 +22,7 @@ from server.brokerprobe import BrokerFindings, examine_broker
 from server.config import Listen, ServerConfig, load_config
 from server.database import Database
 from server.front import listen_on
+from server.log_oddities import compare_witnesses
 from server.migrations import pending_migrations
 from server.parts import utc_now
 from server.rows import AgentRow
@@ -134,6 +135,7 @@ def _stored(config: ServerConfig) -> Iterator[Finding]:
             yield _finding("investigators", lambda: _investigators(store))
             yield _finding("trust bundle", lambda: _trust_bundle(store))
             yield _finding("agents' trust", lambda: _agents_trust(store, agents))
+            yield _finding("audit log", lambda: _audit_log(store))
             yield _finding("enrolment", lambda: _enrolment(config, store))
         database.close()
 
@@ -213,6 +215,22 @@ def _agents_trust(store: Store, agents: list[AgentRow]) -> str:
     if wrong:
         raise _Warning("; ".join(wrong))
     return "every agent that was heard obeys somebody" + (", and holds the newest bundle" if newest else "")
+
+
+def _audit_log(store: Store) -> str:
+    found = compare_witnesses(store)
+    said = (
+        (
+            found.rewritten,
+            "agents have signed heads that do not stand in it (written anew, or a backup)",
+        ),
+        (found.contradicted, "agents' own logs were written anew or went back"),
+    )
+    wrong = [f"{len(ids)} {text}: {_some(ids)}" for ids, text in said if ids]
+    if wrong:
+        raise _Warning("; ".join(wrong) + "; see mig audit verify")
+    entries = store.audit_head().seq
+    return f"{entries} entries; the newest heads that {found.agents} agents have signed stand in it"
 
 
 def _enrolment(config: ServerConfig, store: Store) -> str:

@@ -4,7 +4,8 @@ Rules:
 1. A notice goes to an agent that has just been heard, so to one that is there: at its first heartbeat, then
    at most every `NOTICE_EVERY`, and only where the newest head that it repeats is not ours.
 2. It lives for `NOTICE_TTL_S`. One that is lost costs nothing: the next comes with a later heartbeat.
-3. Of each agent the newest heartbeat that names other heads than the one before is kept as it was signed.
+3. Of each agent the newest heartbeat that names other heads than the one before, of the server's log or of
+   its own, is kept as it was signed (`server.store_witnesses`).
 4. The key that signs notices is made at the first start, in the state directory. It commands nothing.
 """
 
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol.audit import NO_HEAD, Head
 from protocol.envelope import encode_envelope
 from protocol.errors import EnvironmentFailure
-from protocol.heartbeat import Heartbeat, SeenHead
+from protocol.heartbeat import Heartbeat
 from protocol.notice import sign_notice
 from server.database import Database
 from server.store import Store
@@ -62,7 +63,7 @@ class Notices:
         self._server = server
         self._clock = clock
         self._told: dict[str, datetime] = {}
-        self._kept: dict[str, tuple[SeenHead, ...]] = {}  # of enrolled agents: as many as the fleet has
+        self._kept: dict[str, int] = {}  # of enrolled agents: as many as the fleet has
 
     async def heard(self, heartbeats: Sequence[tuple[Heartbeat, bytes]]) -> None:
         """Keep what heartbeats say of the log, and tell their agents where it is now.
@@ -81,13 +82,14 @@ class Notices:
         new = [
             (heartbeat, envelope)
             for heartbeat, envelope in heartbeats
-            if heartbeat.server_heads and self._kept.get(heartbeat.agent) != heartbeat.server_heads
+            if _names_heads(heartbeat) and self._kept.get(heartbeat.agent) != _heads_hash(heartbeat)
         ]
         if not new:
             return
-        rows = [(heartbeat.agent, envelope) for heartbeat, envelope in new]
-        await self._database.run(self._store.save_witnesses, rows, self._clock())
-        self._kept |= {heartbeat.agent: heartbeat.server_heads for heartbeat, _ in new}
+        problems = await self._database.run(self._store.save_witnesses, new, self._clock())
+        for agent_id, problem in problems:
+            _log.error("an agent's own log is not what it was", extra={"agent": agent_id, "reason": problem})
+        self._kept |= {heartbeat.agent: _heads_hash(heartbeat) for heartbeat, _ in new}
 
     async def _tell(self, heartbeats: Sequence[Heartbeat]) -> None:
         now = self._clock()
@@ -96,6 +98,10 @@ class Notices:
         if not waiting:
             return
         head = await self._database.read(self._store.audit_head)
+        for heartbeat in waiting:
+            if _newest(heartbeat).seq > head.seq:
+                said = {"agent": heartbeat.agent, "entry": _newest(heartbeat).seq, "ends": head.seq}
+                _log.error("an agent has seen a later entry of the audit log than there is", extra=said)
         agents = {heartbeat.agent for heartbeat in waiting if _newest(heartbeat) != head}
         if not agents or head == NO_HEAD:
             return
@@ -103,6 +109,15 @@ class Notices:
         body = encode_envelope(sign_notice(self._key, server=self._server, time=time, head=head))
         taken = await self._relay.publish_documents(dict.fromkeys(sorted(agents), body), NOTICE_TTL_S)
         self._told |= dict.fromkeys(taken, now)
+
+
+def _names_heads(heartbeat: Heartbeat) -> bool:
+    return bool(heartbeat.server_heads or heartbeat.own_heads)
+
+
+def _heads_hash(heartbeat: Heartbeat) -> int:
+    """Return a short stand-in for what a heartbeat says of logs: only who said it could make two alike."""
+    return hash((heartbeat.server_heads, heartbeat.own_heads))
 
 
 def _newest(heartbeat: Heartbeat) -> Head:

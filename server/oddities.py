@@ -1,4 +1,4 @@
-"""What is odd about agents: two processes under one id, two ids under one name, trust that ends or lags."""
+"""What is odd about agents: two processes under one id, ids that share a name, trust, its log."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -8,13 +8,21 @@ from server.store import Store
 from server.trust_oddities import trust_warnings
 
 _MAX_NAMED = 3
+LOG_WARNING = (
+    "its own log was written anew or went back, or two agents run under this id: mig audit verify; "
+    "when it has been looked into, approve the agent again"
+)
 
 
 def warnings_for(store: Store, rows: Sequence[AgentRow], now: datetime) -> Mapping[str, tuple[str, ...]]:
     """Return for each agent, by id, one line for each thing that a person should look into."""
     sharing = store.find_namesakes([row.name for row in rows if row.name], now)
     newest = next(iter(store.list_trust(1)), None)
-    return {row.id: tuple(_warnings(row, sharing.get(row.name, ()), newest, now)) for row in rows}
+    contradicted = store.find_contradicted([row.id for row in rows])
+    warnings = {row.id: [*_warnings(row, sharing.get(row.name, ()), newest, now)] for row in rows}
+    for agent_id in contradicted:
+        warnings[agent_id].append(LOG_WARNING)
+    return {agent_id: tuple(lines) for agent_id, lines in warnings.items()}
 
 
 def _warnings(

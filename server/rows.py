@@ -253,13 +253,17 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WitnessRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The heartbeat in which an agent last signed heads of the audit log."""
+    """The heartbeats in which an agent signed heads of logs (`server.store_witnesses`)."""
 
     agent_id: str
     agent_name: str
     public_key: bytes
     received: datetime
     envelope: bytes
+    earlier: bytes | None
+    earlier_received: datetime | None
+    contradicted: bytes | None
+    contradicting: bytes | None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -162,13 +162,18 @@ audit = sa.Table(
     sa.Column("entry", sa.LargeBinary, nullable=False),
 )
 
-# What each agent last signed of the audit log's heads: its heartbeat, as it came.
+# What each agent last signed of logs' heads: its heartbeat, as it came; an earlier one; and two of which the
+# second contradicts the first about the agent's own log.
 witnesses = sa.Table(
     "witnesses",
     metadata,
     sa.Column("agent_id", sa.ForeignKey("agents.id"), primary_key=True),
     sa.Column("received", UtcTime, nullable=False),
     sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("earlier", sa.LargeBinary),
+    sa.Column("earlier_received", UtcTime),
+    sa.Column("contradicted", sa.LargeBinary),
+    sa.Column("contradicting", sa.LargeBinary),
 )
 
 # Logins to the broker that could still be repeated: each is accepted once.

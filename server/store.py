@@ -19,6 +19,7 @@ from server.store_enrolment import EnrolmentStore
 from server.store_logins import LoginStore
 from server.store_schedules import ScheduleStore
 from server.store_trust import TrustStore
+from server.store_witnesses import WitnessStore
 
 
 class Store(
@@ -33,5 +34,6 @@ class Store(
     CancelStore,
     TrustStore,
     CountStore,
+    WitnessStore,
 ):
     """All subjects of the store over one database."""

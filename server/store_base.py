@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,6 +18,7 @@ from server.rows import AuditEvent, Change
 _COMMANDS_LOCK = 0x6D6967636D6473
 _AUDIT_LOCK = 0x6D696761756469  # taken behind the commands' lock, never before it
 _ENDED_PER_ENTRY = 250
+_I = TypeVar("_I", str, int)
 _CHUNK = 1000  # ids in one statement; SQLite takes 32,766 parameters at most
 
 
@@ -129,8 +131,8 @@ def ended_events(ended: Iterable[tuple[Change, str]]) -> list[AuditEvent]:
     ]
 
 
-def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut a list of ids into pieces that fit one statement."""
+def chunks(ids: Sequence[_I]) -> Iterator[Sequence[_I]]:
+    """Cut a list of ids or numbers into pieces that fit one statement."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]
 

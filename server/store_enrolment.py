@@ -152,7 +152,13 @@ class EnrolmentStore(StorePart):
                     return row  # the same decision again
                 raise InvalidInput("replayed", f"a later decision on {agent_id} stands")
             self._decide(connection, agent_id, enrolment, ",".join(by), signed or now)
-            if enrolment == "revoked":
+            if enrolment == "enrolled":  # who decides this has looked at what its log says
+                connection.execute(
+                    sa.update(schema.witnesses)
+                    .where(schema.witnesses.c.agent_id == agent_id)
+                    .values(earlier=None, earlier_received=None, contradicted=None, contradicting=None)
+                )
+            else:
                 self._move_commands(
                     connection,
                     [schema.commands.c.agent_id == agent_id, schema.commands.c.state.in_(_OPEN)],

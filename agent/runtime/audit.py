@@ -34,6 +34,7 @@ from protocol.audit import (
     Chain,
     Entry,
     Head,
+    Landmarks,
     checkpoint,
     decode_entry,
     encode_entry,
@@ -101,8 +102,14 @@ class AuditLog:
         self._notice: Optional[_Notice] = None
         self._refusals: Tuple[str, int, int] = ("", 0, 0)  # the minute, and how many were told and left out
         self.head = NO_HEAD
+        self._landmarks = Landmarks()
         self.server_heads: List[Head] = []
         self._open()
+
+    @property
+    def heads(self) -> List[Head]:
+        """What is repeated of this log beside its head, and the head last; empty while it has none."""
+        return self._landmarks.heads()
 
     # -- what is told -------------------------------------------------------------------------------------
 
@@ -211,6 +218,7 @@ class AuditLog:
             _LOG.error("an entry cannot be written: %s", error)
             return False
         self.head = head
+        self._landmarks.add(head)
         self._size += len(line) + 1
         return True
 
@@ -227,7 +235,7 @@ class AuditLog:
         except InvalidInput as error:
             _LOG.error("the log does not check and is put aside: %s", error.detail)
             self._put_aside()
-            chain = Chain()
+            chain, self._landmarks = Chain(), Landmarks()
         except OSError as error:
             _LOG.error("the log cannot be read: %s", error.strerror)
             return
@@ -241,13 +249,14 @@ class AuditLog:
             self._close()
 
     def _replay(self) -> Chain:
-        chain = Chain()
+        chain, self._landmarks = Chain(), Landmarks()
         self._size = 0
         for line in read_lines(self._path):
             if not line.endswith(b"\n"):
                 break
             entry = chain.add(line[:-1])
             self._size += len(line)
+            self._landmarks.add(chain.head)
             if entry.kind == "notice":
                 head = _head_of(entry)
                 self.server_heads = remember_head(self.server_heads, head) if head else self.server_heads

@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 
 from agent.runtime.progress import Progress, RunningCommand
 from agent.runtime.trust_state import IN_FORCE, TrustState
-from protocol.audit import NO_HEAD, Head
+from protocol.audit import Head
 from protocol.strictjson import encode_json
 
 _FIELDS = ("name", "os", "arch", "ident", "version", "tags", "environment", "modules")
@@ -29,7 +29,7 @@ def encode_heartbeat(
     commands: Sequence[str],
     trust: TrustState = _BAKED,
     server_heads: Sequence[Head] = (),
-    log_head: Head = NO_HEAD,
+    log_heads: Sequence[Head] = (),
     running: Optional[RunningCommand] = None,
 ) -> bytes:
     """Return the payload of one heartbeat.
@@ -41,7 +41,7 @@ def encode_heartbeat(
         commands: ids of the commands that stand in the journal unanswered; the first 256 are told.
         trust: the trust bundle that is held, until when, and whether anybody is obeyed by it.
         server_heads: heads of the server's audit log that this agent has seen.
-        log_head: the head of the agent's own log.
+        log_heads: what the agent repeats of its own log (`protocol.audit.Landmarks`), its head last.
         running: the command that runs.
 
     """
@@ -57,7 +57,8 @@ def encode_heartbeat(
             "trust_expires": None if trust.expires is None else format_time(trust.expires),
             "trust_state": trust.state,
             "server_heads": [list(head) for head in server_heads],
-            "log_head": list(log_head) if log_head.seq else None,
+            "log_head": list(log_heads[-1]) if log_heads else None,
+            "log_heads": [list(head) for head in log_heads[:-1]],
             # Left out where there is none: a server that does not know the member hears from idle agents.
             **({} if running is None else {"running": [_running_members(running)]}),
         }

@@ -329,7 +329,7 @@ class Resident:
             commands=[entry.command_id for entry in self._journal.unanswered()],
             trust=self._trust_state(),
             server_heads=self._audit.server_heads,
-            log_head=self._audit.head,
+            log_heads=self._audit.heads,
             running=self._supervisor.running,
         )
         envelope = self._sign(HEARTBEAT, payload)

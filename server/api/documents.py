@@ -205,13 +205,19 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's signed heartbeat that names heads of the audit log which it has seen."""
+    """One agent's signed heartbeats that name heads: of the audit log, which it has seen, and of its own log.
+
+    `envelope` is the newest, `earlier` one from before it, of up to a week. `contradiction` holds two, in the
+    order of their arrival, that cannot be of one log of its own; it stays until the agent is approved again.
+    """
 
     agent: str
     agent_name: str
     public_key: str
     received: datetime
     envelope: SignedEnvelope
+    earlier: SignedEnvelope | None
+    contradiction: tuple[SignedEnvelope, ...]
 
 
 class WitnessPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -342,6 +348,12 @@ def witness_document(row: WitnessRow) -> Witness:
         public_key=base64.b64encode(row.public_key).decode("ascii"),
         received=row.received,
         envelope=msgspec.json.decode(row.envelope, type=SignedEnvelope),
+        earlier=None if row.earlier is None else msgspec.json.decode(row.earlier, type=SignedEnvelope),
+        contradiction=tuple(
+            msgspec.json.decode(one, type=SignedEnvelope)
+            for one in (row.contradicted, row.contradicting)
+            if one is not None
+        ),
     )
 
 

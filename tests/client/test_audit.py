@@ -1,61 +1,33 @@
 """`mig audit` against the real API: a log that was tampered with is found out, by whom and where."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from client.main import run_command_line
 from protocol.audit import Head
-from protocol.envelope import HEARTBEAT, encode_envelope
-from protocol.identity import sign_envelope
 from server import schema
 from server.rows import AuditEvent
-from tests.support.api import ApiServer, api_server
+from tests.support.api import ApiServer
 from tests.support.fleet import FleetAgent
 from tests.support.gpg import Investigator
 
 Printed = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def api(tmp_path: Path, ada: Investigator, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    """An API with a log of ten entries and more, and the configuration of an investigator who may manage."""
-    with api_server(tmp_path) as server:
-        server.store.add_investigator(
-            ada.fingerprint, ada.name, ada.public_key, ("read", "manage"), server.now()
-        )
-        config = tmp_path / "config.toml"
-        config.write_text(
-            f'[client]\nserver = "{server.url}"\nfingerprint = "{ada.fingerprint}"\ngpg_home = "{ada.home}"\n'
-        )
-        monkeypatch.setenv("MIG_CONFIG", str(config))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-        for count in range(10):
-            event = AuditEvent(kind="read", who=("A" * 40,), what={"answers": count})
-            server.store.record(event, server.now())
-        yield server
-
-
 def witness(api: ApiServer, agent: FleetAgent, *heads: Head) -> None:
     """Store a heartbeat in which an agent signed that it has seen these heads."""
-    now = datetime.now(UTC)
-    members = json.loads(json.dumps(_members(agent, now)))
-    payload = json.dumps({**members, "server_heads": [list(head) for head in heads]}).encode()
-    envelope = encode_envelope(sign_envelope(agent.key, HEARTBEAT, payload))
-    api.store.save_witnesses([(agent.id, envelope)], now)
+    keep(api, agent, server_heads=tuple(map(tuple, heads)))
 
 
-def _members(agent: FleetAgent, now: datetime) -> dict[str, object]:
-    heartbeat = agent.heartbeat(now)
-    told = {name: getattr(heartbeat, name) for name in ("name", "os", "arch", "ident", "version", "tags")}
-    time = now.isoformat()
-    rest = {"environment": {}, "modules": [], "time": time, "started": time, "agent": agent.id}
-    return {**told, **rest}
+def keep(api: ApiServer, agent: FleetAgent, **members: Any) -> None:
+    """Store a heartbeat that an agent signed."""
+    heartbeat = agent.heartbeat(datetime.now(UTC), **members)
+    api.store.save_witnesses([(heartbeat, agent.signed(heartbeat))], heartbeat.time)
 
 
 def rewrite(api: ApiServer, seq: int) -> None:

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.audit import NO_HEAD, Chain, Entry, Head, Witnessed, checkpoint, decode_entry, encode_entry
+from protocol.audit import (
+    NO_HEAD,
+    Chain,
+    Entry,
+    Head,
+    Landmarks,
+    Witnessed,
+    checkpoint,
+    compare_heads,
+    decode_entry,
+    encode_entry,
+)
 from protocol.errors import InvalidInput
 
 
@@ -133,3 +144,55 @@ def test_an_entry_of_another_shape_is_refused(change: dict[str, object]) -> None
 def test_an_entry_that_nobody_could_read_again_is_not_written() -> None:
     with pytest.raises(InvalidInput, match="too-large"):
         encode_entry(NO_HEAD, time="", kind="", who=(), what={"much": "x" * 65536})
+
+
+def heads_of(lines: list[bytes]) -> list[Head]:
+    """Return the head at each entry."""
+    chain = Chain()
+    found = []
+    for line in lines:
+        chain.add(line)
+        found.append(chain.head)
+    return found
+
+
+def repeated(heads: list[Head]) -> list[Head]:
+    """Return what a log that has grown to this repeats."""
+    landmarks = Landmarks()
+    for head in heads:
+        landmarks.add(head)
+    return landmarks.heads()
+
+
+@given(st.integers(1, 2000), st.integers(0, 2000))
+def test_two_sets_of_heads_of_one_log_meet_not_far_before_the_earlier_one(length: int, growth: int) -> None:
+    heads = [Head(seq, f"{seq:064x}") for seq in range(1, length + growth + 1)]
+    before, after = repeated(heads[:length]), repeated(heads)
+    assert compare_heads(before, after) == ""
+    assert (before[-1].seq, after[-1].seq) == (length, length + growth)
+    met = max((head.seq for head in {*before} & {*after}), default=0)
+    assert met > length - max(1, 2 * growth)
+    assert len(after) <= (length + growth).bit_length() + 2
+
+
+@given(st.integers(2, 300), st.integers(1, 40), st.data())
+def test_a_log_that_was_written_anew_before_where_they_meet_shows(
+    length: int, growth: int, data: st.DataObject
+) -> None:
+    changed = data.draw(st.integers(1, length))
+    before = repeated([Head(seq, f"{seq:064x}") for seq in range(1, length + 1)])
+    after = repeated(
+        [Head(seq, f"{seq + (1 << 100) * (seq >= changed):064x}") for seq in range(1, length + growth + 1)]
+    )
+    met = max(({head.seq for head in before} & {head.seq for head in after}), default=0)
+    assert ("was written anew" in compare_heads(before, after)) == (changed <= met)
+
+
+def test_a_log_that_went_back_or_is_gone_shows() -> None:
+    heads = heads_of(make_log(9))
+    assert compare_heads(repeated(heads), repeated(heads[:7])) == (
+        "it ended at entry 9 and ends at 7 now: it went back"
+    )
+    assert compare_heads(repeated(heads), []) == "it ended at entry 9 and ends at 0 now: it went back"
+    assert compare_heads([], repeated(heads)) == compare_heads([], []) == ""
+    assert compare_heads(repeated(heads), repeated(heads)) == ""

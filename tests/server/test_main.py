@@ -15,6 +15,7 @@ import click
 import pytest
 import urllib3
 
+from protocol.audit import Head
 from protocol.enrolment import decode_token, token_id
 from protocol.trust import decode_bundle
 from protocol.version import VERSION
@@ -208,6 +209,7 @@ def test_the_doctor_says_everything_in_one_line_each(prepared: Installation) -> 
         "investigators",
         "trust bundle",
         "agents' trust",
+        "audit log",
         "enrolment",
         "broker",
         "api port",
@@ -296,6 +298,28 @@ def test_the_doctor_sees_trust_that_ends_or_lags(prepared: Installation, ada: In
         f"1 agents' trust expires within 14 days: {soon}; 1 agents were heard and do not hold the "
         f"newest bundle (those without roots take none): {behind}"
     )
+
+
+def test_the_doctor_compares_the_audit_log_with_what_agents_have_signed(prepared: Installation) -> None:
+    store, now = prepared.store, utc_now()
+    good, forged = FleetAgent(store, "good"), FleetAgent(store, "forged")
+
+    def sign(agent: FleetAgent, *heads: Head, minutes: int = 0, **more: Any) -> None:
+        time = now + timedelta(minutes=minutes)
+        heartbeat = agent.heartbeat(time, server_heads=tuple(map(tuple, heads)), **more)
+        store.save_witnesses([(heartbeat, agent.signed(heartbeat))], now)
+
+    sign(good, store.audit_head())
+    assert "ok    audit log: 2 entries; the newest heads that 1 agents have signed" in prepared("doctor").out
+    sign(good, Head(1, "0" * 64), store.audit_head(), minutes=1)
+    forged.key = good.key
+    sign(forged, Head(1, "0" * 64))
+    out = prepared("doctor").out
+    assert "warn  audit log: 1 agents have signed heads that do not stand in it" in out
+    assert f"or a backup): {good.id}; see mig audit verify" in out
+    for minutes, length in ((2, 9), (3, 5)):
+        sign(good, Head(999, "0" * 64), minutes=minutes, log_head=(length, "a" * 64))
+    assert f"1 agents' own logs were written anew or went back: {good.id}" in prepared("doctor").out
 
 
 def test_the_doctor_sees_a_port_that_is_taken(prepared: Installation) -> None:

@@ -1,6 +1,7 @@
 """Notices: who is told the head of the audit log, how often, and what is kept of what agents sign."""
 
 import asyncio
+import json
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -43,6 +44,7 @@ class Desk:
         self.store = Store(self.database)
         self.relay = Relay()
         self.now = NOW
+        self.agent = FleetAgent(self.store)
         self.notices = Notices(
             database=self.database,
             store=self.store,
@@ -53,7 +55,7 @@ class Desk:
         )
 
     def heard(self, *heartbeats: Heartbeat) -> None:
-        asyncio.run(self.notices.heard([(heartbeat, repr(heartbeat).encode()) for heartbeat in heartbeats]))
+        asyncio.run(self.notices.heard([(one, self.agent.signed(one)) for one in heartbeats]))
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_an_agent_that_is_heard_is_told_the_head_at_a_limited_rate(desk: Desk) -> None:
-    agent = FleetAgent(desk.store)
+    agent = desk.agent
     desk.heard(agent.heartbeat())
     [(told, notice)] = desk.relay.told
     assert (told, notice.server, notice.head) == (agent.id, "mig", desk.store.audit_head())
@@ -76,26 +78,51 @@ def test_an_agent_that_is_heard_is_told_the_head_at_a_limited_rate(desk: Desk) -
 
 
 def test_an_agent_that_knows_the_head_is_not_told_again(desk: Desk) -> None:
-    agent = FleetAgent(desk.store)
+    agent = desk.agent
     desk.heard(agent.heartbeat(server_heads=(tuple(desk.store.audit_head()),)))
     assert desk.relay.told == []
 
 
 def test_what_an_agent_signs_of_the_log_is_kept_when_it_changes(desk: Desk) -> None:
-    agent = FleetAgent(desk.store)
+    agent = desk.agent
     first = agent.heartbeat(server_heads=((1, "a" * 64),))
     desk.heard(agent.heartbeat(), first)
     desk.now += timedelta(seconds=60)
     desk.heard(agent.heartbeat(desk.now, server_heads=((1, "a" * 64),)))
     [row] = desk.store.list_witnesses("", 10)
-    assert (row.envelope, row.received) == (repr(first).encode(), NOW)
-    desk.heard(agent.heartbeat(desk.now, server_heads=((1, "a" * 64), (2, "b" * 64))))
+    assert (row.envelope, row.received) == (agent.signed(first), NOW)
+    row_heads = ((1, "a" * 64), (2, "b" * 64))
+    desk.heard(agent.heartbeat(desk.now, server_heads=row_heads))
+    [row] = desk.store.list_witnesses("", 10)
+    assert row.received == desk.now
+    desk.now += timedelta(seconds=60)
+    desk.heard(agent.heartbeat(desk.now, server_heads=row_heads, log_head=(1, "c" * 64)))
     [row] = desk.store.list_witnesses("", 10)
     assert row.received == desk.now
 
 
+def test_an_agent_whose_own_log_was_written_anew_is_recorded_and_logged(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seconds, digit in ((0, "a"), (60, "b"), (120, "b")):
+        desk.now = NOW + timedelta(seconds=seconds)
+        desk.heard(desk.agent.heartbeat(desk.now, log_head=(5, digit * 64)))
+    said = f"entry 5 was {'a' * 64} and is {'b' * 64} now: it was written anew"
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (record.message, record.__dict__["reason"]) == ("an agent's own log is not what it was", said)
+    [entry] = [json.loads(line) for _, line in desk.store.list_audit(0, 100)[0] if b"agent-log" in line]
+    assert entry["what"] == {"agent": desk.agent.id, "problem": said}
+
+
+def test_a_server_whose_log_went_back_hears_it_from_agents(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.heard(desk.agent.heartbeat(server_heads=((999, "a" * 64),)))
+    assert "an agent has seen a later entry of the audit log than there is" in caplog.messages
+
+
 def test_a_broker_that_is_away_costs_a_notice_and_nothing_else(desk: Desk) -> None:
-    agent = FleetAgent(desk.store)
+    agent = desk.agent
     desk.relay.is_away = True
     desk.heard(agent.heartbeat())
     desk.relay.is_away = False

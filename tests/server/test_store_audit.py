@@ -150,14 +150,3 @@ def test_pages_of_the_log_follow_each_other(store: Store) -> None:
     first, head = store.list_audit(0, 3)
     assert ([seq for seq, _ in first], head.seq) == ([1, 2, 3], 5)
     assert [seq for seq, _ in store.list_audit(3, 3)[0]] == [4, 5]
-
-
-def test_the_newest_heartbeat_that_names_heads_is_kept_for_each_agent(store: Store) -> None:
-    one, two = FleetAgent(store, "web1"), FleetAgent(store, "web2")
-    store.save_witnesses([(one.id, b"old"), (two.id, b"two"), (one.id, b"newer")], NOW)
-    store.save_witnesses([(one.id, b"newest")], LATER)
-    kept = {row.agent_id: row for row in store.list_witnesses("", 10)}
-    assert (kept[one.id].envelope, kept[one.id].received) == (b"newest", LATER)
-    assert (kept[two.id].envelope, kept[two.id].agent_name) == (b"two", "web2")
-    [behind] = store.list_witnesses(min(kept), 10)
-    assert behind.agent_id == max(kept)

@@ -5,10 +5,11 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.action import Action, Operation, encode_action
-from protocol.envelope import ACTION, RESULT, Envelope, Signature, encode_envelope
+from protocol.envelope import ACTION, HEARTBEAT, RESULT, Envelope, Signature, encode_envelope
 from protocol.heartbeat import Heartbeat
 from protocol.identity import agent_id, sign_envelope
 from protocol.names import command_id
@@ -50,6 +51,10 @@ class FleetAgent:
             "modules": ("agentinfo", "file"),
         }
         return Heartbeat(**{**members, **changed})
+
+    def signed(self, heartbeat: Heartbeat) -> bytes:
+        """Return a heartbeat's envelope."""
+        return encode_envelope(sign_envelope(self.key, HEARTBEAT, msgspec.json.encode(heartbeat)))
 
     def command(self, action: Action) -> str:
         """Return the id of this agent's command of an action."""

@@ -35,6 +35,18 @@ def rewrite(database: Path) -> None:
     connection.close()
 
 
+def rewrite_own(log: Path) -> None:
+    """Do what root on the endpoint can do: the same with the agent's own log."""
+    entries = [json.loads(line) for line in log.read_bytes().splitlines()]
+    head, lines = NO_HEAD, []
+    for entry in [entries[0], *entries[2:]]:
+        line, head = encode_entry(
+            head, time=entry["time"], kind=entry["kind"], who=tuple(entry["who"]), what=entry["what"]
+        )
+        lines.append(line + b"\n")
+    log.write_bytes(b"".join(lines))
+
+
 def log_of(platform: Platform, *words: str) -> str:
     """Return what `mig-agent log` prints for the machine's owner."""
     state = str(platform.directory / "state-one")
@@ -60,6 +72,28 @@ def test_who_asked_what_is_written_on_both_sides_and_a_rewritten_history_shows(p
     plain = log_of(platform)
     assert action in plain
     assert "the server mig said that its own log has" in plain
+
+    own_log = platform.directory / "own.jsonl"
+    own_log.write_text(log_of(platform, "--json"))
+    agent = json.loads(platform.mig("agents", "--json").stdout)["id"]
+    compared = platform.mig("audit", "verify", "--file", str(own_log), "--agent", agent, check=False)
+    assert "heads that the agent signed stand in it" in compared.stdout
+    assert compared.returncode in {0, 3}  # 3: a heartbeat was faster than the copy
+
+    platform.kill("one")
+    rewrite_own(platform.directory / "state-one" / "audit.log")
+    platform.start_agent("one")
+
+    def is_told() -> bool:
+        return "its own log was written anew" in platform.mig("agents").stdout
+
+    wait_until(is_told, "what the agent signs of its own log")
+    said = platform.mig("audit", "verify", check=False)
+    assert said.returncode == 4
+    assert f"({agent}): its own log: " in said.stdout
+    assert platform.mig("agents", "approve", agent, "--yes").returncode == 0
+    assert platform.mig("audit", "forget", agent).returncode == 0
+    assert platform.mig("audit", "verify").returncode == 0
 
     platform.kill("server")
     rewrite(platform.directory / "server" / "mig.sqlite")

@@ -14,7 +14,7 @@ from agent.runtime import audit as audit_module
 from agent.runtime.audit import AuditLog
 from agent.runtime.history import Narrator, check_history, read_history
 from agent.runtime.journal import JournalEntry, Tombstone
-from protocol.audit import Chain, Entry, Head
+from protocol.audit import Chain, Entry, Head, compare_heads
 from protocol.envelope import ACTION, decode_envelope
 from protocol.keyring import Keyring
 from protocol.openpgp import parse_certificate
@@ -209,6 +209,30 @@ def test_heads_of_the_server_are_chained_once_per_heartbeat_and_survive_a_restar
     desk.log.close()
     desk.log = desk.open()
     assert desk.log.server_heads == [Head(99, "a" * 64), Head(100, "a" * 64)]
+
+
+def test_what_the_log_repeats_of_itself_is_the_same_after_a_restart(desk: Desk) -> None:
+    for version in range(300):
+        desk.log.trusted(version, "e" * 64)
+    heads = desk.log.heads
+    assert heads[-1] == desk.log.head
+    assert {head.seq for head in heads} >= {300, 299, 298, 296, 288, 256}
+    desk.log.close()
+    desk.log = desk.open()
+    assert desk.log.heads == heads
+
+
+def test_a_log_that_was_put_aside_shows_to_who_has_seen_its_head(desk: Desk) -> None:
+    for version in range(5):
+        desk.log.trusted(version, "e" * 64)
+    before = desk.log.heads
+    desk.log.close()
+    path = desk.directory / "audit.log"
+    path.write_bytes(path.read_bytes().replace(b"trust", b"tryst"))
+    desk.log = desk.open()
+    assert desk.log.heads == []
+    desk.log.started("1", "b")
+    assert compare_heads(before, desk.log.heads) != ""
 
 
 def test_a_server_whose_log_goes_back_is_said_to_show_another_one(desk: Desk) -> None:

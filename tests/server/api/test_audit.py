@@ -2,12 +2,11 @@
 
 import json
 import time
+from datetime import timedelta
 
 import pytest
 
 from protocol.audit import Chain, Entry
-from protocol.envelope import HEARTBEAT, encode_envelope
-from protocol.identity import sign_envelope
 from server import throttle
 from tests.support.api import TIMEOUT_S, ApiServer
 from tests.support.fleet import FleetAgent, create, make_action
@@ -80,12 +79,18 @@ def test_following_is_recorded_before_anything_is_given_and_counted_afterwards(
 
 def test_witnesses_are_the_heartbeats_as_agents_signed_them(api: ApiServer, auditor: str) -> None:
     agent = FleetAgent(api.store, now=api.now())
-    envelope = encode_envelope(sign_envelope(agent.key, HEARTBEAT, b"{}"))
-    api.store.save_witnesses([(agent.id, envelope)], api.now())
+    first, second = (
+        agent.heartbeat(api.now() + timedelta(minutes=later), log_head=(length, "a" * 64))
+        for later, length in ((0, 9), (1, 4))
+    )
+    for heartbeat in (first, second):
+        api.store.save_witnesses([(heartbeat, agent.signed(heartbeat))], api.now())
     page = api.ask("GET", "/api/v1/audit/witnesses", token=auditor, limit=1).json
     [witness] = page["witnesses"]
     assert (witness["agent"], witness["agent_name"]) == (agent.id, "web1")
-    assert witness["envelope"] == json.loads(envelope)
+    assert witness["envelope"] == json.loads(agent.signed(second))
+    assert witness["earlier"] == json.loads(agent.signed(first))
+    assert witness["contradiction"] == [witness["earlier"], witness["envelope"]]
     assert page["next"] == agent.id
     behind = api.ask("GET", "/api/v1/audit/witnesses", token=auditor, after=agent.id).json
     assert behind == {"witnesses": [], "next": None}
