@@ -1,11 +1,12 @@
-r"""Find files by name, size, mode, age, owner, type, content and hash.
+r"""Find files by name, size, mode, age, owner, type, attributes, content and hash.
 
 Each search looks below its paths and reports the files that satisfy it: all checks with `matchall`, any one
 check otherwise. `found` means that at least one file did. Paths may be globs; a path that is a link is
 followed; a link to a file is looked at under the link's own name; links to directories are not followed.
 
-Names, modes and lines of contents are matched by RE2 regular expressions, found anywhere unless anchored with
-`^` and `$`; a leading `!` inverts. Names and modes are text; contents are bytes, so binaries can be searched.
+Names, modes, extended attributes and lines of contents are matched by RE2 regular expressions, found anywhere
+unless anchored with `^` and `$`; a leading `!` inverts. Names and modes are text; contents are bytes, so
+binaries can be searched.
 A line has no length limit of meaning, but one of more than 16 MiB is matched in pieces, which is noted.
 
 Files and links to files are looked at. A search that asks for types looks at entries of every type instead,
@@ -52,6 +53,7 @@ EXAMPLES = (
     "mig file --path /home --name '^authorized_keys$' --content ' eve@'   where a key is let in",
     "mig file --path /usr --mode '^u' --mtime '<7d' --returnsha256   what became setuid within a week",
     "mig file --path / --setuid --owner '!root' --exclude /var/lib/docker   who lends out rights",
+    "mig file --path / --onefilesystem --capability any --capability '!cap_net_raw'   more than ping may",
     "mig file --path /tmp --path /dev/shm --type fifo --type socket   where processes may meet",
     "mig file --path /usr/bin --name . --newest 10 --returnhash sha256   what changed last",
     "mig file --path '/opt/*/conf' --name '\\.conf$' --content '!^Listen 127'   where a line is missing",
@@ -173,6 +175,8 @@ FLAGS = (
     _values("owner", "owner by name or number, any of them; ! inverts", "USER"),
     _values("group", "group by name or number, any of them; ! inverts", "GROUP"),
     _values("type", "file directory link fifo socket block character, any of them; ! inverts", "TYPE"),
+    _values("xattr", "regular expression on extended attributes, name or name=value; ! inverts", "REGEX"),
+    _values("capability", "capability that the file gives, such as cap_net_raw, or any; ! inverts", "CAP"),
     Flag("setuid", "same as --mode ^u: files that run as their owner", is_bool=True, default=False),
     _values("content", "regular expression on each line; ! inverts: no line matches", "REGEX"),
     *(

@@ -21,6 +21,8 @@ from typing import (
 )
 
 from agent.scan.accounts import Accounts
+from agent.scan.attributes import AnyAttributeCheck, AttributeCheck, CapabilityCheck
+from agent.scan.capabilities import mask_of
 from agent.scan.patterns import TextPattern, split_inverse
 from agent.scan.search import FILTER_FIELDS, Search
 from agent.scan.texts import mode_text
@@ -100,6 +102,21 @@ def name_checks(search: Search, turned: FrozenSet[str]) -> Tuple[NameCheck, ...]
                 said("name", value, is_turned=is_turned), is_inverse is is_turned, TextPattern(expression)
             )
         )
+    return tuple(checks)
+
+
+def attribute_checks(search: Search, turned: FrozenSet[str]) -> Tuple[AnyAttributeCheck, ...]:
+    """Return the checks on extended attributes and capabilities."""
+    checks: List[AnyAttributeCheck] = []
+    for name in ("xattr", "capability"):
+        is_turned = name in turned
+        for value in getattr(search, FILTER_FIELDS[name]):
+            expression, is_inverse = split_inverse(value)
+            text, wanted = said(name, value, is_turned=is_turned), is_inverse is is_turned
+            if name == "xattr":
+                checks.append(AttributeCheck(text, wanted, TextPattern(expression)))
+            else:
+                checks.append(CapabilityCheck(text, wanted, mask_of(expression)))
     return tuple(checks)
 
 

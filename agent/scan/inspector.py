@@ -12,10 +12,11 @@ Rules:
 import os
 from typing import AbstractSet, Callable, Iterator, List, Optional, Sequence
 
+from agent.scan.attributes import AttributeReader
 from agent.scan.batch import FILE, LINK, Batch
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
-from agent.scan.judging import UNREAD, Candidate, Match, by_name, by_status, decide
+from agent.scan.judging import UNREAD, Candidate, Match, by_attributes, by_name, by_status, decide
 from agent.scan.limits import Ranks
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
@@ -47,6 +48,7 @@ class Inspector:
         self._check = check
         self._examine = examine
         self._ranks = Ranks(plan)
+        self._attributes = AttributeReader(coverage, fence)
         self._reader = Reader(plan, coverage=coverage, mounts=mounts, fence=fence, check=check)
 
     def inspect(self, batch: Batch) -> Iterator[Match]:
@@ -81,9 +83,7 @@ class Inspector:
         ]
 
     def _judge(self, name: Name, status: os.stat_result, named: Sequence[Candidate]) -> Iterator[Match]:
-        candidates = by_status(named, status)
-        if self._ranks.has_any():
-            candidates = [one for one in candidates if self._ranks.may_want(one.root.search, status)]
+        candidates = self._by_metadata(name, status, named)
         facts, examined = UNREAD, b""
         opened = self._reader.open(name, status) if self._needs_opening(candidates) else None
         if opened is None:
@@ -91,7 +91,7 @@ class Inspector:
         else:
             try:
                 if is_other(status, opened.status):
-                    candidates = by_status(named, opened.status)
+                    candidates = self._by_metadata(name, opened.status, named)
                 status = opened.status
                 facts = self._reader.read(opened, candidates)
                 decided = decide(candidates, facts)
@@ -111,6 +111,19 @@ class Inspector:
                 checks=checks,
                 examined=examined,
             )
+
+    def _by_metadata(self, name: Name, status: os.stat_result, named: Sequence[Candidate]) -> List[Candidate]:
+        """Judge what is known without reading: the status and, where somebody asks, attributes."""
+        candidates = by_status(named, status)
+        if self._ranks.has_any():
+            candidates = [one for one in candidates if self._ranks.may_want(one.root.search, status)]
+        checks = [check for one in candidates for check in one.search.attributes]
+        if not checks:
+            return candidates
+        attributes = self._attributes.read(
+            name.name, name.directory, follow=name.is_link, status=status, path=name.path, checks=checks
+        )
+        return by_attributes(candidates, attributes)
 
     def _needs_opening(self, candidates: Sequence[Candidate]) -> bool:
         if any(one.needs_reading() for one in candidates):

@@ -1,6 +1,6 @@
 """Decides which searches a file satisfies, from facts alone: nothing here touches the disk.
 
-The order is that of the cost: name, then status, then content, then digests. A search that must have every
+The order is that of the cost: name, then status, attributes, content, digests. A search that must have every
 check (`matchall`) is dropped at the first that fails; of one that is satisfied by any check, those that held
 are kept for its answer.
 """
@@ -8,6 +8,7 @@ are kept for its answer.
 import os
 from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from agent.scan.attributes import Attributes
 from agent.scan.lines import LineAnswers
 from agent.scan.plan import PlannedSearch
 from agent.scan.roots import Root
@@ -74,7 +75,8 @@ def by_name(one: Candidate, name: bytes) -> Optional[Candidate]:
     if one.search.matchall:
         return one if all(check.holds(name) for check in checks) else None
     held = tuple(check.said for check in checks if check.holds(name))
-    has_more = one.search.stats or one.search.contents or one.search.hashes
+    search = one.search
+    has_more = search.stats or search.attributes or search.contents or search.hashes
     return one._replace(said=held) if held or has_more else None
 
 
@@ -88,6 +90,20 @@ def by_status(candidates: Sequence[Candidate], status: os.stat_result) -> List[C
                 kept.append(one)
             continue
         held = tuple(check.said for check in checks if check.holds(status))
+        kept.append(one._replace(said=one.said + held) if held else one)
+    return kept
+
+
+def by_attributes(candidates: Sequence[Candidate], attributes: Optional[Attributes]) -> List[Candidate]:
+    """Judge the checks on extended attributes; where they are not known none holds."""
+    kept = []
+    for one in candidates:
+        checks = one.search.attributes
+        if one.search.matchall:
+            if all(check.holds(attributes) for check in checks):
+                kept.append(one)
+            continue
+        held = tuple(check.said for check in checks if check.holds(attributes))
         kept.append(one._replace(said=one.said + held) if held else one)
     return kept
 

@@ -1,17 +1,19 @@
 """The plan of a scan: all searches made ready to be asked of one file after the other.
 
-A check is told by name, by stat, by content or by a digest, in this order of cost (`agent.scan.checks`).
+A check is told by name, stat, attributes, content or a digest, in this order of cost (`agent.scan.checks`).
 """
 
 from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 from agent.scan.accounts import Accounts
+from agent.scan.attributes import AnyAttributeCheck, require_attributes
 from agent.scan.checks import (
     ContentCheck,
     HashCheck,
     NameCheck,
     StatCheck,
     StatChecks,
+    attribute_checks,
     content_checks,
     hash_check,
     name_checks,
@@ -33,6 +35,7 @@ class PlannedSearch(NamedTuple):
     paths: Tuple[bytes, ...]
     names: Tuple[NameCheck, ...]
     stats: Tuple[StatCheck, ...]
+    attributes: Tuple[AnyAttributeCheck, ...]
     contents: Tuple[ContentCheck, ...]
     hashes: Tuple[HashCheck, ...]
     report_kinds: Tuple[str, ...]
@@ -79,8 +82,10 @@ def make_plan(searches: Mapping[str, Search], now_ns: int, accounts: Optional[Ac
 
 
 def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[str, int]) -> PlannedSearch:
-    if search.names or search.modes or search.contents:
-        require_engine(f"search {label!r} with names, modes or contents")
+    if search.names or search.modes or search.xattrs or search.contents:
+        require_engine(f"search {label!r} with names, modes, xattrs or contents")
+    if search.xattrs or search.capabilities:
+        require_attributes(f"search {label!r} with xattrs or capabilities")
     options = search.options
     turned = frozenset(options.mismatch)
     hashes = tuple(hash_check(kind, search, turned) for kind in HASH_KINDS if getattr(search, kind))
@@ -93,6 +98,7 @@ def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[st
         paths=tuple(path.encode("utf-8", "surrogateescape") for path in search.paths),
         names=name_checks(search, turned),
         stats=stats.make(search, turned),
+        attributes=attribute_checks(search, turned),
         contents=content_checks(search, turned, indices),
         hashes=hashes,
         report_kinds=tuple(kind for kind in HASH_KINDS if kind in kinds),

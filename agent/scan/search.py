@@ -10,6 +10,7 @@ from typing import Annotated, Dict, Literal, Optional, Tuple
 import msgspec
 from msgspec import Meta
 
+from agent.scan.capabilities import mask_of
 from agent.scan.patterns import require_pattern, split_inverse
 
 # The hash filters, by the names that hashlib (and `agent.scan.digests`) and the search's fields share.
@@ -27,6 +28,8 @@ FILTER_FIELDS: Dict[str, str] = {
     "owner": "owners",
     "group": "groups",
     "type": "types",
+    "xattr": "xattrs",
+    "capability": "capabilities",
     "content": "contents",
     **{kind: kind for kind in HASH_KINDS},
 }
@@ -35,7 +38,8 @@ HashKind = Literal[
     "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "xxh3_128",
 ]  # fmt: skip
 FilterName = Literal[
-    "name", "size", "mode", "mtime", "ctime", "atime", "owner", "group", "type", "content",
+    "name", "size", "mode", "mtime", "ctime", "atime", "owner", "group", "type",
+    "xattr", "capability", "content",
     "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "xxh3_128",
 ]  # fmt: skip
 TypeFilter = Literal[
@@ -59,6 +63,7 @@ Size = Annotated[str, Meta(pattern=r"^[<>]?[0-9]{1,20}[kmgt]?\Z")]
 Age = Annotated[str, Meta(pattern=r"^[<>][0-9]{1,9}[dhm]\Z")]
 # What passwd(5) and group(5) can hold; a comma or a blank in it would be a slip.
 Account = Annotated[str, Meta(pattern=r"^!?[^\s:,!][^\s:,]{0,254}\Z")]
+Capability = Annotated[str, Meta(pattern=r"^!?(any|cap_[a-z_]{1,32})\Z")]
 # A path, or the name of a file or directory, which has no slash.
 Exclusion = Annotated[str, Meta(pattern=r"^(/|[^/\x00]+\Z)[^\x00]*\Z", max_length=4096)]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -183,6 +188,19 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             " without it only files and links to files are"
         ),
     ] = ()
+    xattrs: Annotated[
+        Tuple[Regex, ...],
+        Meta(
+            description="regular expressions (RE2) on extended attributes, each as name and as name=value;"
+            " a leading !: no attribute matches; Linux only"
+        ),
+    ] = ()
+    capabilities: Annotated[
+        Tuple[Capability, ...],
+        Meta(
+            description="capabilities that the file gives, such as cap_net_raw, or any; ! inverts; Linux only"
+        ),
+    ] = ()
     contents: Annotated[
         Tuple[Regex, ...],
         Meta(description="regular expressions (RE2) on each line of the file; a leading !: no line matches"),
@@ -220,11 +238,16 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("macroal is about contents, and the search has none")
         if self.options.newest and self.options.oldest:
             raise ValueError("newest and oldest exclude each other: make two searches")
+        self._require_texts()
+
+    def _require_texts(self) -> None:
         for path in (*self.paths, *self.excludes):
             try:
                 path.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError:
                 raise ValueError(f"the path {path!r} is not text") from None
-        for field in ("names", "modes", "contents"):
+        for field in ("names", "modes", "xattrs", "contents"):
             for value in getattr(self, field):
                 require_pattern(split_inverse(value)[0], field)
+        for value in self.capabilities:
+            mask_of(split_inverse(value)[0])

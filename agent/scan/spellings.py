@@ -83,7 +83,7 @@ def _extend(search: Dict[str, Any], name: str, value: Any) -> None:
     """Add values to a list; digests and other texts without a case of their own in lower case, each once."""
     held = search.setdefault(name, [])
     for item in value if isinstance(value, (list, tuple)) else [value]:
-        if name in HASH_KINDS or name in ("sizes", "mtimes", "ctimes", "atimes", "types"):
+        if name in HASH_KINDS or name in ("sizes", "mtimes", "ctimes", "atimes", "types", "capabilities"):
             item = item.strip().lower() if isinstance(item, str) else item  # noqa: PLW2901
         if item not in held:
             held.append(item)

@@ -1,5 +1,6 @@
 """The property that several searches in one run give what as many runs would give."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.module import Context
+from agent.scan.search import FILTER_FIELDS
 from tests.agent.scan.runs import grow, run
 
 CONTENTS = [b"", b"alpha\n", b"beta\nalpha\n", b"gamma", b"\x00alpha\xff", b"beta\r\nbeta\r\n"]
@@ -19,6 +21,7 @@ PATHS = [
     "", "a", "a/b", "a/b/c", "aa", "link", "link/x", "a/0", "a/b/link0", "*", "a/*", "**/0", "a/**", "*/b",
     "a*", "**/b/*", "absent", "absent/*", "a/b/c/..",
 ]  # fmt: skip
+FILTERS_BY_FIELD = {field: name for name, field in FILTER_FIELDS.items()}
 DIGESTS = [hashlib.sha256(content).hexdigest() for content in CONTENTS]
 
 
@@ -32,6 +35,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "a/up").symlink_to("..")
     (root / "a/b/dangling").symlink_to("nowhere")
     os.mkfifo(root / "aa/fifo")
+    with contextlib.suppress(OSError):
+        # Not every file system keeps them; the property holds on each.
+        os.setxattr(root / "a/1", "user.origin", b"one")
     for number, path in enumerate(sorted(root.rglob("*"))):
         if not path.is_symlink() and path.is_file():
             path.chmod(0o600 + number % 8)
@@ -53,6 +59,8 @@ FILTERS = st.fixed_dictionaries(
         "ctimes": some("<1d", ">1d"),
         "owners": some("root", "!root", "nob0dy", "!nob0dy", "4711"),
         "groups": some("0", "!0"),
+        "xattrs": some("origin", "!origin", "=one"),
+        "capabilities": some("any", "!any"),
         "types": some("file", "directory", "link", "fifo", "!link"),
         "xxh3_128": st.just([xxhash.xxh3_128_hexdigest(b"gamma")]),
         "excludes": some("b", "[0-2]", "*/a/b", "*/**/c", "*/aa", "link"),
@@ -66,7 +74,7 @@ FILTERS = st.fixed_dictionaries(
 def searches(draw: st.DrawFn) -> dict[str, Any]:
     filters = draw(FILTERS)
     filled = [name for name, values in filters.items() if values and name != "excludes"]
-    turned = [name.removesuffix("s") for name in draw(st.lists(st.sampled_from(filled), max_size=1))]
+    turned = [FILTERS_BY_FIELD[name] for name in draw(st.lists(st.sampled_from(filled), max_size=1))]
     options = {
         "matchall": draw(st.booleans()),
         "maxdepth": draw(st.sampled_from([0, 0, 1, 2])),
