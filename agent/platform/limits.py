@@ -12,6 +12,7 @@ import platform
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
@@ -19,6 +20,7 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "armv7l": 314, "i686": 289, "ppc64l
 _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_CLASS_IDLE = 3 << 13
 _LOWEST_PRIORITY = 19
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 class ProcessLimits(NamedTuple):
@@ -58,8 +60,16 @@ def apply_limits(limits: ProcessLimits) -> None:
 
 
 def yield_to_others() -> None:
-    """Take the lowest processor priority and, on Linux, the idle class of disk access."""
+    """Take the lowest processor priority and, on Linux, the idle class of disk access.
+
+    Where the kernel groups processes by session it shares processors between the groups first, and priorities
+    count within one only (sched(7), autogroup). Who leads a session therefore lowers the whole of it; anybody
+    else would lower the shell that it was started from.
+    """
     os.nice(_LOWEST_PRIORITY)
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):  # another system, or a kernel that does not group
+            _AUTOGROUP.write_text(str(_LOWEST_PRIORITY), encoding="ascii")
     number = _IOPRIO_SET.get(platform.machine())
     if sys.platform.startswith("linux") and number is not None:
         libc = ctypes.CDLL(None, use_errno=True)
