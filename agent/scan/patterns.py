@@ -219,6 +219,20 @@ class Joined:
         return made
 
 
+def join_bytes(strings: Sequence[bytes]) -> Optional[Pattern]:
+    """Compile byte strings into an expression that is found where any is; None where there is no way to."""
+    engine = _engine()
+    if engine is None:
+        return None
+    joined = "|".join("".join(f"\\x{byte:02x}" for byte in string) for string in strings)
+    try:
+        compiled: Pattern = _compile(joined, as_bytes=True, memory_bytes=_JOINED_BYTES)
+    except engine.error:
+        return None
+    engine.purge()
+    return compiled
+
+
 def _sets_multiline(expression: str) -> bool:
     """Tell whether an inline flag group, such as `(?-m)` or `(?i-m:`, may touch the multi-line flag."""
     groups: List[str] = expression.split("(?")[1:]

@@ -3,19 +3,29 @@
 Each has seeds: documents that are nearly right, so that mutations reach what lies behind the first check.
 """
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from backports import zstd
+
 from agent.module import decode_params
 from agent.registry import load_module
 from agent.runtime import frames
 from agent.runtime.journal import Journal, JournalEntry, read_journal
 from agent.runtime.verdict import decode_cancel_verdict, decode_verdict, encode_admitted, encode_refused
+from agent.scan.lines import LineQuestion
+from agent.scan.magic import magic_of
+from agent.scan.pattern_set import PatternSet
+from agent.scan.patterns import compile_lines
+from agent.scan.unpacking import SIGNATURE_BYTES, Limits, open_packed
 from client.action import Completion, complete_action
 from client.sse import decode_events
 from protocol.action import decode_action
@@ -74,6 +84,29 @@ def _file_parameters(data: bytes) -> None:
     value = decode_json(data)
     decode_params(module.params, value)
     complete_action({"name": "x", "operations": [{"module": "file", "parameters": value}]}, Completion(NOW))
+
+
+def _content(data: bytes) -> None:
+    """A file whose first line is an expression: it is refused, or searched for in the rest."""
+    expression, _, rest = data.decode("latin-1").partition("\n")
+    search = {"paths": ["/"], "contents": [expression]}
+    decode_params(load_module("file").params, {"searches": {"s": search}})
+    patterns = PatternSet([compile_lines(one) for one in (expression, "root", "[a-z]+:")])
+    question = LineQuestion(patterns, some=frozenset(range(3)), every=frozenset([0]), check=lambda: None)
+    scan = question.begin()
+    for start in range(0, len(rest), 7):
+        scan.feed(rest[start : start + 7].encode("latin-1"))
+    scan.finish()
+    if scan.answers != question.answer(rest.encode("latin-1")):
+        raise AssertionError("in pieces and at once differ")
+
+
+def _unpack(data: bytes) -> None:
+    unpacker = open_packed(data[:SIGNATURE_BYTES], Limits(free_bytes=1 << 20))
+    if unpacker is not None:
+        for _ in unpacker.feed(data):
+            pass
+        unpacker.finish()
 
 
 def _journal(data: bytes) -> None:
@@ -154,6 +187,18 @@ TARGETS: dict[str, FuzzTarget] = {
     "journal": FuzzTarget(_journal, (_journal_seed(),)),
     "events": FuzzTarget(
         lambda data: list(decode_events(io.BytesIO(data))), (b": ping\n\nevent: result\nid: 1\ndata: {}\n\n",)
+    ),
+    "content": FuzzTarget(
+        _content, (b"^root:[^:]*:0\nroot:x:0:0\r\nbin:x:1:1\n", b"(a|b)+?c\nac\n\xff\x00abc")
+    ),
+    "unpacking": FuzzTarget(
+        _unpack,
+        tuple(
+            pack(b"content" * 9) * 2 for pack in (gzip.compress, bz2.compress, lzma.compress, zstd.compress)
+        ),
+    ),
+    "magic": FuzzTarget(
+        magic_of, (b"MZ" + bytes(58) + b"\x40\0\0\0PE\0\0", b"\xca\xfe\xba\xbe\0\0\0=", b"x\n-----BEGIN A")
     ),
     "file-parameters": FuzzTarget(_file_parameters, _json({"searches": {"s": SEARCH}})),
 }
