@@ -10,6 +10,9 @@ ANSWERED = frozenset({"ok", "limit"})
 _MAX_NAMES = 64
 # Modules count what they looked at under names that end so; none of it seen is no answer.
 _SEEN = "_seen"
+# What could not be read, and what changed while it was: of neither the answer can be sure.
+_HOLES = ("errors", "changed")
+_OTHER = "other"
 
 
 class Coverage:
@@ -29,6 +32,7 @@ class Coverage:
         self.totals: Counter[str] = Counter()
         self.slowest: dict[str, float] = {}
         self.counted: dict[str, Counter[str]] = {}
+        self._blind: Counter[str] = Counter()  # agents that saw nothing at all, by what they count
 
     def add(self, result: OperationResult) -> None:
         """Add one agent's result."""
@@ -41,17 +45,19 @@ class Coverage:
 
     def _add_figure(self, name: str, value: Any) -> None:
         if isinstance(value, dict):
-            reasons = (
-                self.counted.setdefault(name, Counter()) if len(self.counted) < _MAX_NAMES else Counter()
-            )
+            # One agent's endless names must not hide what the others say.
+            known = name in self.counted or len(self.counted) < _MAX_NAMES
+            reasons = self.counted.setdefault(name if known else _OTHER, Counter())
             for reason, count in value.items():
-                if _is_count(count) and (reason in reasons or len(reasons) < _MAX_NAMES):
-                    reasons[reason] += count
+                if _is_count(count):
+                    reasons[reason if reason in reasons or len(reasons) < _MAX_NAMES else _OTHER] += count
         elif name.endswith("_s") and isinstance(value, (int, float)) and not isinstance(value, bool):
             if name in self.slowest or len(self.slowest) < _MAX_NAMES:
                 self.slowest[name] = max(self.slowest.get(name, 0.0), float(value))
-        elif _is_count(value) and (name in self.totals or len(self.totals) < _MAX_NAMES):
+        elif _is_count(value) and (name in _HOLES or name in self.totals or len(self.totals) < _MAX_NAMES):
             self.totals[name] += value
+            if name.endswith(_SEEN) and not value:
+                self._blind[name] += 1
 
     def holes(self) -> tuple[str, ...]:
         """Return in words why "nothing found" is not the whole answer; empty where it is."""
@@ -62,10 +68,9 @@ class Coverage:
         ]
         if self.truncated_on and not holes:
             holes.append(f"cut short on {_agents(self.truncated_on)}")
-        holes += [f"{name} 0" for name, value in self.totals.items() if name.endswith(_SEEN) and not value]
-        errors = self.totals.get("errors", 0)
-        if errors:
-            holes.append(f"{errors:,} errors")
+        for name, count in self._blind.items():
+            holes.append(f"{name} 0" if count == self.answered else f"{name} 0 on {_agents(count)}")
+        holes += [f"{self.totals[name]:,} {name}" for name in _HOLES if self.totals.get(name)]
         holes += [f"{name}: {_reasons(reasons)}" for name, reasons in self.counted.items() if +reasons]
         return tuple(holes)
 
@@ -80,7 +85,7 @@ class Coverage:
         else:
             verdict = "nothing found"
         parts = [f"{self.module}: {_agents(self.answered)} answered, {verdict}"]
-        parts += [f"{name} {value:,}" for name, value in self.totals.items() if value and name != "errors"]
+        parts += [f"{name} {value:,}" for name, value in self.totals.items() if value and name not in _HOLES]
         parts += self.holes()
         parts += [f"{name[:-2]} up to {value:.3f} s" for name, value in self.slowest.items()]
         return "; ".join(parts)

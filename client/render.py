@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TextIO
 
 from client.answers import Answer
-from client.coverage import ANSWERED
+from client.coverage import ANSWERED, Coverage
 from client.screen import csv_cell, printable
 from client.tally import Tally
 from protocol.result import OperationResult, Result
@@ -155,14 +155,9 @@ class _Table:
 def _nothing(operation: OperationResult) -> str:
     if operation.status not in ANSWERED:
         return f"no answer: {operation.status}"
-    statistics = operation.statistics
-    has_hole = (
-        operation.truncated
-        or statistics.get("errors")
-        or statistics.get("skipped")
-        or any(name.endswith("_seen") and not value for name, value in statistics.items())
-    )
-    return "nothing found in what could be looked at" if has_hole else "nothing found"
+    coverage = Coverage("")
+    coverage.add(operation)
+    return "nothing found in what could be looked at" if coverage.holes() else "nothing found"
 
 
 def result_members(

@@ -135,7 +135,37 @@ def test_statistics_of_endless_names_do_not_fill_the_memory() -> None:
             "skipped": {f"r{number}": 1},
         }
         coverage.add(OperationResult(found=False, status="ok", statistics=statistics))
-    assert max(len(coverage.totals), len(coverage.slowest), len(coverage.counted)) <= 64
+    assert max(len(coverage.totals), len(coverage.slowest), len(coverage.counted)) <= 66
+    assert max(map(len, coverage.counted.values())) <= 66
+    # What others say of holes is not lost in them.
+    coverage.add(OperationResult(found=False, status="ok", statistics={"errors": 2, "skipped": {"late": 3}}))
+    assert "2 errors" in coverage.holes()
+    assert sum(coverage.counted["skipped"].values()) == 1003
+
+
+@pytest.mark.parametrize(
+    ("statistics", "hole"),
+    [
+        ({"files_seen": 3, "errors": 1}, "1 errors"),
+        ({"files_seen": 3, "changed": 1}, "1 changed"),
+        ({"files_seen": 3, "skipped": {"remote-filesystem": 1}}, "skipped: remote-filesystem 1"),
+        ({"files_seen": 3, "skipped": {"vanished": 2}}, "skipped: vanished 2"),
+        ({"files_seen": 3, "skipped": {"unknown-account": 1}}, "skipped: unknown-account 1"),
+        ({"files_seen": 0}, "files_seen 0 on 1 agent"),
+    ],
+)
+def test_one_agents_hole_keeps_all_from_being_shown_as_nothing_found(
+    statistics: dict[str, Any], hole: str
+) -> None:
+    coverage = Coverage("file")
+    coverage.add(OperationResult(found=False, status="ok", statistics={"files_seen": 9, "skipped": {}}))
+    assert coverage.holes() == ()
+    assert "answered, nothing found; " in coverage.describe()
+    coverage.add(OperationResult(found=False, status="ok", statistics=statistics))
+    assert coverage.holes() == (hole,)
+    assert f"nothing found in what could be looked at; files_seen {9 + statistics['files_seen']}" in (
+        coverage.describe()
+    )
 
 
 def test_sums_maxima_and_reasons_are_kept_apart() -> None:
