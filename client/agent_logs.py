@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from client.files import write_file
+from client.files import read_memory, write_file
 from protocol.audit import Chain, Head, Witnessed, compare_heads
-from protocol.errors import EnvironmentFailure, InvalidInput
+from protocol.errors import InvalidInput
 from protocol.heartbeat import Heartbeat
 
 _MAX_FILE_BYTES = 256 << 20  # some 2 KB of each agent
@@ -54,23 +54,8 @@ class AgentLogs:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = self._load()
+        self._known = read_memory(path, dict[str, Remembered], _MAX_FILE_BYTES) or {}
         self.compared = 0
-
-    def _load(self) -> dict[str, Remembered]:
-        try:
-            with self._path.open("rb") as file:
-                data = file.read(_MAX_FILE_BYTES + 1)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise EnvironmentFailure("state-failed", f"{self._path}: {error.strerror}") from None
-        try:
-            return msgspec.json.decode(data, type=dict[str, Remembered])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # To forget silently would be to lose what this file is for.
-            detail = f"{self._path} cannot be read: repair it or remove it"
-            raise EnvironmentFailure("state-failed", detail) from None
 
     def check(self, signed: SignedLogs) -> list[str]:
         """Compare what an agent signed with itself and with what is remembered; return what is wrong."""

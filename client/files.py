@@ -3,8 +3,13 @@
 import os
 import secrets
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from protocol.errors import EnvironmentFailure
+
+T = TypeVar("T")
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -30,3 +35,24 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFailure("state-failed", f"{path}: {error.strerror}") from None
+
+
+def read_memory(path: Path, kind: type[T], max_bytes: int) -> T | None:
+    """Return what this client remembered in a file; None where it remembers nothing yet.
+
+    Raises:
+        EnvironmentFailure: `state-failed` where it cannot be read: to forget silently would be to lose the
+            warnings that such a file is for.
+
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EnvironmentFailure("state-failed", f"{path}: {error.strerror}") from None
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise EnvironmentFailure("state-failed", f"{path} cannot be read: repair it or remove it") from None

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from client.files import write_file
+from client.files import read_memory, write_file
 from client.screen import printable
-from protocol.errors import EnvironmentFailure
 
 # 200,000 agents' names take some 12 MB; a file beyond that is not ours.
 _MAX_FILE_BYTES = 32 << 20
@@ -21,23 +20,8 @@ class KnownAgents:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._by_name = self._load()
+        self._by_name = read_memory(path, dict[str, str], _MAX_FILE_BYTES) or {}
         self._is_changed = False
-
-    def _load(self) -> dict[str, str]:
-        try:
-            with self._path.open("rb") as file:
-                data = file.read(_MAX_FILE_BYTES + 1)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise EnvironmentFailure("state-failed", f"{self._path}: {error.strerror}") from None
-        try:
-            return msgspec.json.decode(data, type=dict[str, str])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # To forget silently would be to lose the warning that this file is for.
-            detail = f"{self._path} cannot be read: repair it or remove it"
-            raise EnvironmentFailure("state-failed", detail) from None
 
     def note(self, name: str, agent: str) -> str | None:
         """Remember a name's agent; return a warning where another agent bore the name before."""

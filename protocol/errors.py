@@ -39,6 +39,7 @@ CODES: Dict[str, CodeInfo] = {
     # Trust bundles, and what gate step 3 says where none is in force
     "bad-trust": CodeInfo(400, EXIT_REFUSED, "the trust bundle cannot be used"),
     "stale-trust": CodeInfo(409, EXIT_REFUSED, "a trust bundle as new or newer is known"),
+    "trust-gap": CodeInfo(409, EXIT_REFUSED, "the trust bundle's version is far above the one before"),
     "trust-expired": CodeInfo(403, EXIT_REFUSED, "the trusted keys have expired; a newer bundle is needed"),
     "trust-missing": CodeInfo(403, EXIT_REFUSED, "there is no trust bundle; the agent waits for one"),
     # Validity, replay, target (gate steps 5, 6 and 7)

@@ -37,7 +37,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     which it waits (`approval`), or at once (`open`). `rabbitmqctl` is the broker's own tool, with which
     the connections of revoked agents are closed; empty where it cannot be run. `relay_ca` is a file of the
     only authorities that may vouch for the broker, in PEM; empty for the system's. `metrics_listen` is where
-    a monitoring system may ask for figures, without a login; empty for nowhere.
+    a monitoring system may ask for figures, without a login; empty for nowhere. `trust_roots` is a directory
+    of the certificates (`*.asc`) of which `trust_threshold` must have signed a trust bundle that is taken, as
+    `[agent.trust]` names them; empty to take what anybody signed, and leave it to the agents.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -52,6 +54,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     rabbitmqctl: str = ""
     relay_ca: str = ""
     metrics_listen: str = ""
+    trust_roots: str = ""
+    trust_threshold: Annotated[int, Meta(ge=1, le=8)] = 1
 
     @property
     def api_address(self) -> Listen:
@@ -107,7 +111,7 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-config", f"[server]: {error}") from None
     _require_url(config.url)
-    for path in filter(None, (config.state_dir, config.agents_dir, config.rabbitmqctl, config.relay_ca)):
+    for path in filter(None, _paths(config)):
         if not Path(path).is_absolute():
             raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")
     addresses = [config.api_address, config.broker_auth_address]
@@ -118,6 +122,10 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
             "bad-config", "[server]: two of listen, broker_auth_listen and metrics_listen are the same"
         )
     return config
+
+
+def _paths(config: ServerConfig) -> tuple[str, ...]:
+    return (config.state_dir, config.agents_dir, config.rabbitmqctl, config.relay_ca, config.trust_roots)
 
 
 def parse_listen(text: str) -> Listen:

@@ -28,6 +28,7 @@ from server.parts import utc_now
 from server.rows import AgentRow
 from server.statelock import is_locked
 from server.store import Store
+from server.trust import load_roots
 from server.trust_oddities import SOON, describe_published, find_problems
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -133,7 +134,7 @@ def _stored(config: ServerConfig) -> Iterator[Finding]:
             yield _finding("agents", lambda: _agents(agents))
             yield _finding("clocks", lambda: _clocks(agents))
             yield _finding("investigators", lambda: _investigators(store))
-            yield _finding("trust bundle", lambda: _trust_bundle(store))
+            yield _finding("trust bundle", lambda: _trust_bundle(config, store))
             yield _finding("agents' trust", lambda: _agents_trust(store, agents))
             yield _finding("audit log", lambda: _audit_log(store))
             yield _finding("enrolment", lambda: _enrolment(config, store))
@@ -190,7 +191,8 @@ def _investigators(store: Store) -> str:
     return f"{len(active)} active, keys good for 30 days"
 
 
-def _trust_bundle(store: Store) -> str:
+def _trust_bundle(config: ServerConfig, store: Store) -> str:
+    load_roots(config)
     newest = next(iter(store.list_trust(1)), None)
     if newest is None:
         return "none is published: agents obey what was baked into them"

@@ -17,6 +17,7 @@ from protocol.openpgp import parse_certificate, require_usable_certificate
 from protocol.version import VERSION
 from server.command_agent import agent
 from server.command_broker import broker
+from server.command_trust import trust
 from server.config import ServerConfig, load_config
 from server.doctor import Verdict, examine
 from server.logs import set_up_logs
@@ -153,6 +154,7 @@ def investigator_disable(config_path: Path, fingerprint: str) -> None:
 
 cli.add_command(agent)
 cli.add_command(broker)
+cli.add_command(trust)
 
 
 def _make_sqlite_directory(config: ServerConfig) -> None:

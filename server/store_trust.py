@@ -15,6 +15,9 @@ from server.store_base import StorePart, chunks
 
 _bundles = schema.trust_bundles
 _agents = schema.agents
+# A version that is published can never be followed by a lower one, so a mistyped one is stopped here: nobody
+# publishes a thousand bundles between two that this server sees.
+MAX_STEP = 1000
 # Without a bundle the greatest version is null, and nobody is behind it.
 _BEHIND: sa.Select[Any] = sa.select(_agents.c.id).where(
     _agents.c.enrolment == "enrolled",
@@ -25,17 +28,25 @@ _NEWEST = sa.select(_bundles).order_by(_bundles.c.version.desc()).limit(1)
 
 
 class TrustStore(StorePart):
-    """The trust bundles' part of the store. What was published is never changed."""
+    """The trust bundles' part of the store. What was published is sent until it is followed or withdrawn."""
 
     def publish_trust(
-        self, bundle: TrustBundle, envelope: bytes, digest: str, publisher: str, now: datetime
+        self,
+        bundle: TrustBundle,
+        envelope: bytes,
+        digest: str,
+        publisher: str,
+        now: datetime,
+        *,
+        is_forced: bool = False,
     ) -> bool:
         """Keep a bundle that is newer than all before; return False for the newest one again.
 
-        The newest one again, with more or other signatures, takes their place: agents judge them.
+        The newest one again, with more or other signatures, takes their place: agents judge them. One that is
+        more than `MAX_STEP` versions newer must be forced.
 
         Raises:
-            InvalidInput: `stale-trust`.
+            InvalidInput: `stale-trust`; `trust-gap`.
 
         """
         with self._database.writing() as connection:
@@ -52,6 +63,13 @@ class TrustStore(StorePart):
                 )
             elif newest is not None and newest.version >= bundle.version:
                 raise InvalidInput("stale-trust", f"version {bundle.version}; {newest.version} is published")
+            elif not is_forced and bundle.version > (0 if newest is None else newest.version) + MAX_STEP:
+                before = "none" if newest is None else newest.version
+                raise InvalidInput(
+                    "trust-gap",
+                    f"version {bundle.version}; {before} is published, and at most {MAX_STEP} are left out: "
+                    "mig-server trust publish --force",
+                )
             else:
                 connection.execute(
                     sa.insert(_bundles).values(
@@ -79,6 +97,33 @@ class TrustStore(StorePart):
         with self._database.reading() as connection:
             rows = connection.execute(statement).all()
         return [msgspec.convert(row._mapping, PublishedRow) for row in rows]  # noqa: SLF001  (public name)
+
+    def withdraw_trust(self, version: int, now: datetime) -> None:
+        """Forget a published bundle.
+
+        Raises:
+            InvalidInput: `not-found`.
+
+        """
+        with self._database.writing() as connection:
+            self._lock_commands(connection)
+            gone = sa.delete(_bundles).where(_bundles.c.version == version).returning(_bundles.c.digest)
+            digest = connection.execute(gone).scalar_one_or_none()
+            if digest is None:
+                raise InvalidInput("not-found", f"bundle {version} is not published")
+            said = {"version": version, "sha256": digest}
+            event = AuditEvent(kind="trust-withdrawn", who=("operator",), what=said)
+            self._append_audit(connection, now, event)
+
+    def count_trust(self) -> dict[int, int]:
+        """Return how many enrolled agents say that they hold each version."""
+        statement = (
+            sa.select(_agents.c.trust_version, sa.func.count().label("agents"))
+            .where(_agents.c.enrolment == "enrolled", _agents.c.trust_version.is_not(None))
+            .group_by(_agents.c.trust_version)
+        )
+        with self._database.reading() as connection:
+            return {row.trust_version: row.agents for row in connection.execute(statement)}
 
     def agents_behind(self, among: Collection[str]) -> list[str]:
         """Return those of some enrolled agents that do not hold the newest bundle, by what they last said."""

@@ -2,8 +2,10 @@
 
 Rules:
 1. The server checks what it can: the shape, every certificate, and that the version is greater than all
-   before. It knows no roots: whether enough of them signed is for each agent to judge, and nothing that is
-   stored or sent here can change what they signed.
+   before, and not by a mistake's length. Where the configuration names the roots (`trust_roots`), enough of
+   them must have signed: so nobody can put a bundle that no agent takes in the way of good ones. That keeps
+   the way free and no more: each agent judges for itself, and nothing that is stored or sent here can change
+   what the roots signed.
 2. A published bundle goes at once to every agent that does not say that it holds it; afterwards at each login
    and, at growing intervals, at heartbeats, until the agent says so. An agent without roots never will.
 3. It goes as it came, byte for byte, over the queue that brings commands.
@@ -13,11 +15,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from protocol.envelope import TRUST, decode_envelope
 from protocol.errors import EnvironmentFailure, InvalidInput
-from protocol.trust import TrustBundle, decode_bundle, make_keyring, require_current
+from protocol.openpgp import parse_certificate
+from protocol.trust import (
+    Roots,
+    TrustBundle,
+    decode_bundle,
+    make_keyring,
+    make_roots,
+    open_bundle,
+    require_current,
+)
+from server.config import ServerConfig
 from server.database import Database
 from server.events import Wake
 from server.rows import TrustRow
@@ -123,22 +136,54 @@ async def publish_bundle(services: Services, body: bytes, publisher: str) -> tup
 
     Raises:
         InvalidInput: what is wrong with envelope, bundle or certificates; `unsigned`, `trust-expired`,
-            `stale-trust`.
+            `stale-trust`, `trust-gap`; `bad-config` where the configured roots cannot be read.
 
     """
     now = services.clock()
-    bundle, digest = await asyncio.to_thread(_check_bundle, body, now)
+    bundle, digest = await asyncio.to_thread(check_bundle, body, services.config, now)
     is_new = await services.database.run(services.store.publish_trust, bundle, body, digest, publisher, now)
     if is_new:
         services.trust_wake.set()
     return bundle, is_new
 
 
-def _check_bundle(body: bytes, now: datetime) -> tuple[TrustBundle, str]:
+def check_bundle(body: bytes, config: ServerConfig, now: datetime) -> tuple[TrustBundle, str]:
+    """Return a bundle that may be published, and its digest.
+
+    Raises:
+        InvalidInput: as `publish_bundle`.
+
+    """
     envelope = decode_envelope(body, TRUST)
     if not envelope.signatures:
         raise InvalidInput("unsigned", "nobody has signed the bundle")
     bundle = decode_bundle(envelope.payload)
     make_keyring(bundle)
     require_current(bundle, now)
+    roots = load_roots(config)
+    if roots is not None:
+        open_bundle(body, roots, now)
     return bundle, envelope.digest
+
+
+def load_roots(config: ServerConfig) -> Roots | None:
+    """Return whose signatures a bundle needs here; None where the configuration does not say.
+
+    Raises:
+        InvalidInput: `bad-config`.
+
+    """
+    if not config.trust_roots:
+        return None
+    directory = Path(config.trust_roots)
+    try:
+        files = [path.read_bytes() for path in sorted(directory.glob("*.asc"))]
+        certificates = [parse_certificate(data) for data in files]
+        roots = make_roots(files, [one.fingerprint for one in certificates], config.trust_threshold)
+    except OSError as error:
+        raise InvalidInput("bad-config", f"trust_roots: {error.filename}: {error.strerror}") from None
+    except InvalidInput as error:
+        raise InvalidInput("bad-config", f"trust_roots: {directory}: {error.detail}") from None
+    if not files:
+        raise InvalidInput("bad-config", f"trust_roots: no certificate (*.asc) in {directory}")
+    return roots

@@ -9,6 +9,7 @@ import pytest
 from server.database import Database
 from server.migrations import migrate
 from server.store import Store
+from tests.support.installation import Installation
 from tests.support.postgres import make_database, private_postgres
 
 __all__ = ["private_postgres"]
@@ -36,3 +37,15 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 def store(database: Database) -> Store:
     """A store over an empty database of each kind."""
     return Store(database)
+
+
+@pytest.fixture
+def installation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Installation:
+    return Installation(tmp_path, capsys)
+
+
+@pytest.fixture
+def prepared(installation: Installation) -> Installation:
+    installation.init()
+    assert installation("migrate").code == 0
+    return installation
