@@ -24,26 +24,24 @@ What could not be read, vanished, changed or was left out is in the notes and co
 import itertools
 import stat
 import time
-from typing import Annotated, Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Annotated, Any, Dict, Iterator, Optional, Tuple
 
 from msgspec import Meta
 
-from agent.module import Context, Flag, ModuleParams, ModuleRecord
+from agent.module import Context, ModuleParams, ModuleRecord
 from agent.scan.batch import LINK
 from agent.scan.checks import TYPE_NAMES, FileType
 from agent.scan.coverage import Coverage
+from agent.scan.flags import SEARCH_FLAGS, searches_from_flags
 from agent.scan.judging import Match
 from agent.scan.plan import Plan, make_plan
 from agent.scan.scan import scan
-from agent.scan.search import FILTER_FIELDS, HASH_KINDS, Label, Search
+from agent.scan.search import Label, Search
 from agent.scan.spellings import upgrade_searches
 from agent.scan.texts import mode_text, path_base64, path_text, time_text
-from protocol.errors import InvalidInput
 
 _CHECKS_PER_PROGRESS = 64  # a check is made for each entry and each piece that is read
 ALIASES = ("filechecker",)
-# Mode letters begin with the special bits: `urwxr-xr-x`.
-SETUID = "^u"
 PATHS = ("searches.*.paths",)
 # Walking by descriptor needs openat(2).
 PLATFORMS = ("linux", "darwin")
@@ -160,86 +158,5 @@ def upgrade(parameters: Any) -> Any:
     return upgrade_searches(parameters)
 
 
-def _values(name: str, text: str, metavar: str) -> Flag:
-    return Flag(name, text, repeat=True, metavar=metavar)
-
-
-FLAGS = (
-    _values("path", "file or directory to search; may hold * ? [...] and **", "PATH"),
-    _values("name", "regular expression on the file's name; ! inverts", "REGEX"),
-    _values("size", "size in bytes or k m g t: <n at most, >n at least", "SIZE"),
-    _values("mode", "regular expression on the mode text, such as ^u for setuid", "REGEX"),
-    _values("mtime", "age of the last change in d h m: <90d within, >5h before", "AGE"),
-    _values("ctime", "age of the last change of owner, mode, links or content, as --mtime", "AGE"),
-    _values("atime", "age of the last access, as --mtime", "AGE"),
-    _values("owner", "owner by name or number, any of them; ! inverts", "USER"),
-    _values("group", "group by name or number, any of them; ! inverts", "GROUP"),
-    _values("type", "file directory link fifo socket block character, any of them; ! inverts", "TYPE"),
-    _values("xattr", "regular expression on extended attributes, name or name=value; ! inverts", "REGEX"),
-    _values("capability", "capability that the file gives, such as cap_net_raw, or any; ! inverts", "CAP"),
-    Flag("setuid", "same as --mode ^u: files that run as their owner", is_bool=True, default=False),
-    _values("content", "regular expression on each line; ! inverts: no line matches", "REGEX"),
-    *(
-        _values(kind.replace("_", "-"), f"{kind} digest; several are alternatives", "HEX")
-        for kind in HASH_KINDS
-    ),
-    _values("sha2", "SHA-2 digest, its kind told by its length", "HEX"),
-    _values("sha3", "SHA-3 digest, its kind told by its length", "HEX"),
-    _values("exclude", "leave out by name or absolute path, and all below; may hold * ? [...] **", "GLOB"),
-    _values("mismatch", "filter to turn round: name size mode mtime owner content md5 ...", "FILTER"),
-    Flag("maxdepth", "how deep to search; 1 is the files directly in the path", type=int, default=1000),
-    Flag("maxerrors", "name at most so many unreadable things; 0 is all", type=int, default=30),
-    Flag("matchlimit", "report at most so many files; 0 is all", type=int, default=1000),
-    Flag("newest", "report only so many files, those changed last", type=int),
-    Flag("oldest", "report only so many files, those not changed for the longest", type=int),
-    Flag("remotefs", "look into network, FUSE and automounted file systems", is_bool=True, default=False),
-    Flag("onefilesystem", "stay on the file system of each path", is_bool=True, default=False),
-    Flag("matchall", "a file must satisfy every check (the default)", is_bool=True, default=False),
-    Flag("matchany", "any one check is enough", is_bool=True, default=False),
-    Flag("macroal", "content expressions must match all lines", is_bool=True, default=False),
-    Flag("returnsha256", "give the SHA-256 of each file found", is_bool=True, default=False),
-    _values("returnhash", "give this digest of each file found: md5 sha1 sha256 ...", "KIND"),
-)
-
-
-def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
-    """Make the parameters of the command line's flags: one search, labelled s1.
-
-    Raises:
-        InvalidInput: `usage`, for flags that contradict each other or that are missing.
-
-    """
-    given = {name.replace("-", "_"): value for name, value in values.items()}
-    if given.get("matchall") and given.get("matchany"):
-        raise InvalidInput("usage", "--matchall and --matchany exclude each other")
-    if not given.get("path"):
-        raise InvalidInput("usage", "name at least one --path to search")
-    search: Dict[str, Any] = {
-        name: list(given[name])
-        for name in ("path", *FILTER_FIELDS, "sha2", "sha3", "exclude")
-        if given.get(name)
-    }
-    if given.get("setuid"):
-        search["mode"] = [*search.get("mode", ()), SETUID]
-    search["options"] = _options(given)
-    upgraded: Dict[str, Any] = upgrade_searches({"searches": {"s1": search}})
-    return upgraded
-
-
-def _options(given: Dict[str, Any]) -> Dict[str, Any]:
-    numbers = (("maxdepth", 1000), ("maxerrors", 30), ("matchlimit", 1000))
-    # What has no meaning for most searches stands in an action only where it was asked for.
-    others = ("newest", "oldest", "remotefs", "onefilesystem")
-    return {
-        **{name: given.get(name, default) for name, default in numbers},
-        "matchall": not given.get("matchany"),
-        "mismatch": list(given.get("mismatch") or ()),
-        "macroal": bool(given.get("macroal")),
-        "returnsha256": bool(given.get("returnsha256")),
-        **{name: given[name] for name in others if given.get(name)},
-        **({"returnhashes": _kinds(given["returnhash"])} if given.get("returnhash") else {}),
-    }
-
-
-def _kinds(names: Iterable[str]) -> List[str]:
-    return list(dict.fromkeys(name.lower().replace("-", "_") for name in names))
+FLAGS = SEARCH_FLAGS
+from_flags = searches_from_flags

@@ -5,7 +5,7 @@ known to be wrong without touching a file is refused while decoding: by the inve
 signing, and by the endpoint's gate again.
 """
 
-from typing import Annotated, Dict, Literal, Optional, Tuple
+from typing import Annotated, ClassVar, Dict, Literal, Optional, Tuple
 
 import msgspec
 from msgspec import Meta
@@ -227,9 +227,15 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
     options: Annotated[Options, Meta(description="how to walk and judge")] = Options()
 
+    NEEDS_CHECK: ClassVar[bool] = True
+
+    def has_check(self) -> bool:
+        """Tell whether anything but the place tells which files are wanted."""
+        return any(getattr(self, field) for field in FILTER_FIELDS.values())
+
     def __post_init__(self) -> None:
         """Refuse what contradicts itself; msgspec turns the ValueError into its own error with the place."""
-        if not any(getattr(self, field) for field in FILTER_FIELDS.values()):
+        if self.NEEDS_CHECK and not self.has_check():
             raise ValueError("the search has no check (names, sizes, a hash, ...), so it could match nothing")
         for filter_name in self.options.mismatch:
             if not getattr(self, FILTER_FIELDS[filter_name]):
@@ -251,3 +257,9 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 require_pattern(split_inverse(value)[0], field)
         for value in self.capabilities:
             mask_of(split_inverse(value)[0])
+
+
+class Selection(Search, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which files a module is to look into: a search, or all files below its paths where it has no check."""
+
+    NEEDS_CHECK: ClassVar[bool] = False
