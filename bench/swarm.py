@@ -131,7 +131,14 @@ class Swarm:
         """Ask everybody once, as an investigator does."""
         before = {name: _use(pids) for name, pids in self.groups().items()}
         began = time.monotonic()
-        words = ["agentinfo", "-t", "name LIKE 'swarm-%' AND status = 'online'", "--expire", "10m"]
+        words = [
+            "agentinfo",
+            "-t",
+            "name LIKE 'swarm-%' AND status = 'online'",
+            "--expire",
+            "10m",
+            "--all-agents",
+        ]
         done = self.platform.mig(*words, "--json", "--yes", check=False, timeout=600)
         client_s = time.monotonic() - began
         if not done.stdout:

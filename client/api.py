@@ -11,7 +11,7 @@ Rules:
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,9 +88,10 @@ class Api:
         """Ask for all investigators."""
         return self._get("/investigators", documents.InvestigatorList)
 
-    def submit(self, envelope: bytes) -> documents.Submitted:
-        """Hand over a signed action; the same bytes again change nothing."""
-        return self._decode(self._request("POST", "/actions", body=envelope), documents.Submitted)
+    def submit(self, envelope: bytes, query: Mapping[str, str] | None = None) -> documents.Submitted:
+        """Hand over a signed action and how it is to be sent; the same bytes again change nothing."""
+        path = "/actions" + (f"?{urlencode(query)}" if query else "")
+        return self._decode(self._request("POST", path, body=envelope), documents.Submitted)
 
     def publish_trust(self, envelope: bytes) -> documents.PublishedTrust:
         """Hand over a signed trust bundle; the newest one again changes nothing."""

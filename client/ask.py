@@ -15,6 +15,7 @@ from client.names import KnownAgents
 from client.options import Choices, require_confirmable
 from client.render import dump_json, make_writer
 from client.screen import printable
+from client.sending import Sending
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
 from protocol.envelope import ACTION, encode_envelope
@@ -43,7 +44,7 @@ def ask(template: Any, choices: Choices) -> int:
     action = complete(template, choices)
     require_openable(connection.signer, action.sealed_to, datetime.now(UTC))
     if not choices.assume_yes:
-        confirm(connection, action)
+        confirm(connection, action, choices.sending)
         # A prompt may stand for longer than the action would be valid.
         action = complete(template, choices, is_repeated=True)
     envelope = connection.signer.sign(ACTION, encode_action(action))
@@ -62,7 +63,7 @@ def ask_signed(signed: SignedAction, choices: Choices) -> int:
     require_confirmable(choices)
     connection = connect()
     if not choices.assume_yes:
-        confirm(connection, signed.action)
+        confirm(connection, signed.action, choices.sending)
     return submit_and_follow(connection, signed, choices)
 
 
@@ -86,17 +87,18 @@ def complete(template: Any, choices: Choices, *, is_repeated: bool = False) -> A
     return completed.action
 
 
-def confirm(connection: Connection, action: Action) -> None:
+def confirm(connection: Connection, action: Action, sending: Sending) -> None:
     """Show how many agents an action would ask, and ask the investigator.
 
     Raises:
-        InvalidInput: `no-agents`.
+        InvalidInput: `no-agents` or `too-many-agents`.
         click.Abort: the investigator said no.
 
     """
     page = connection.api.find_agents(action.target, limit=3)
     if not page.total:
         raise InvalidInput("no-agents", f"no agent matches {action.target}")
+    sending.require_few(page.total, page.max_agents)
     names = ", ".join(printable(agent.name, 64) for agent in page.agents)
     more = ", ..." if page.total > len(page.agents) else ""
     say(action.name)
@@ -118,7 +120,7 @@ def say_operations(action: Action) -> None:
 def submit_and_follow(connection: Connection, signed: SignedAction, choices: Choices) -> int:
     """Hand over a signed action, show its answers, and return the exit code."""
     began = time.monotonic()
-    submitted = connection.api.submit(encode_envelope(signed.envelope))
+    submitted = connection.api.submit(encode_envelope(signed.envelope), choices.sending.query())
     action = signed.action
     if submitted.new:
         count = f"{submitted.commands:,} {'agent' if submitted.commands == 1 else 'agents'}"

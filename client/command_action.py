@@ -31,6 +31,7 @@ from client.options import Choices, choose, expiry_options, require_confirmable,
 from client.progress import progress_text
 from client.render import dump_json, time_text
 from client.screen import printable
+from client.sending import choose_sending, sending_options
 from client.template import EXPLANATION, new_template
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
@@ -179,14 +180,16 @@ def verify(file: Path, keys: Path | None) -> int:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-y", "--yes", "assume_yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print id and number of commands as one JSON object.")
-def submit(file: Path, *, assume_yes: bool, as_json: bool) -> int:
+@with_options(sending_options())
+def submit(file: Path, *, assume_yes: bool, as_json: bool, **options: Any) -> int:
     """Hand FILE, signed, to the server, print the action's id and do not wait for answers."""
     read = _read_signed_file(file)
+    sending = choose_sending(options)
     require_confirmable(Choices(assume_yes=assume_yes))
     connection = connect()
     if not assume_yes:
-        confirm(connection, read.action)
-    submitted = connection.api.submit(encode_envelope(read.envelope))
+        confirm(connection, read.action, sending)
+    submitted = connection.api.submit(encode_envelope(read.envelope), sending.query())
     state = f"{submitted.commands:,} commands" if submitted.new else "was submitted before"
     say(f"{state}; answers: mig results {read.action.id}")
     members = {"id": read.action.id, "commands": submitted.commands, "new": submitted.new}

@@ -13,9 +13,10 @@ from client.ask import confirm
 from client.command_action import fetch_action
 from client.connect import connect
 from client.follow import say
-from client.options import Choices, require_confirmable
+from client.options import Choices, require_confirmable, with_options
 from client.render import dump_json, time_text
 from client.screen import printable
+from client.sending import choose_sending, sending_options
 from protocol.action import Action, encode_action
 from protocol.envelope import ACTION, encode_envelope
 from protocol.errors import EXIT_FOUND, InvalidInput
@@ -43,6 +44,7 @@ def schedule() -> None:
     "-t", "--target", metavar="CONDITION", help="Which endpoints, instead of the file's own target."
 )
 @click.option("-y", "--yes", "assume_yes", is_flag=True, help="Do not ask for confirmation.")
+@with_options(sending_options())
 @click.option("--json", "as_json", is_flag=True, help="Print id and next occurrences as one JSON object.")
 def new(file: Path, *, assume_yes: bool, as_json: bool, **options: Any) -> int:
     """Sign FILE, an action as people write it, to recur; submit it, and print its id.
@@ -52,6 +54,7 @@ def new(file: Path, *, assume_yes: bool, as_json: bool, **options: Any) -> int:
     mig schedule new watch.json --cron '0 3 * * *' --until 30d
     """  # noqa: D301  (\b is click's mark for lines to be kept)
     require_confirmable(Choices(assume_yes=assume_yes))
+    sending = choose_sending(options)
     now = datetime.now(UTC).replace(microsecond=0)
     action = _complete(file, options, now)
     calendar = action.calendar
@@ -64,9 +67,9 @@ def new(file: Path, *, assume_yes: bool, as_json: bool, **options: Any) -> int:
         say(f"occurrence {time_text(moment)}")
     connection = connect()
     if not assume_yes:
-        confirm(connection, action)
+        confirm(connection, action, sending)
     envelope = connection.signer.sign(ACTION, encode_action(action))
-    connection.api.submit(encode_envelope(envelope))
+    connection.api.submit(encode_envelope(envelope), sending.query())
     say(f"answers: mig results {action.id}; to end it: mig action cancel {action.id}")
     members = {"id": action.id, "occurrences": [time_text(moment) for moment in coming]}
     click.echo(dump_json(members) if as_json else action.id)

@@ -56,6 +56,7 @@ class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     enforced: str
     agents: tuple[Agent, ...]
+    max_agents: int | None = None
 
 
 class Investigator(msgspec.Struct, frozen=True, kw_only=True):

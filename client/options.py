@@ -8,6 +8,7 @@ import click
 
 from client.action import parse_duration
 from client.render import Show
+from client.sending import Sending, choose_sending, sending_options
 from protocol.errors import InvalidInput
 
 
@@ -21,6 +22,7 @@ class Choices(NamedTuple):
     show: Show | None = None
     is_sealed: bool = False
     sealed_to: tuple[str, ...] = ()
+    sending: Sending = Sending()
 
 
 def asking_options() -> list[click.Parameter]:
@@ -34,6 +36,7 @@ def asking_options() -> list[click.Parameter]:
         ),
         *expiry_options(),
         *seal_options(),
+        *sending_options(),
         click.Option(["-y", "--yes", "assume_yes"], is_flag=True, help="Do not ask for confirmation."),
         click.Option(
             ["--json", "as_json"],
@@ -111,6 +114,7 @@ def choose(options: dict[str, Any]) -> Choices:
         show=options.get("show"),
         is_sealed=bool(options.get("is_sealed") or options.get("sealed_to")),
         sealed_to=tuple(options.get("sealed_to") or ()),
+        sending=choose_sending(options),
     )
 
 

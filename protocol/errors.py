@@ -81,6 +81,9 @@ CODES: Dict[str, CodeInfo] = {
     "not-found": CodeInfo(404, EXIT_USAGE, "there is no such thing"),
     "conflict": CodeInfo(409, EXIT_REFUSED, "it is there already, and different"),
     "no-agents": CodeInfo(404, EXIT_NOTHING_FOUND, "no agent matches the target"),
+    "too-many-agents": CodeInfo(
+        403, EXIT_REFUSED, "it would reach more agents than it may unless it says so"
+    ),
     "rate-limited": CodeInfo(429, EXIT_OUT_OF_REACH, "asked too often; ask again later"),
     "broken-chain": CodeInfo(500, EXIT_REFUSED, "the audit log is not as it was written"),
     "hostile-answer": CodeInfo(502, EXIT_REFUSED, "an answer does not verify"),

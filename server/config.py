@@ -40,6 +40,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     a monitoring system may ask for figures, without a login; empty for nowhere. `trust_roots` is a directory
     of the certificates (`*.asc`) of which `trust_threshold` must have signed a trust bundle that is taken, as
     `[agent.trust]` names them; empty to take what anybody signed, and leave it to the agents.
+    An action reaches at most `max_agents` agents unless its submission says that it is meant for all.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -56,6 +57,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     metrics_listen: str = ""
     trust_roots: str = ""
     trust_threshold: Annotated[int, Meta(ge=1, le=8)] = 1
+    max_agents: Annotated[int, Meta(ge=1)] = 1000
 
     @property
     def api_address(self) -> Listen:

@@ -20,6 +20,7 @@ database = "sqlite:///{state}/mig.sqlite"   # or "postgresql://mig@host/mig"
 relay = "{relay}"
 rabbitmqctl = "{rabbitmqctl}"         # closes the connections of revoked agents; "" where it cannot be run
 enrolment = "token"                   # mig-server agent token new; "approval": agents wait; "open": takes all
+max_agents = 1000                     # an action for more needs mig ... --all-agents: a guard against a slip
 state_dir = "{state}"
 agents_dir = "{state}/agents"         # mig-agent-<platform> files, served at /agents/<platform>
 """

@@ -48,6 +48,8 @@ class ActionStore(StorePart):
         submitter: str,
         agent_ids: Sequence[str],
         now: datetime,
+        *,
+        is_wide: bool = False,
     ) -> CreatedAction:
         """Store an action with one pending command per agent, in one transaction.
 
@@ -63,6 +65,7 @@ class ActionStore(StorePart):
             submitter: the fingerprint of the session that brought it.
             agent_ids: who is meant.
             now: the server's time.
+            is_wide: the submitter said that all are meant, however many; for the audit log.
 
         Raises:
             InvalidInput: `conflict` where the id is there with another payload, `bad-action`.
@@ -111,8 +114,9 @@ class ActionStore(StorePart):
                 )
             asked = {"action": action.id, "sha256": digest, "signers": sorted(signers)}
             whom = {"commands": len(enrolled), "agents_sha256": _digest_of_ids(enrolled)}
+            how = {"all_agents": True} if is_wide else {}
             self._append_audit(
-                connection, now, AuditEvent(kind="action", who=(submitter,), what={**asked, **whom})
+                connection, now, AuditEvent(kind="action", who=(submitter,), what={**asked, **whom, **how})
             )
         return CreatedAction(commands=len(enrolled), is_new=True)
 

@@ -13,6 +13,7 @@ from protocol.action import Action, decode_action
 from protocol.envelope import ACTION, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.target import Target, parse_target
+from server.config import ServerConfig
 from server.rows import CreatedAction, InvestigatorRow
 from server.services import Services
 from server.signers import require_signers
@@ -31,17 +32,21 @@ class Checked(NamedTuple):
     signers: frozenset[str]
 
 
-async def submit_action(services: Services, body: bytes, submitter: str) -> tuple[str, CreatedAction]:
+async def submit_action(
+    services: Services, body: bytes, submitter: str, *, is_wide: bool
+) -> tuple[str, CreatedAction]:
     """Check and store an action, and wake the scheduler; return its id and what became of it.
 
     Args:
         services: the server's parts.
         body: the envelope as it came.
         submitter: fingerprint of the session, which has the right `submit`.
+        is_wide: the submitter says that more agents than `max_agents` are meant.
 
     Raises:
         InvalidInput: what is wrong with envelope, signatures, action, validity or target; `conflict` where
-            the id is taken; `no-agents` where the target means nobody.
+            the id is taken; `no-agents` where the target means nobody, `too-many-agents` where it means more
+            than the submitter may have thought of.
 
     """
     database, store = services.database, services.store
@@ -56,6 +61,8 @@ async def submit_action(services: Services, body: bytes, submitter: str) -> tupl
         # A recurring action may be for endpoints that are yet to come.
         if not agent_ids and checked.action.schedule is None:
             raise InvalidInput("no-agents", f"no agent matches {checked.target}")
+        if not is_wide:
+            _require_few(services.config, len(agent_ids))
     created = await database.run(
         store.create_action,
         checked.action,
@@ -65,6 +72,7 @@ async def submit_action(services: Services, body: bytes, submitter: str) -> tupl
         submitter,
         agent_ids,
         now,
+        is_wide=is_wide,
     )
     if created.commands or created.is_new:
         services.wake.set()
@@ -85,6 +93,15 @@ def check_action(body: bytes, investigators: Sequence[InvestigatorRow], now: dat
         raise InvalidInput("forbidden", "no signer of the action has the right 'submit'")
     action = decode_action(envelope.payload)
     return Checked(action, parse_target(action.target), envelope.digest, signers)
+
+
+def _require_few(config: ServerConfig, count: int) -> None:
+    if count > config.max_agents:
+        raise InvalidInput(
+            "too-many-agents",
+            f"{count:,} agents match, at most {config.max_agents:,} are asked unless all are meant: "
+            "mig ... --all-agents, or all=true in the query",
+        )
 
 
 def _require_valid_now(action: Action, now: datetime) -> None:

@@ -43,6 +43,10 @@ Occurrence = Annotated[
     str | None,
     QueryParameter(pattern=r"^[0-9TZ:-]{20}$", description="of an action with a schedule, one time of it"),
 ]
+All = Annotated[
+    bool,
+    QueryParameter(name="all", description="it is meant for all, also for more than `max_agents` agents"),
+]
 Seq = Annotated[int, QueryParameter(ge=0, le=_MAX_SEQ, description="answers behind this `seq`")]
 
 
@@ -58,15 +62,20 @@ Seq = Annotated[int, QueryParameter(ge=0, le=_MAX_SEQ, description="answers behi
     responses=refusals(400, 401, 403, 404, 409, 413, 503),
 )
 async def submit(
-    body: RawBody, services: NamedDependency[Services], request: Request[Any, Any, State]
+    body: RawBody,
+    services: NamedDependency[Services],
+    request: Request[Any, Any, State],
+    is_wide: All = False,  # noqa: FBT002  (Litestar passes it by name)
 ) -> Response[Submitted]:
     """Send an envelope of type `application/vnd.mig.action+json` to the agents that its target means.
 
     Every signature must be by an active investigator, and one of them by somebody who may submit. 202 for a
     new action; the same action again answers 200 and makes no commands, unless it brings another signature:
-    then agents that refused it are asked again.
+    then agents that refused it are asked again. 403 `too-many-agents` where more agents match than
+    `max_agents` of the server's configuration, unless `all` says that they are meant.
     """
-    action_id, created = await submit_action(services, body, session_of(request).fingerprint)
+    submitter = session_of(request).fingerprint
+    action_id, created = await submit_action(services, body, submitter, is_wide=is_wide)
     return Response(
         Submitted(id=action_id, commands=created.commands, new=created.is_new),
         status_code=_CREATED if created.is_new else _THERE_ALREADY,

@@ -56,6 +56,7 @@ async def find_agents(
     total, rows = await services.database.read(services.store.find_agents, parsed, now, limit, offset)
     return AgentPage(
         total=total,
+        max_agents=services.config.max_agents,
         enforced=print_node(Always()) if parsed is None else str(parsed.enforced()),
         agents=await _documents(services, rows, now),
     )

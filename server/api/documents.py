@@ -97,6 +97,7 @@ class AgentPage(msgspec.Struct, frozen=True, kw_only=True):
     """How many agents match a target, the target as endpoints enforce it, and one page of them."""
 
     total: int
+    max_agents: Annotated[int, Meta(description="an action for more needs `all=true`")]
     enforced: str
     agents: tuple[Agent, ...]
 

@@ -94,6 +94,7 @@ class Opponent:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.logins: list[dict[str, Any]] = []
         self.url = ""
+        self.max_agents = 1000
 
     def _honest_items(self, question: Envelope) -> list[dict[str, Any]]:
         return [agent.item(question, seq=number) for number, agent in enumerate(self.agents, 1)]
@@ -122,7 +123,7 @@ class Opponent:
     def _agents(self) -> dict[str, Any]:
         everybody = [*self.agents, *self.silent]
         agents = [{"id": agent.id, "name": agent.name, "status": "online"} for agent in everybody]
-        return {"total": len(agents), "enforced": "TRUE", "agents": agents}
+        return {"total": len(agents), "max_agents": self.max_agents, "enforced": "TRUE", "agents": agents}
 
     def _submitted(self, body: bytes) -> dict[str, Any]:
         self.question = decode_envelope(body, ACTION)

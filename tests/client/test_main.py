@@ -350,6 +350,18 @@ def test_on_a_terminal_the_number_of_agents_is_shown_and_confirmed(desk: Opponen
     assert on_terminal(arguments, b"[y/N]", lambda person: person.write(b"y\n"))[0] == 0
 
 
+def test_more_agents_than_the_server_allows_are_refused_before_anything_is_signed(desk: Opponent) -> None:
+    desk.agents = [SimulatedAgent("web1", FOUND), SimulatedAgent("web2", FOUND)]
+    desk.max_agents = 1
+    code, screen = on_terminal(["agentinfo"], b"[y/N]", lambda person: person.write(b"y\n"))
+    assert code == 4
+    assert b"too-many-agents: 2 agents match, at most 1 are asked without --all-agents" in screen
+    assert desk.question is None
+    everybody = ["agentinfo", "--all-agents"]
+    assert on_terminal(everybody, b"[y/N]", lambda person: person.write(b"y\n"))[0] == 0
+    assert "/api/v1/actions?all=true" in [path for _, path, _, _ in desk.requests]
+
+
 def test_on_a_terminal_progress_is_shown_while_waiting(desk: Opponent) -> None:
     desk.agents = [SimulatedAgent("web1", FOUND)]
     desk.is_released.clear()

@@ -55,6 +55,7 @@ def test_the_configuration_that_we_ship_is_good() -> None:
             "two of listen, broker_auth_listen and metrics_listen are the same",
         ),
         ({"metrics_listen": "127.0.0.1:1664"}, "metrics_listen are the same"),
+        ({"max_agents": 0}, r"Expected `int` >= 1"),
         ({"metrics_listen": "nowhere"}, "is not host:port"),
         ({"listen": "127.0.0.1"}, "'127.0.0.1' is not host:port"),
         ({"listen": "127.0.0.1:0"}, "is not host:port"),

@@ -62,7 +62,8 @@ class Event(NamedTuple):
 class ApiServer:
     """The API in a thread of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.settings = settings
         self.skew = timedelta()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listener.getsockname()[1])
@@ -94,6 +95,7 @@ class ApiServer:
             enrolment="open",
             state_dir="/unused",
             agents_dir=str(self.agents_dir),
+            **self.settings,
         )
         services = Services(
             config=config,
@@ -211,9 +213,9 @@ class ApiServer:
 
 
 @contextmanager
-def api_server(directory: Path) -> Iterator[ApiServer]:
-    """Run an API until the block ends."""
-    server = ApiServer(directory)
+def api_server(directory: Path, **settings: Any) -> Iterator[ApiServer]:
+    """Run an API until the block ends, with these settings of its configuration."""
+    server = ApiServer(directory, **settings)
     server.start()
     try:
         yield server
