@@ -70,6 +70,26 @@ class Limits(NamedTuple):
     output_bytes: int = 900_000
 
 
+class Budget(NamedTuple):
+    """What a scan may take from the machine that it runs on; 0 is without a bound of its own.
+
+    `cpu_percent` is of one processor (50 is half of one, 200 two whole ones), over all processes of the scan;
+    `read_bytes_per_s` is what is read of files; `workers` are processes beside the first: without a bound, as
+    many as there are usable processors, 8 at most.
+    """
+
+    cpu_percent: int = 0
+    read_bytes_per_s: int = 0
+    workers: int = 0
+
+    def lowered(self, other: "Budget") -> "Budget":
+        """Return what both allow."""
+        return Budget(*(min(pair) if all(pair) else max(pair) for pair in zip(self, other)))
+
+
+UNBOUNDED = Budget()
+
+
 class Context:
     """What a running module is given: notes, statistics, limits, cancellation; nothing else of the agent."""
 
@@ -79,6 +99,7 @@ class Context:
         limits: Optional[Limits] = None,
         facts: Optional[Dict[str, Any]] = None,
         paths: PathRules = ANYWHERE,
+        budget: Budget = UNBOUNDED,
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Mapping[str, Statistic]], None] = lambda _statistics: None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -86,6 +107,7 @@ class Context:
         self.limits = limits or Limits()
         self.facts: Dict[str, Any] = facts or {}
         self.paths = paths
+        self.budget = budget
         self.statistics: Dict[str, Statistic] = {}
         self.notes: List[str] = []
         self.truncated = False

@@ -21,9 +21,9 @@ What could not be read, vanished, changed or was left out is in the notes and co
 `files_seen`, `files_read`, `bytes_read`, `skipped` by reason, `errors`, `changed`.
 """
 
-import itertools
 import stat
 import time
+from contextlib import closing
 from typing import Annotated, Any, Dict, Iterator, Optional, Tuple
 
 from msgspec import Meta
@@ -33,14 +33,13 @@ from agent.scan.batch import LINK
 from agent.scan.checks import TYPE_NAMES, FileType
 from agent.scan.coverage import Coverage
 from agent.scan.flags import SEARCH_FLAGS, searches_from_flags
-from agent.scan.judging import Match
+from agent.scan.items import Match
 from agent.scan.plan import Plan, make_plan
 from agent.scan.scan import scan
 from agent.scan.search import Label, Search
 from agent.scan.spellings import upgrade_searches
 from agent.scan.texts import mode_text, path_base64, path_text, time_text
 
-_CHECKS_PER_PROGRESS = 64  # a check is made for each entry and each piece that is read
 ALIASES = ("filechecker",)
 PATHS = ("searches.*.paths",)
 # Walking by descriptor needs openat(2).
@@ -119,22 +118,27 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     """
     plan = make_plan(params.searches, now_ns=time.time_ns())
     coverage = Coverage(context.note, max_errors=plan.max_errors)
-    checks = itertools.count(1)
 
-    def check() -> None:
-        context.check()
-        if next(checks) % _CHECKS_PER_PROGRESS == 0:
-            context.statistics.update(coverage.statistics())
-            context.progress()
-
-    try:
-        found = scan(plan, coverage=coverage, rules=context.paths, check=check, truncate=context.truncate)
-        for match in found:
-            # Before each record, since a reader that has enough never comes back for the end.
-            context.statistics.update(coverage.statistics())
-            yield _record(plan, match)
-    finally:
+    def progress() -> None:
         context.statistics.update(coverage.statistics())
+        context.progress()
+
+    found = scan(
+        plan,
+        coverage=coverage,
+        rules=context.paths,
+        check=context.check,
+        truncate=context.truncate,
+        budget=context.budget,
+        progress=progress,
+    )
+    # Closed at once also where the reader has enough: there may be workers.
+    with closing(found):
+        try:
+            for match in found:
+                yield _record(plan, match)
+        finally:
+            context.statistics.update(coverage.statistics())
 
 
 def _record(plan: Plan, match: Match) -> Record:

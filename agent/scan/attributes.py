@@ -17,7 +17,7 @@ import os
 from typing import FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Union
 
 from agent.scan.capabilities import ATTRIBUTE, decode_capabilities
-from agent.scan.coverage import Coverage
+from agent.scan.coverage import Witness
 from agent.scan.fence import Fence
 from agent.scan.opening import open_for_status
 from agent.scan.patterns import TextPattern
@@ -75,7 +75,7 @@ def require_attributes(what: str) -> None:
 class AttributeReader:
     """Reads what checks ask of the attributes of one file after the other."""
 
-    def __init__(self, coverage: Coverage, fence: Fence) -> None:
+    def __init__(self, coverage: Witness, fence: Fence) -> None:
         self._coverage = coverage
         self._fence = fence
 

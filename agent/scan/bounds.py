@@ -7,7 +7,7 @@ that one does not see is seen by them. What was left out is counted, and file sy
 from typing import Mapping, Optional, Set, Tuple
 
 from agent.scan.batch import ENTRY
-from agent.scan.coverage import Coverage
+from agent.scan.coverage import Witness
 from agent.scan.mounts import Mounts, Remote
 from agent.scan.plan import Plan
 from agent.scan.roots import Root, join
@@ -18,7 +18,7 @@ from agent.scan.texts import path_text
 class Bounds:
     """The bounds of all searches of a plan."""
 
-    def __init__(self, plan: Plan, coverage: Coverage, mounts: Mounts) -> None:
+    def __init__(self, plan: Plan, coverage: Witness, mounts: Mounts) -> None:
         self._coverage = coverage
         self._mounts = mounts
         searches = tuple(enumerate(plan.searches))

@@ -1,39 +1,40 @@
-"""What a scan saw, read, skipped and could not read: the part that makes "nothing" mean something."""
+"""What a scan saw, read, skipped and could not read: the part that makes "nothing" mean something.
+
+Everything that is said goes through `take`, as an event: what a worker says of a file travels to the scan and
+is told there, in the order of the walk.
+"""
 
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
+from agent.scan.items import Event, Found, Item
 from agent.scan.texts import path_text
 
 NOT_ALLOWED = "not-allowed"
 _NAMED = 20
 
 
-class Coverage:
-    """Counts of one scan, and its notes about single files.
+class Witness(ABC):
+    """Counts, and says what happened to single files."""
 
-    `max_errors` bounds how many unreadable things are named (0: all that the answer has room for); all are
-    counted.
-    """
-
-    def __init__(self, note: Callable[[str], None], *, max_errors: int = 0) -> None:
+    def __init__(self) -> None:
         self.files_seen = 0
         self.files_read = 0
         self.bytes_read = 0
-        self.errors = 0
-        self.changed = 0
-        self.skipped: Counter[str] = Counter()
-        self._note = note
-        self._max_errors = max_errors
+
+    @abstractmethod
+    def take(self, event: Event) -> None:
+        """Take an event."""
 
     def note(self, text: str) -> None:
         """Say something about the coverage that is not an error."""
-        self._note(text)
+        self.take(Event("note", b"", text))
 
     def skip(self, reason: str, count: int = 1) -> None:
         """Count something that was left out on purpose, by its reason."""
-        self.skipped[reason] += count
+        self.take(Event("skip", b"", reason, count))
 
     def fail(self, path: bytes, error: OSError) -> None:
         """Count and name something that could not be read."""
@@ -41,29 +42,121 @@ class Coverage:
 
     def lose(self, path: bytes, reason: str) -> None:
         """Count and name something that could not be read, for a reason in words."""
-        self.errors += 1
-        if not self._max_errors or self.errors <= self._max_errors:
-            self._note(f"{path_text(path)}: {reason}")
+        self.take(Event("lose", path, reason))
 
     def withhold(self, path: bytes) -> None:
         """Count, and at first name, something that the endpoint's access rules do not allow."""
-        self.skipped[NOT_ALLOWED] += 1
-        if self.skipped[NOT_ALLOWED] <= _NAMED:
-            self._note(f"{path_text(path)}: not looked at, this endpoint's access rules do not allow it")
+        self.take(Event("withhold", path))
 
     def vanish(self, path: bytes) -> None:
         """Count and name something that was there when the scan met it and is gone: no error, but a hole."""
-        self.skipped["vanished"] += 1
-        self._note(f"{path_text(path)}: vanished while the scan ran")
+        self.take(Event("vanish", path))
 
     def change(self, path: bytes) -> None:
         """Count and name a file that changed while it was read: its digests may be of no state it had."""
-        self.changed += 1
-        self._note(f"{path_text(path)}: changed while it was read")
+        self.take(Event("change", path))
 
     def cut(self, path: bytes) -> None:
         """Name a file with a line too long to be matched whole."""
-        self._note(f"{path_text(path)}: has a line of more than 16 MiB, which was matched in pieces")
+        self.take(Event("cut", path))
+
+
+class Recorder(Witness):
+    """Keeps what is said, with what was counted in between, until it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._index = 0
+        self._items: List[Item] = []
+        self._bytes_before = 0
+
+    def at(self, index: int) -> None:
+        """Say which entry of a batch is looked at."""
+        self._index = index
+
+    def take(self, event: Event) -> None:
+        """Keep an event."""
+        self._add(event=event)
+
+    def find(self, found: Found) -> None:
+        """Keep a match."""
+        self._add(found=found)
+
+    def defer(self) -> None:
+        """Say that the entry is to be judged on its own."""
+        self._add(is_deferred=True)
+
+    def _add(self, **what: Any) -> None:
+        self._items.append(Item(self._index, self.files_seen, self.files_read, self.bytes_read, **what))
+        self._bytes_before += self.bytes_read
+        self.files_seen = self.files_read = self.bytes_read = 0
+
+    def bytes_in_all(self) -> int:
+        """Return how much was read since the beginning."""
+        return self._bytes_before + self.bytes_read
+
+    def kept(self) -> List[Item]:
+        """Return what was kept, and begin anew; what was only counted comes with what is kept next."""
+        items, self._items = self._items, []
+        return items
+
+    def rest(self) -> List[Item]:
+        """Return what was kept and what was counted since, and begin anew."""
+        if self.files_seen or self.files_read or self.bytes_read:
+            self._add()
+        return self.kept()
+
+
+class Coverage(Witness):
+    """Counts of one scan, and its notes about single files.
+
+    `max_errors` bounds how many unreadable things are named (0: all that the answer has room for); all are
+    counted.
+    """
+
+    def __init__(self, note: Callable[[str], None], *, max_errors: int = 0) -> None:
+        super().__init__()
+        self.errors = 0
+        self.changed = 0
+        # What was read of files that the scan cannot tell of yet.
+        self.bytes_under_way = 0
+        self.skipped: Counter[str] = Counter()
+        self._note = note
+        self._max_errors = max_errors
+
+    def count(self, item: Item) -> None:
+        """Add what an item counted, and take its event."""
+        self.files_seen += item.files_seen
+        self.files_read += item.files_read
+        self.bytes_read += item.bytes_read
+        if item.event is not None:
+            self.take(item.event)
+
+    def take(self, event: Event) -> None:
+        """Count an event, and note it where it is worth a note."""
+        action, path, text, times = event
+        if action == "note":
+            self._note(text)
+        elif action == "skip":
+            self.skipped[text] += times
+        elif action == "lose":
+            self.errors += 1
+            if not self._max_errors or self.errors <= self._max_errors:
+                self._note(f"{path_text(path)}: {text}")
+        elif action == "withhold":
+            self.skipped[NOT_ALLOWED] += 1
+            if self.skipped[NOT_ALLOWED] <= _NAMED:
+                self._note(f"{path_text(path)}: not looked at, this endpoint's access rules do not allow it")
+        elif action == "vanish":
+            self.skipped["vanished"] += 1
+            self._note(f"{path_text(path)}: vanished while the scan ran")
+        elif action == "change":
+            self.changed += 1
+            self._note(f"{path_text(path)}: changed while it was read")
+        elif action == "cut":
+            self._note(f"{path_text(path)}: has a line of more than 16 MiB, which was matched in pieces")
+        else:
+            raise ValueError(action)
 
     def finish(self) -> None:
         """Say in words what is only counted."""
@@ -80,7 +173,7 @@ class Coverage:
         return {
             "files_seen": self.files_seen,
             "files_read": self.files_read,
-            "bytes_read": self.bytes_read,
+            "bytes_read": self.bytes_read + self.bytes_under_way,
             "skipped": dict(sorted(self.skipped.items())),
             "errors": self.errors,
             "changed": self.changed,

@@ -2,7 +2,7 @@
 
 import hashlib
 from functools import lru_cache
-from typing import Any, Iterable, Optional, Protocol
+from typing import Any, Iterable, Optional, Protocol, Union
 
 from protocol.errors import InvalidInput
 
@@ -12,7 +12,7 @@ _XXH3_128 = "xxh3_128"
 class Digest(Protocol):
     """What is used of a digest under way."""
 
-    def update(self, data: bytes, /) -> object:
+    def update(self, data: Union[bytes, memoryview], /) -> object:
         """Take more of the content."""
 
     def hexdigest(self) -> str:

@@ -1,4 +1,4 @@
-"""Judges the files of a batch for all searches that are active there, the cheapest check first.
+"""Judges entries of one directory for all searches that are active there, the cheapest check first.
 
 Rules:
 
@@ -7,116 +7,133 @@ Rules:
   name was listed, the checks on its status are judged anew on what is there.
 * A file that cannot be read satisfies no check on what it holds, inverted or not, and that is said.
 * An examination from outside, such as a rule engine, is asked of each file that some search selects, once.
+* What is said stands by itself: no path, no descriptor and no order of processes is in it.
 """
 
 import os
-from typing import AbstractSet, Callable, Iterator, List, Optional, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence
 
 from agent.scan.attributes import AttributeReader
-from agent.scan.batch import FILE, LINK, Batch
-from agent.scan.coverage import Coverage
+from agent.scan.batch import FILE, LINK
+from agent.scan.coverage import Recorder
 from agent.scan.fence import Fence
-from agent.scan.judging import UNREAD, Candidate, Match, by_attributes, by_name, by_status, decide
-from agent.scan.limits import Ranks
+from agent.scan.items import Found, Item, Part, keep_status
+from agent.scan.judging import UNREAD, Candidate, by_attributes, by_name, by_status, decide
+from agent.scan.limits import may_rank
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.reading import Name, Opened, Reader, is_other
 from agent.scan.roots import join
 
 # Examines an open file: its descriptor (at its beginning), status and path give a small reply, never empty.
-# It may raise OSError where the file cannot be read.
+# It may raise OSError where the file cannot be read. It runs in the process that judges the file.
 Examine = Callable[[int, os.stat_result, bytes], bytes]
 
 
 class Inspector:
-    """Judges batches; `closed` holds searches that want no more."""
+    """Judges parts of batches; `recorder` keeps what is said in between."""
 
     def __init__(
         self,
         plan: Plan,
         *,
-        coverage: Coverage,
+        recorder: Recorder,
         mounts: Mounts,
         fence: Fence,
-        closed: AbstractSet[int],
         check: Callable[[], None],
         examine: Optional[Examine] = None,
+        on_map: Optional[Callable[[bool], None]] = None,
     ) -> None:
         self._plan = plan
-        self._coverage = coverage
-        self._closed = closed
+        self._recorder = recorder
         self._check = check
         self._examine = examine
-        self._ranks = Ranks(plan)
-        self._attributes = AttributeReader(coverage, fence)
-        self._reader = Reader(plan, coverage=coverage, mounts=mounts, fence=fence, check=check)
+        self._attributes = AttributeReader(recorder, fence)
+        self._reader = Reader(plan, coverage=recorder, mounts=mounts, fence=fence, check=check, on_map=on_map)
 
-    def inspect(self, batch: Batch) -> Iterator[Match]:
-        """Yield the matches among a batch's entries, in their order."""
-        active = self._active(batch)
-        for entry in batch.names:
+    def inspect(self, part: Part, directory: int) -> Iterator[Item]:
+        """Yield what is to be said of the entries, in their order."""
+        active = [Candidate(search, self._plan.searches[search], ()) for search in part.searches]
+        for index, entry in enumerate(part.names, part.first):
             self._check()
-            if any(one.root.search in self._closed for one in active):
-                active = self._active(batch)
-            if not active:
-                return
-            name = Name(batch.directory, entry, batch.kinds.get(entry, FILE), join(batch.path, entry))
-            status: Optional[os.stat_result] = None
-            if name.kind == LINK:
-                # Also where no name fits: what lies behind a link to a directory was not seen; it counts.
-                status = self._reader.status(name)
-                if status is None:
-                    continue
-            self._coverage.files_seen += 1
-            named = [kept for kept in (by_name(one, entry) for one in active) if kept is not None]
-            if not named:
+            if index in part.passed_over:
                 continue
-            status = status or self._reader.status(name)
-            if status is not None:
-                yield from self._judge(name, status, named)
+            self._recorder.at(index)
+            name = Name(directory, entry, part.kinds.get(entry, FILE), join(part.path, entry))
+            self._inspect(name, active, part, may_map=index not in part.unmapped)
+            yield from self._recorder.kept()
+        yield from self._recorder.rest()
 
-    def _active(self, batch: Batch) -> List[Candidate]:
-        return [
-            Candidate(root, self._plan.searches[root.search], ())
-            for root in batch.active
-            if root.search not in self._closed
-        ]
-
-    def _judge(self, name: Name, status: os.stat_result, named: Sequence[Candidate]) -> Iterator[Match]:
-        candidates = self._by_metadata(name, status, named)
-        facts, examined = UNREAD, b""
-        opened = self._reader.open(name, status) if self._needs_opening(candidates) else None
-        if opened is None:
-            decided = decide(candidates, facts)
+    def _inspect(self, name: Name, active: Sequence[Candidate], part: Part, *, may_map: bool) -> None:
+        status: Optional[os.stat_result] = None
+        if name.kind == LINK:
+            # Also where no name fits: what lies behind a link to a directory was not seen; it counts.
+            status = self._reader.status(name)
+            if status is None:
+                return
+        named = [kept for kept in (by_name(one, name.name) for one in active) if kept is not None]
+        if named and status is None:
+            status = self._reader.status(name)
+        if not named or status is None:
+            self._recorder.files_seen += 1
+            return
+        candidates = self._by_metadata(name, status, named, part)
+        needs_opening = self._needs_opening(candidates)
+        if needs_opening and 0 < part.defer_bytes <= status.st_size:
+            self._recorder.defer()
+            return
+        self._recorder.files_seen += 1
+        if needs_opening:
+            self._open(name, status, named, candidates, part, may_map=may_map)
         else:
-            try:
-                if is_other(status, opened.status):
-                    candidates = self._by_metadata(name, opened.status, named)
-                status = opened.status
-                facts = self._reader.read(opened, candidates)
-                decided = decide(candidates, facts)
-                if decided:
-                    examined = self._examined(opened)
-            finally:
-                os.close(opened.descriptor)
-        for one, checks in decided:
-            kinds = one.search.report_kinds
-            self._ranks.add(one.root.search, status)
-            yield Match(
-                search=one.root.search,
-                path=one.root.show(name.path),
-                kind=name.kind,
-                status=status,
-                digests={kind: facts.digests[kind] for kind in kinds if kind in facts.digests},
-                checks=checks,
-                examined=examined,
-            )
+            self._conclude(name, status, candidates)
 
-    def _by_metadata(self, name: Name, status: os.stat_result, named: Sequence[Candidate]) -> List[Candidate]:
+    def _open(
+        self,
+        name: Name,
+        status: os.stat_result,
+        named: Sequence[Candidate],
+        candidates: List[Candidate],
+        part: Part,
+        *,
+        may_map: bool,
+    ) -> None:
+        opened = self._reader.open(name, status)
+        if opened is None:
+            self._conclude(name, status, candidates)
+            return
+        try:
+            if is_other(status, opened.status):
+                candidates = self._by_metadata(name, opened.status, named, part)
+            self._conclude(name, opened.status, candidates, opened, may_map=may_map)
+        finally:
+            os.close(opened.descriptor)
+
+    def _conclude(
+        self,
+        name: Name,
+        status: os.stat_result,
+        candidates: List[Candidate],
+        opened: Optional[Opened] = None,
+        *,
+        may_map: bool = False,
+    ) -> None:
+        """Say which searches the file satisfies, with all that can be known of it."""
+        facts = UNREAD if opened is None else self._reader.read(opened, candidates, may_map=may_map)
+        decided = decide(candidates, facts)
+        examined = b"" if opened is None or not decided else self._examined(opened)
+        for one, checks in decided:
+            digests = {kind: facts.digests[kind] for kind in one.search.report_kinds if kind in facts.digests}
+            self._recorder.find(Found(one.number, name.kind, keep_status(status), digests, checks, examined))
+
+    def _by_metadata(
+        self, name: Name, status: os.stat_result, named: Sequence[Candidate], part: Part
+    ) -> List[Candidate]:
         """Judge what is known without reading: the status and, where somebody asks, attributes."""
         candidates = by_status(named, status)
-        if self._ranks.has_any():
-            candidates = [one for one in candidates if self._ranks.may_want(one.root.search, status)]
+        if part.borders:
+            borders = part.borders
+            candidates = [one for one in candidates if may_rank(one.search, status, borders.get(one.number))]
         checks = [check for one in candidates for check in one.search.attributes]
         if not checks:
             return candidates
@@ -137,5 +154,5 @@ class Inspector:
             os.lseek(opened.descriptor, 0, os.SEEK_SET)
             return self._examine(opened.descriptor, opened.status, opened.path)
         except OSError as error:
-            self._coverage.fail(opened.path, error)
+            self._recorder.fail(opened.path, error)
             return b""

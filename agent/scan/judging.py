@@ -11,30 +11,12 @@ from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from agent.scan.attributes import Attributes
 from agent.scan.lines import LineAnswers
 from agent.scan.plan import PlannedSearch
-from agent.scan.roots import Root
-
-
-class Match(NamedTuple):
-    """A file that one search looks for.
-
-    `path` is as the search's root shows it; `kind` is one of `agent.scan.batch`, and of a link the rest tells
-    about its target. `examined` is what the scan's `examine` said of the file; empty where it could not be
-    opened, which the coverage then names.
-    """
-
-    search: int
-    path: bytes
-    kind: str
-    status: os.stat_result
-    digests: Mapping[str, str]
-    checks: Tuple[str, ...]
-    examined: bytes = b""
 
 
 class Candidate(NamedTuple):
-    """A file that a search may still want; `said` are the checks that held so far."""
+    """A file that a search may still want, by its place in the plan; `said` are checks that held so far."""
 
-    root: Root
+    number: int
     search: PlannedSearch
     said: Tuple[str, ...]
 

@@ -1,53 +1,28 @@
 """How many of a search's matches are reported: the first ones, or the newest or oldest of all.
 
 The newest (or oldest) of a search can be told only at its end. Until then as many matches are held, and what
-could not be among them any more is not opened: `Ranks` knows that from times alone, in whichever process it
-judges files, since a file that is behind enough others in a part of the walk is behind them in the whole.
+could not be among them any more is not opened: that can be known from times alone (`may_rank`).
 """
 
 import heapq
 import os
-from typing import Callable, Dict, Iterator, List, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
-from agent.scan.judging import Match
+from agent.scan.items import Match, Status
 from agent.scan.plan import Plan, PlannedSearch
 
 
-def _key(search: PlannedSearch, status: os.stat_result) -> int:
+def _key(search: PlannedSearch, status: Union[os.stat_result, Status]) -> int:
     """Return what is larger, the more a file is wanted."""
     return status.st_mtime_ns if search.newest else -status.st_mtime_ns
 
 
-class Ranks:
-    """The times of the best matches so far, of the searches that want only the newest or oldest."""
+def may_rank(search: PlannedSearch, status: os.stat_result, border: Optional[int]) -> bool:
+    """Tell whether a file can still be among a search's best; of equals the first one met stays.
 
-    def __init__(self, plan: Plan) -> None:
-        self._searches = {
-            index: search for index, search in enumerate(plan.searches) if search.newest or search.oldest
-        }
-        self._best: Dict[int, List[int]] = {index: [] for index in self._searches}
-
-    def has_any(self) -> bool:
-        """Tell whether any search is ranked."""
-        return bool(self._searches)
-
-    def may_want(self, index: int, status: os.stat_result) -> bool:
-        """Tell whether a file can still be among a search's best; of equals the first one met stays."""
-        search = self._searches.get(index)
-        if search is None:
-            return True
-        best = self._best[index]
-        return len(best) < (search.newest or search.oldest) or _key(search, status) > best[0]
-
-    def add(self, index: int, status: os.stat_result) -> None:
-        """Count a match."""
-        search = self._searches.get(index)
-        if search is None:
-            return
-        best = self._best[index]
-        heapq.heappush(best, _key(search, status))
-        if len(best) > (search.newest or search.oldest):
-            heapq.heappop(best)
+    `border` is what `Limits.borders` once said of the search, None where it said nothing.
+    """
+    return border is None or _key(search, status) > border
 
 
 class Limits:
@@ -87,6 +62,15 @@ class Limits:
             heapq.heappush(best, item)
         else:
             heapq.heappushpop(best, item)
+
+    def borders(self) -> Dict[int, int]:
+        """Return, by search, behind what no file can be among its best any more; nothing where any can."""
+        searches = self._plan.searches
+        return {
+            index: best[0][0]
+            for index, best in self._best.items()
+            if len(best) >= (searches[index].newest or searches[index].oldest)
+        }
 
     def ranked(self) -> Iterator[Match]:
         """Yield the best matches of the ranked searches, the best first."""

@@ -24,6 +24,14 @@ from agent.scan.pattern_set import PatternSet
 from agent.scan.patterns import compile_lines, require_engine
 from agent.scan.search import HASH_KINDS, Search
 
+# Fields of a planned search that say where to look and what to report, or ask for names only.
+_NEVER_MORE_THAN_NAMES = frozenset(
+    {
+        "label", "paths", "names", "matchall", "maxdepth", "matchlimit", "excludes", "remotefs",
+        "onefilesystem", "newest", "oldest",
+    }
+)  # fmt: skip
+
 
 class PlannedSearch(NamedTuple):
     """One search, ready; limits are 0 where there is none.
@@ -48,6 +56,11 @@ class PlannedSearch(NamedTuple):
     onefilesystem: bool = False
     newest: int = 0
     oldest: int = 0
+
+    def is_by_name(self) -> bool:
+        """Tell whether names alone decide which files it wants, and nothing in a file is asked for."""
+        more = (getattr(self, field) for field in self._fields if field not in _NEVER_MORE_THAN_NAMES)
+        return bool(self.names) and not any(more)
 
 
 class Plan(NamedTuple):

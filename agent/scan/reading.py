@@ -12,10 +12,11 @@ Rules:
 import errno
 import os
 import stat
+from contextlib import closing
 from typing import Callable, Dict, FrozenSet, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.batch import ENTRY, LINK
-from agent.scan.coverage import Coverage
+from agent.scan.coverage import Witness
 from agent.scan.digests import Digest, new_digest
 from agent.scan.fence import Fence, path_of
 from agent.scan.judging import UNREAD, Candidate, Facts, is_undecided, patterns_of
@@ -23,6 +24,7 @@ from agent.scan.lines import LineQuestion
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
 from agent.scan.opening import open_file, open_for_status
 from agent.scan.plan import Plan
+from agent.scan.source import MAP_BYTES, MappedSource, PlainSource, Source
 
 CHUNK_BYTES = 1 << 20
 # A file this large of which less than a sixteenth is stored is holes: hashing 1 TiB of them takes an hour.
@@ -55,16 +57,28 @@ class Opened(NamedTuple):
 
 
 class Reader:
-    """Looks at files and reads them; the coverage is told of what went wrong."""
+    """Looks at files and reads them; the coverage is told of what went wrong.
+
+    Large files are mapped where there is somebody to be told, before and after (`on_map`): a process that
+    maps a file dies when that is truncated.
+    """
 
     def __init__(
-        self, plan: Plan, *, coverage: Coverage, mounts: Mounts, fence: Fence, check: Callable[[], None]
+        self,
+        plan: Plan,
+        *,
+        coverage: Witness,
+        mounts: Mounts,
+        fence: Fence,
+        check: Callable[[], None],
+        on_map: Optional[Callable[[bool], None]] = None,
     ) -> None:
         self._plan = plan
         self._coverage = coverage
         self._mounts = mounts
         self._fence = fence
         self._check = check
+        self._on_map = on_map
         # As many as there are choices of searches that are active together and still want a file to be read.
         self._questions: Dict[Tuple[FrozenSet[int], FrozenSet[int]], LineQuestion] = {}
 
@@ -140,18 +154,24 @@ class Reader:
             return False
         return True
 
-    def read(self, opened: Opened, candidates: Sequence[Candidate]) -> Facts:
-        """Read a file once, as far as the candidates need it."""
+    def read(self, opened: Opened, candidates: Sequence[Candidate], *, may_map: bool = False) -> Facts:
+        """Read a file once, as far as the candidates need it; by mapping it where that may be done."""
         readers = [one for one in candidates if one.needs_reading()]
         if not readers:
             return UNREAD
         try:
-            return self._read(opened, readers)
+            with closing(self._source(opened, may_map=may_map)) as source:
+                return self._read(opened, source, readers)
         except OSError as error:
             self._coverage.fail(opened.path, error)
             return UNREAD
 
-    def _read(self, opened: Opened, readers: Sequence[Candidate]) -> Facts:
+    def _source(self, opened: Opened, *, may_map: bool) -> Source:
+        if may_map and self._on_map is not None and opened.status.st_size >= MAP_BYTES:
+            return MappedSource(opened.descriptor, opened.status.st_size, self._on_map)
+        return PlainSource(opened.descriptor)
+
+    def _read(self, opened: Opened, source: Source, readers: Sequence[Candidate]) -> Facts:
         """Read content first, then digests of what the searches left standing still need."""
         lines = self._question(readers).begin()
         digests: Optional[Dict[str, Digest]] = None
@@ -160,10 +180,11 @@ class Reader:
         left = PSEUDO_BYTES if is_pseudo else opened.status.st_size
         while True:
             self._check()
-            data = os.read(opened.descriptor, min(left, CHUNK_BYTES)) if left else b""
+            data = source.read(min(left, CHUNK_BYTES)) if left else b""
             left -= len(data)
             self._coverage.bytes_read += len(data)
-            lines.feed(data)
+            if lines.is_open():
+                lines.feed(bytes(data))
             is_last = not data or not left
             if is_last:
                 lines.finish()

@@ -19,7 +19,7 @@ import os
 import stat
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from agent.scan.coverage import Coverage
+from agent.scan.coverage import Witness
 from agent.scan.fence import Fence
 from agent.scan.globs import NameGlob, is_glob, split_path
 from agent.scan.mounts import Mounts
@@ -82,7 +82,7 @@ class RootFinder:
     """Resolves the paths of a plan; `roots` maps resolved directories to what begins there."""
 
     def __init__(
-        self, plan: Plan, coverage: Coverage, check: Callable[[], None], fence: Fence, mounts: Mounts
+        self, plan: Plan, coverage: Witness, check: Callable[[], None], fence: Fence, mounts: Mounts
     ) -> None:
         self.roots: Dict[bytes, DirectoryRoots] = {}
         self.globs: List[GlobUse] = []

@@ -1,24 +1,30 @@
-"""One scan from beginning to end: roots, walk, inspection, limits, coverage.
+"""One scan from beginning to end: roots, walk, judging here or in workers, limits, coverage.
 
-The seam for what makes it fast is between the walker's batches and the inspector's matches: a batch names its
-directory by descriptor and path, and a match stands by itself.
+Rules:
+
+* The answer is the same whoever judged: here, or by any number of workers (`agent.scan.settling`).
+* A small question pays for no other process: the first files are judged here, one after the other and as they
+  are asked for. So is a scan that needs names only, whatever its size.
+* Beyond that, workers judge batches while the walk goes on (`agent.scan.pool`). Where none can be started, as
+  on a system that has no such sockets, everything is judged here.
 """
 
-from contextlib import closing
-from typing import Callable, Iterator, List, Optional, Set
+import os
+from typing import Callable, Generator, Optional
 
-from agent.module import ANYWHERE, Cancelled, DeadlineReached
+from agent.module import ANYWHERE, UNBOUNDED, Budget
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
-from agent.scan.inspector import Examine, Inspector
-from agent.scan.judging import Match
-from agent.scan.limits import Limits
-from agent.scan.mounts import Mounts
+from agent.scan.inspector import Examine
+from agent.scan.items import Match
 from agent.scan.plan import Plan
-from agent.scan.roots import GlobUse, RootFinder
-from agent.scan.texts import path_text
-from agent.scan.walk import Walker
+from agent.scan.pool import PoolFailure
+from agent.scan.run import Effort, Run
+from agent.scan.settling import Settlement
 from protocol.acl import PathRules
+
+_MAX_WORKERS = 8
+PLAIN_EFFORT = Effort()
 
 
 def scan(
@@ -29,47 +35,50 @@ def scan(
     truncate: Callable[[str], None],
     rules: PathRules = ANYWHERE,
     examine: Optional[Examine] = None,
-) -> Iterator[Match]:
+    budget: Budget = UNBOUNDED,
+    workers: Optional[int] = None,
+    effort: Effort = PLAIN_EFFORT,
+    progress: Callable[[], None] = lambda: None,
+) -> Generator[Match, None, None]:
     """Yield the matches of all searches of a plan.
 
     `check` is called in every loop and may raise to end the scan; `truncate` is told of a match limit that
     cut a search's matches. What `rules` do not allow is counted and said, never looked at. `examine` is asked
-    of each file that some search selects; what it says travels with the matches.
+    of each file that some search selects, by whoever judges it; what it says travels with the matches.
+    `workers` is how many may be started, 0 for none; without it, as the budget says. `progress` is called
+    about twice a second.
     """
-    limits = Limits(plan, coverage.note, truncate)
-    closed = limits.closed
-    mounts = Mounts()
-    fence = Fence(rules)
-    for text in plan.unknown:
-        coverage.skip("unknown-account")
-        coverage.note(text)
-    finder = RootFinder(plan, coverage, check, fence, mounts)
-    walker = Walker(
-        plan, finder.roots, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check
-    )
-    inspector = Inspector(
-        plan, coverage=coverage, mounts=mounts, fence=fence, closed=closed, check=check, examine=examine
+    settlement = Settlement(plan, coverage=coverage, truncate=truncate)
+    run = Run(
+        plan,
+        settlement,
+        fence=Fence(rules),
+        examine=examine,
+        budget=budget,
+        effort=effort,
+        workers=usable_workers(budget) if workers is None else workers,
+        check=check,
+        progress=progress,
     )
     try:
-        with closing(walker.batches()) as batches:
-            for batch in batches:
-                for match in inspector.inspect(batch):
-                    if limits.admits(match):
-                        yield match
-                if len(closed) == len(plan.searches):
-                    break
-        _note_unused(plan, finder.globs, coverage, closed)
-    except (Cancelled, DeadlineReached):
-        # What was kept for the end is found all the same.
-        yield from limits.ranked()
+        yield from run.matches()
+        yield from settlement.limits.ranked()
+    except PoolFailure as failure:
+        yield from run.salvage()
+        yield from settlement.limits.ranked()
+        truncate(f"the scan ended early: {failure}")
+    except Exception:
+        # Cancelled or out of time: what was found so far stands, also behind a file that took too long.
+        yield from run.salvage()
+        yield from settlement.limits.ranked()
         raise
-    else:
-        yield from limits.ranked()
     finally:
+        run.close()
         coverage.finish()
 
 
-def _note_unused(plan: Plan, globs: List[GlobUse], coverage: Coverage, closed: Set[int]) -> None:
-    for use in globs:
-        if not use.is_used() and use.search not in closed:
-            coverage.note(f"search {plan.searches[use.search].label}: {path_text(use.path)} matched nothing")
+def usable_workers(budget: Budget) -> int:
+    """Return how many workers a scan may start."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(usable, budget.workers or _MAX_WORKERS)

@@ -23,7 +23,7 @@ from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, Named
 
 from agent.scan.batch import ENTRY, LINK, Batch
 from agent.scan.bounds import Bounds
-from agent.scan.coverage import Coverage
+from agent.scan.coverage import Witness
 from agent.scan.fence import Fence
 from agent.scan.globs import split_path
 from agent.scan.mounts import Mounts
@@ -93,7 +93,7 @@ class Walker:
         plan: Plan,
         roots: Dict[bytes, DirectoryRoots],
         *,
-        coverage: Coverage,
+        coverage: Witness,
         mounts: Mounts,
         fence: Fence,
         closed: AbstractSet[int],

@@ -1,0 +1,124 @@
+"""A worker of a scan: a forked process that judges parts of batches, and may die of what it reads.
+
+It leaves word of what it is at in memory that it shares with the scan, so that its death has a name. It ends
+when the scan is gone, and it never returns into the code that forked it. Nothing that it inherited is used
+but the plan: neither the scan's sockets, nor its walk, nor its signal handlers.
+"""
+
+import gc
+import os
+import signal
+import socket
+from typing import Callable, Iterable, List, NamedTuple, NoReturn, Tuple
+
+from agent.scan.coverage import Recorder
+from agent.scan.inspector import Inspector
+from agent.scan.items import Item
+from agent.scan.messages import Reply, Task, receive_task, send_reply
+from agent.scan.throttle import Throttle
+
+# Words shared by a worker and the scan: which task, which of its parts, which entry (from 1; 0 is none),
+# whether a file is mapped, and how many bytes were read in all.
+WORDS = 8
+TASK, PART, ENTRY, MAPPED, READ = range(5)
+
+_FAILED = 70  # EX_SOFTWARE of sysexits.h
+
+
+class Words(NamedTuple):
+    """A worker's part of the shared memory."""
+
+    memory: memoryview
+    start: int
+
+    def get(self, which: int) -> int:
+        """Return a word."""
+        return int(self.memory[self.start + which])
+
+    def set(self, which: int, value: int) -> None:
+        """Set a word."""
+        self.memory[self.start + which] = value
+
+
+class MarkingRecorder(Recorder):
+    """Keeps what is said, and leaves word of the entry that is looked at."""
+
+    def __init__(self, words: Words) -> None:
+        super().__init__()
+        self._words = words
+
+    def at(self, index: int) -> None:
+        """Say which entry of a batch is looked at."""
+        super().at(index)
+        self._words.set(ENTRY, index + 1)
+
+
+MakeInspector = Callable[[Recorder, Callable[[], None], Callable[[bool], None]], Inspector]
+MakeThrottle = Callable[[Callable[[], int]], Throttle]
+
+
+def be_worker(
+    connection: socket.socket,
+    words: Words,
+    make_inspector: MakeInspector,
+    make_throttle: MakeThrottle,
+    strange: Iterable[socket.socket],
+) -> NoReturn:
+    """Serve tasks until there are none; `strange` are sockets of others, inherited and to be closed."""
+    status = _FAILED
+    try:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # whoever stops the scan kills its workers
+        gc.freeze()
+        for other in strange:
+            other.close()
+        recorder = MarkingRecorder(words)
+        throttle = make_throttle(recorder.bytes_in_all)
+        parent = os.getppid()
+
+        def check() -> None:
+            words.set(READ, recorder.bytes_read)
+            throttle.keep(lambda: _end_without(parent))
+
+        inspector = make_inspector(recorder, check, lambda is_mapped: words.set(MAPPED, is_mapped))
+        while _serve_one(connection, inspector, words):
+            pass
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _end_without(parent: int) -> None:
+    """End where nobody waits for an answer any more."""
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _serve_one(connection: socket.socket, inspector: Inspector, words: Words) -> bool:
+    received = receive_task(connection)
+    if received is None:
+        return False
+    task, directories = received
+    words.set(TASK, task.number)
+    try:
+        parts = _judge(task, directories, inspector, words)
+    # Whatever a hostile file brought about must name that file, and cost no other its answer.
+    except Exception as error:  # noqa: BLE001
+        send_reply(connection, Reply(task.number, (), f"{type(error).__name__}: {error}"))
+        return False
+    finally:
+        for directory in directories:
+            os.close(directory)
+    words.set(ENTRY, 0)
+    words.set(READ, 0)
+    send_reply(connection, Reply(task.number, tuple(parts)))
+    return True
+
+
+def _judge(task: Task, directories: List[int], inspector: Inspector, words: Words) -> List[Tuple[Item, ...]]:
+    parts = []
+    for number, (part, directory) in enumerate(zip(task.parts, directories)):
+        words.set(ENTRY, 0)
+        words.set(PART, number)
+        parts.append(tuple(inspector.inspect(part, directory)))
+    return parts
