@@ -13,6 +13,8 @@ from tests.support.gpg import Investigator, temporary_investigator
 
 # Machines are noisy: no test may fail by the clock. The seed is random; a failure prints how to repeat it.
 settings.register_profile("mig", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+# ./test --fast tries fewer examples of each property, ./test all of them.
+settings.register_profile("quick", settings.get_profile("mig"), max_examples=20)
 settings.load_profile("mig")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests of Ctrl-C would wait.
@@ -41,6 +43,7 @@ _ON_REAL_PARTS = (
     "tests/agent/runtime/test_running.py",
     "tests/agent/runtime/test_supervisor.py",
     "tests/agent/runtime/test_trust_intake.py",
+    "tests/agent/test_main.py",
     "tests/client/test_main.py",
     "tests/hostile/",
     "tests/server/api/",

@@ -23,6 +23,7 @@ from tests.protocol.test_openpgp import refusal
 from tests.protocol.test_openpgp_vectors import CASES as VECTORS
 from tests.protocol.test_openpgp_vectors import NOW as VECTOR_NOW
 from tests.protocol.test_openpgp_vectors import read_vector
+from tests.support.examples import USUAL_EXAMPLES
 from tests.support.openpgp_forge import (
     ALICE,
     EVE,
@@ -154,7 +155,7 @@ def hashed_octets(octets: bytes) -> bytes:
     return parse_signature(only.body).hashed_part
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * USUAL_EXAMPLES)
 @given(st.data())
 def test_a_changed_signature_is_refused_or_says_the_same(data: st.DataObject) -> None:
     good = BELIEVED[data.draw(st.sampled_from(sorted(BELIEVED)), label="case")]
@@ -169,7 +170,7 @@ def test_a_changed_signature_is_refused_or_says_the_same(data: st.DataObject) ->
         assert "cannot be checked" not in why
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * USUAL_EXAMPLES)
 @given(st.data())
 def test_a_changed_certificate_is_refused_or_is_the_same_persons(data: st.DataObject) -> None:
     good = BELIEVED[data.draw(st.sampled_from(sorted(BELIEVED)), label="case")]
@@ -183,7 +184,7 @@ def test_a_changed_certificate_is_refused_or_is_the_same_persons(data: st.DataOb
         assert "cannot be checked" not in why
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * USUAL_EXAMPLES)
 @given(st.data())
 def test_no_change_to_a_certificate_makes_a_stranger_believed(data: st.DataObject) -> None:
     certificate = mutate(data, data.draw(st.sampled_from([GOOD, WITH_SUBKEY]), label="of"), FOREIGN)
@@ -219,7 +220,7 @@ NEVER_SUBKEY = {
 POWERLESS = tuple(made for made in FOREIGN if made not in (certify(), bind()))
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * USUAL_EXAMPLES)
 @given(st.data())
 def test_no_change_makes_a_key_sign_that_its_owner_did_not_allow_to(data: st.DataObject) -> None:
     case = data.draw(st.sampled_from(sorted(NEVER)), label="case")
@@ -237,7 +238,7 @@ REVOKED = {
 }
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * USUAL_EXAMPLES)
 @given(st.data())
 def test_a_revocation_holds_through_every_change_that_leaves_it_there(data: st.DataObject) -> None:
     good, revocation = REVOKED[data.draw(st.sampled_from(sorted(REVOKED)), label="case")]
@@ -249,7 +250,7 @@ def test_a_revocation_holds_through_every_change_that_leaves_it_there(data: st.D
         assert revoking not in split_packets(changed, 200)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * USUAL_EXAMPLES)
 @given(st.data())
 def test_changed_armour_is_refused_or_says_the_same(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(set(BELIEVED) & set(VECTORS))), label="case")

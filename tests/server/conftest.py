@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from server.database import Database
-from server.migrations import migrate
 from server.store import Store
+from tests.support.database import migrated_database
 from tests.support.installation import Installation
 from tests.support.postgres import make_database, private_postgres
 
@@ -27,8 +27,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         name = f"store{next(_numbers)}"
         make_database(server, name)
         url = server.replace("/mig?", f"/{name}?")
-    opened = Database(url)
-    migrate(opened)
+    opened = migrated_database(url)
     yield opened
     opened.close()
 

@@ -26,10 +26,10 @@ from server.brokerauth import MAX_LOGINS, BrokerAuth
 from server.brokerctl import BrokerControl
 from server.config import ServerConfig
 from server.database import Database
-from server.migrations import migrate
 from server.parts import utc_now
 from server.store import Store
 from tests.support.broker import AgentKey
+from tests.support.database import migrated_database
 from tests.support.relay import make_config, publish, receive_command, running_server
 
 DAY_S = 86400
@@ -87,8 +87,7 @@ def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     node = PrivateBroker(tmp_path / "node")
     node.prepare()
     config = make_config(node, tmp_path, enrolment=getattr(request, "param", "open"))
-    database = Database(config.database)
-    migrate(database)
+    database = migrated_database(config.database)
     yield Desk(config, database)
     database.close()
 

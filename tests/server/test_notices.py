@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol.errors import EnvironmentFailure
 from protocol.heartbeat import Heartbeat
 from protocol.notice import Notice, open_notice
-from server.database import Database
-from server.migrations import migrate
 from server.notices import NOTICE_EVERY, Notices, load_notice_key
 from server.store import Store
+from tests.support.database import migrated_database
 from tests.support.fleet import NOW, FleetAgent
 
 
@@ -39,8 +38,7 @@ class Desk:
     """A server's notices over an SQLite database, with a clock that the test moves."""
 
     def __init__(self, directory: Path) -> None:
-        self.database = Database(f"sqlite:///{directory / 'mig.sqlite'}")
-        migrate(self.database)
+        self.database = migrated_database(f"sqlite:///{directory / 'mig.sqlite'}")
         self.store = Store(self.database)
         self.relay = Relay()
         self.now = NOW

@@ -14,13 +14,13 @@ from protocol.names import command_id
 from protocol.result import OperationResult, Result
 from server.database import Database
 from server.events import Events, Wake
-from server.migrations import migrate
 from server.parts import utc_now
 from server.rows import PendingCommand, ReceivedResult
 from server.scheduler import RESEND_AFTER, RETRY_S, Scheduler
 from server.store import Store
 from server.store_commands import ANSWER_GRACE
 from tests.support.broker import AgentKey
+from tests.support.database import migrated_database
 from tests.support.relay import PATIENCE_S, Operator
 
 
@@ -127,8 +127,7 @@ class Bench(Operator):
 @asynccontextmanager
 async def running(directory: Path) -> AsyncIterator[Bench]:
     """Run a scheduler for as long as the block lasts."""
-    database = Database(f"sqlite:///{directory / 'mig.sqlite'}")
-    migrate(database)
+    database = migrated_database(f"sqlite:///{directory / 'mig.sqlite'}")
     bench = Bench(database, MemoryRelay())
     task = asyncio.ensure_future(bench.scheduler.run())
     try:

@@ -16,9 +16,9 @@ from protocol.heartbeat import RunningCommand
 from protocol.result import SealedResult
 from server import schema
 from server.database import Database
-from server.migrations import migrate
 from server.store import Store
 from server.store_commands import ANSWER_GRACE
+from tests.support.database import migrated_database
 from tests.support.fleet import ADA, LATER, NOW, FleetAgent, create, make_action, states
 
 SECOND = timedelta(seconds=1)
@@ -231,8 +231,7 @@ class CommandMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.database = Database(f"sqlite:///{self.directory / f'{id(self)}.sqlite'}")
-        migrate(self.database)
+        self.database = migrated_database(f"sqlite:///{self.directory / f'{id(self)}.sqlite'}")
         self.store = Store(self.database)
         self.agents = [FleetAgent(self.store, f"web{number}") for number in range(2)]
         self.action = make_action()

@@ -16,6 +16,7 @@ from protocol.target import Endpoint, Target, parse_target
 from protocol.target_tree import quote
 from server.schema import agents
 from server.target_sql import prefilter
+from tests.support.examples import USUAL_EXAMPLES
 from tests.support.postgres import private_postgres
 from tests.support.targets import NASTY, NOW, WEB, endpoints, targets
 
@@ -96,7 +97,7 @@ def _require_superset(
 
 
 @given(target=targets, known=_several, has_now=st.booleans())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=USUAL_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 def test_sqlite_lets_every_endpoint_through_that_matches(
     sqlite: sa.Connection, target: Target, known: list[Endpoint], *, has_now: bool
 ) -> None:
@@ -105,7 +106,7 @@ def test_sqlite_lets_every_endpoint_through_that_matches(
 
 @pytest.mark.system
 @given(target=targets, known=_several_without_nul, has_now=st.booleans())
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * USUAL_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 def test_postgresql_lets_every_endpoint_through_that_matches(
     postgres: sa.Connection, target: Target, known: list[Endpoint], *, has_now: bool
 ) -> None:

@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from protocol.errors import EnvironmentFailure
 from server import schema
 from server.database import Database
-from server.migrations import migrate
+from tests.support.database import migrated_database
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Any:
-    database = Database(f"sqlite:///{tmp_path / 'mig.sqlite'}")
-    migrate(database)
+    database = migrated_database(f"sqlite:///{tmp_path / 'mig.sqlite'}")
     yield database
     database.close()
 

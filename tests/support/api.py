@@ -20,12 +20,11 @@ from protocol.envelope import LOGIN, Envelope, encode_envelope
 from protocol.login import Login, encode_login
 from server.api.app import make_app
 from server.config import ServerConfig
-from server.database import Database
 from server.events import Events, Wake
-from server.migrations import migrate
 from server.rows import Change
 from server.services import Services
 from server.store import Store
+from tests.support.database import migrated_database
 from tests.support.gpg import Investigator
 
 TIMEOUT_S = 20
@@ -70,8 +69,7 @@ class ApiServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.agents_dir = directory / "agents"
         self.agents_dir.mkdir()
-        self.database = Database(f"sqlite:///{directory / 'mig.sqlite'}")
-        migrate(self.database)
+        self.database = migrated_database(f"sqlite:///{directory / 'mig.sqlite'}")
         self.store = Store(self.database)
         self.is_broker_connected = True
         self.shut_out: list[str] = []

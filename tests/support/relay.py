@@ -31,11 +31,11 @@ from server.config import ServerConfig, parse_listen
 from server.database import Database
 from server.events import Events, Wake
 from server.front import Front, listen_on
-from server.migrations import migrate
 from server.parts import Parts, assemble, utc_now
 from server.rows import ActionRow
 from server.store import Store
 from tests.support.broker import AgentKey
+from tests.support.database import migrated_database
 
 PATIENCE_S = 30.0
 
@@ -153,9 +153,8 @@ async def running_server(
 ) -> AsyncIterator[RelayServer]:
     """Run a server's relay for as long as the block lasts; with `wait`, from when it is connected."""
     config = config or make_config(broker, directory, enrolment=enrolment)
-    database = Database(config.database)
+    database = migrated_database(config.database)
     try:
-        migrate(database)
         parts = assemble(config, database, clock=clock)
         with listen_on(parse_listen(config.broker_auth_listen)) as listener:
             front = Front(parts.broker_auth, listener, lifespan=False)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent.module import Context
 from agent.scan.search import FILTER_FIELDS
 from tests.agent.scan.runs import grow, run
+from tests.support.examples import USUAL_EXAMPLES
 
 CONTENTS = [b"", b"alpha\n", b"beta\nalpha\n", b"gamma", b"\x00alpha\xff", b"beta\r\nbeta\r\n"]
 PATHS = [
@@ -101,7 +102,7 @@ def placed(search: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {**search, "paths": [f"{root}/{path}" for path in search["paths"]], "excludes": excludes}
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * USUAL_EXAMPLES)
 @given(found=st.lists(searches(), min_size=2, max_size=4))
 def test_searches_together_give_what_they_give_alone(tree: Path, found: list[dict[str, Any]]) -> None:
     named = {f"s{number}": placed(search, tree) for number, search in enumerate(found)}

@@ -1,0 +1,32 @@
+"""Databases with this version's tables; SQLite ones are copied from one that was migrated once."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+from server.database import Database
+from server.migrations import migrate
+
+_SQLITE = "sqlite:///"
+
+
+def migrated_database(url: str) -> Database:
+    """Return an open database with all tables; one that is there already is left as it is."""
+    path = Path(url.removeprefix(_SQLITE))
+    if url.startswith(_SQLITE):
+        if not path.exists():
+            path.write_bytes(_empty_sqlite())
+        return Database(url)
+    database = Database(url)
+    migrate(database)
+    return database
+
+
+@functools.cache
+def _empty_sqlite() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "mig.sqlite"
+        database = Database(f"{_SQLITE}{path}")
+        migrate(database)
+        database.close()
+        return path.read_bytes()
