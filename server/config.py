@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.errors import InvalidInput
+from server.verifiers import MOST
 
 DEFAULT_PATH = Path("/etc/mig/config.toml")
 _TABLES = frozenset({"agent", "server", "client"})
@@ -41,6 +42,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     of the certificates (`*.asc`) of which `trust_threshold` must have signed a trust bundle that is taken, as
     `[agent.trust]` names them; empty to take what anybody signed, and leave it to the agents.
     An action reaches at most `max_agents` agents unless its submission says that it is meant for all.
+    `verifiers` is the number of processes that check the signatures of answers; 0 leaves it to the server.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -58,6 +60,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trust_roots: str = ""
     trust_threshold: Annotated[int, Meta(ge=1, le=8)] = 1
     max_agents: Annotated[int, Meta(ge=1)] = 1000
+    verifiers: Annotated[int, Meta(ge=0, le=MOST)] = 2
 
     @property
     def api_address(self) -> Listen:

@@ -3,22 +3,22 @@
 Rules:
 1. The sender is who the broker says (`user_id`, which it checks against the login) and the delivered routing
    key must be that agent's. The queue proves nothing: a CC header brings a message into any queue bound.
-2. The agent is enrolled. The signature is verified with its key before the payload is parsed.
+2. The agent is enrolled. The signature is verified with its key before the payload is parsed
+   (`server.checking`); that of answers in processes beside this one (`server.verifiers`).
 3. A sealed answer is taken by what stands outside of the seal; nothing here could open it.
 4. Answers go to the database in batches, one transaction each; followers hear of them after the commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
 
-from protocol.envelope import HEARTBEAT, SEALED_RESULT, decode_envelope, decode_envelope_of
+from protocol.envelope import HEARTBEAT, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
 from protocol.identity import require_agent_signature
-from protocol.names import heartbeat_key, is_agent_id, result_key
-from protocol.result import ANSWER_LIMITS, decode_result, decode_sealed_result
+from protocol.names import heartbeat_key, is_agent_id
 from server.amqp import Delivery
+from server.checking import Sent, require_key, require_own, require_sender
 from server.database import Database
 from server.events import Events
 from server.metrics import Meters
@@ -28,8 +28,7 @@ from server.scheduler import Scheduler
 from server.store import Store
 from server.store_agents import require_storable_heartbeat
 from server.trust import TrustDistributor
-
-_D = TypeVar("_D")
+from server.verifiers import Verdict, Verifiers
 
 
 class Intake:
@@ -49,6 +48,7 @@ class Intake:
         trust: TrustDistributor,
         clock: Callable[[], datetime],
         meters: Meters,
+        verifiers: Verifiers,
     ) -> None:
         self._database = database
         self._store = store
@@ -58,6 +58,7 @@ class Intake:
         self._trust = trust
         self._clock = clock
         self._meters = meters
+        self._verifiers = verifiers
 
     async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Store answers.
@@ -66,7 +67,7 @@ class Intake:
             EnvironmentFailure: `database-away` or `disk-full`: nothing was stored.
 
         """
-        checked = await self._database.read(self._check_results, batch)
+        checked = await self._check_results(batch)
         good = [item for item in checked if isinstance(item, ReceivedResult)]
         if good:
             changes = await self._database.run(self._store.save_results, good, self._clock())
@@ -99,80 +100,44 @@ class Intake:
             await self._notices.heard(heard)
         return [item.code if isinstance(item, InvalidInput) else None for item in checked]
 
-    def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:
-        keys = _Keys(self._store)
-        return [_caught(_open_result, delivery, keys) for delivery in batch]
+    async def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:
+        senders = {delivery.user_id for delivery in batch if is_agent_id(delivery.user_id)}
+        keys = await self._database.read(self._store.enrolled_keys, senders)
+        verdicts = await self._verifiers.judge(
+            [Sent(one.routing_key, one.user_id, one.body, keys.get(one.user_id)) for one in batch]
+        )
+        return [_received(one, verdict) for one, verdict in zip(batch, verdicts, strict=True)]
 
     def _check_heartbeats(self, batch: Sequence[Delivery]) -> list[Heartbeat | InvalidInput]:
-        keys = _Keys(self._store)
-        return [_caught(_open_heartbeat, delivery, keys) for delivery in batch]
+        senders = {delivery.user_id for delivery in batch if is_agent_id(delivery.user_id)}
+        keys = self._store.enrolled_keys(senders)
+        return [_caught(delivery, keys) for delivery in batch]
 
 
-class _Keys:
-    """The public keys of enrolled agents, each read once per batch."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._known: dict[str, bytes] = {}
-
-    def require(self, agent_id: str) -> bytes:
-        """Return an enrolled agent's key.
-
-        Raises:
-            InvalidInput: `forbidden`.
-
-        """
-        if agent_id not in self._known:
-            row = self._store.get_agent(agent_id)
-            if row is None or row.enrolment != "enrolled":
-                raise InvalidInput("forbidden", f"agent {agent_id} is not enrolled")
-            self._known[agent_id] = row.public_key
-        return self._known[agent_id]
-
-
-def require_sender(delivery: Delivery, key_of: Callable[[str], str]) -> str:
-    """Return the id of the agent that sent a message under its own routing key.
-
-    Raises:
-        InvalidInput: `forbidden`.
-
-    """
-    if not is_agent_id(delivery.user_id) or delivery.routing_key != key_of(delivery.user_id):
-        raise InvalidInput("forbidden", "user id and routing key do not name the same agent")
-    return delivery.user_id
-
-
-def _open_result(delivery: Delivery, keys: _Keys) -> ReceivedResult:
-    agent_id = require_sender(delivery, result_key)
-    envelope = decode_envelope_of(delivery.body, ANSWER_LIMITS)
-    require_agent_signature(envelope, keys.require(agent_id), agent_id)
-    is_sealed = envelope.payload_type == SEALED_RESULT
-    result = decode_sealed_result(envelope.payload) if is_sealed else decode_result(envelope.payload)
-    _require_own(result.agent, agent_id)
+def _received(delivery: Delivery, verdict: Verdict) -> ReceivedResult | InvalidInput:
+    if verdict.checked is None:
+        refused = verdict.refused
+        return InvalidInput(refused.code if refused else "bad-document", refused.detail if refused else "")
     return ReceivedResult(
-        agent_id=agent_id, envelope_bytes=delivery.body, digest=envelope.digest, result=result
+        agent_id=delivery.user_id,
+        envelope_bytes=delivery.body,
+        digest=verdict.checked.digest,
+        facts=verdict.checked.facts,
     )
 
 
-def _open_heartbeat(delivery: Delivery, keys: _Keys) -> Heartbeat:
-    agent_id = require_sender(delivery, heartbeat_key)
+def _open_heartbeat(delivery: Delivery, keys: Mapping[str, bytes]) -> Heartbeat:
+    agent_id = require_sender(delivery.user_id, delivery.routing_key, heartbeat_key)
     envelope = decode_envelope(delivery.body, HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
-    require_agent_signature(envelope, keys.require(agent_id), agent_id)
+    require_agent_signature(envelope, require_key(keys.get(agent_id), agent_id), agent_id)
     heartbeat = decode_heartbeat(envelope.payload)
-    _require_own(heartbeat.agent, agent_id)
+    require_own(heartbeat.agent, agent_id)
     require_storable_heartbeat(heartbeat)
     return heartbeat
 
 
-def _require_own(named: str, agent_id: str) -> None:
-    if named != agent_id:
-        raise InvalidInput("forbidden", "the document speaks for another agent than the one that signed it")
-
-
-def _caught(
-    open_document: Callable[[Delivery, _Keys], _D], delivery: Delivery, keys: _Keys
-) -> _D | InvalidInput:
+def _caught(delivery: Delivery, keys: Mapping[str, bytes]) -> Heartbeat | InvalidInput:
     try:
-        return open_document(delivery, keys)
+        return _open_heartbeat(delivery, keys)
     except InvalidInput as error:
         return error

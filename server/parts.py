@@ -24,6 +24,7 @@ from server.services import Services
 from server.shutout import shut_out
 from server.store import Store
 from server.trust import TrustDistributor
+from server.verifiers import Verifiers
 
 
 def utc_now() -> datetime:
@@ -53,8 +54,14 @@ class Parts:
         )
 
 
-def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], datetime]) -> Parts:
-    """Put the parts together; nothing runs yet.
+def assemble(
+    config: ServerConfig,
+    database: Database,
+    *,
+    clock: Callable[[], datetime],
+    verifiers: Verifiers | None = None,
+) -> Parts:
+    """Put the parts together; nothing runs yet. Without `verifiers` this process checks all signatures.
 
     Raises:
         InvalidInput: `bad-config`.
@@ -96,6 +103,7 @@ def assemble(config: ServerConfig, database: Database, *, clock: Callable[[], da
         notices=notices,
         clock=clock,
         meters=meters,
+        verifiers=verifiers or Verifiers(),
     )
     broker_auth = BrokerAuth(
         config=config,

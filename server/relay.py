@@ -9,7 +9,7 @@ Rules:
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -25,8 +25,10 @@ _R = TypeVar("_R")
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
-_PREFETCH = 500
-_BATCH = 250
+_PREFETCH = 400  # two batches; answers of the largest size stand in memory so often
+_BATCH = 200
+# Answers are independent of each other; what heartbeats set off is not.
+_DEPTHS = {names.RESULTS_QUEUE: 2}
 
 # Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
 # Raises EnvironmentFailure where the batch cannot be dealt with now: it is given again.
@@ -182,7 +184,10 @@ class Relay:
         publishing = await link.channel()
         self._publisher = await Publisher.on(publishing)
         self._administrator = administrator
-        intakes = [_Intake(queue, handler, self.dead) for queue, handler in handlers.items()]
+        intakes = [
+            _Intake(queue, handler, self.dead, depth=_DEPTHS.get(queue, 1))
+            for queue, handler in handlers.items()
+        ]
         channels = [publishing]
         async with asyncio.TaskGroup() as tasks:
             workers = []
@@ -211,8 +216,9 @@ class Relay:
 class _Intake:
     """One queue's way in: deliveries are gathered while the last batch is committed."""
 
-    def __init__(self, queue: str, handler: Handler, dead: Counter[str]) -> None:
+    def __init__(self, queue: str, handler: Handler, dead: Counter[str], depth: int) -> None:
         self._queue = queue
+        self._depth = depth
         self._handler = handler
         self._dead = dead
         self._channel: Channel | None = None
@@ -231,18 +237,29 @@ class _Intake:
             )
 
     async def work(self) -> None:
-        """Handle batch after batch, until cancelled or until the channel is gone."""
-        while True:
-            batch = [await self._arrived.get()]
-            while len(batch) < _BATCH and not self._arrived.empty():
-                batch.append(self._arrived.get_nowait())
-            try:
-                await self._settle(batch)
-            except (EnvironmentFailure, ChannelRefused):
-                return  # the channel is gone: the relay connects again and gets the batch again
+        """Handle batch after batch, until cancelled or until the channel is gone.
 
-    async def _settle(self, batch: Sequence[Delivery]) -> None:
-        verdicts = await self._handle(batch)
+        Up to `depth` batches are under way: one is checked while the one before it is committed. They are
+        settled in the order in which they came.
+        """
+        under_way: deque[tuple[Sequence[Delivery], asyncio.Task[Sequence[str | None]]]] = deque()
+        try:
+            while True:
+                while len(under_way) >= self._depth or (under_way and self._arrived.empty()):
+                    batch, handling = under_way[0]
+                    self._settle(batch, await handling)
+                    under_way.popleft()
+                batch = [await self._arrived.get()]
+                while len(batch) < _BATCH and not self._arrived.empty():
+                    batch.append(self._arrived.get_nowait())
+                under_way.append((batch, asyncio.ensure_future(self._handle(batch))))
+        except (EnvironmentFailure, ChannelRefused):
+            return  # the channel is gone: the relay connects again and gets the batches again
+        finally:
+            for _, handling in under_way:
+                handling.cancel()
+
+    def _settle(self, batch: Sequence[Delivery], verdicts: Sequence[str | None]) -> None:
         for delivery, code in zip(batch, verdicts, strict=True):
             if code is not None:
                 self._dead[code] += 1

@@ -10,7 +10,8 @@ import msgspec
 from protocol.action import Action
 from protocol.command import CommandState
 from protocol.heartbeat import TrustStanding
-from protocol.result import Problem, Result, SealedResult
+from protocol.result import Problem
+from server.checking import AnswerFacts
 
 ONLINE_S = 150
 OFFLINE_S = 20 * 60
@@ -225,7 +226,7 @@ class ReceivedResult(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     envelope_bytes: bytes
     digest: str
-    result: Result | SealedResult
+    facts: AnswerFacts
 
 
 class PublishedRow(msgspec.Struct, frozen=True, kw_only=True):

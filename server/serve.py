@@ -13,6 +13,7 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from server.api.app import make_app
 from server.config import ServerConfig
@@ -22,6 +23,7 @@ from server.metrics import MeteredApp
 from server.migrations import migrate
 from server.parts import assemble, utc_now
 from server.statelock import state_lock
+from server.verifiers import Verifiers
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ def serve(config: ServerConfig) -> None:
 
     """
     with ExitStack() as stack:
+        verifiers = Verifiers.fork(config.verifiers)
+        stack.callback(verifiers.close)
         stack.enter_context(state_lock(Path(config.state_dir)))
         api = stack.enter_context(listen_on(config.api_address))
         auth = stack.enter_context(listen_on(config.broker_auth_address))
@@ -44,26 +48,26 @@ def serve(config: ServerConfig) -> None:
         database = Database(config.database)
         stack.callback(database.close)
         migrate(database)
-        asyncio.run(_run(config, database, api, auth, metrics))
+        asyncio.run(_run(config, database, verifiers, _Listeners(api, auth, metrics)))
 
 
-async def _run(
-    config: ServerConfig,
-    database: Database,
-    api: socket.socket,
-    auth: socket.socket,
-    metrics: socket.socket | None,
-) -> None:
-    parts = assemble(config, database, clock=utc_now)
+class _Listeners(NamedTuple):
+    api: socket.socket
+    auth: socket.socket
+    metrics: socket.socket | None
+
+
+async def _run(config: ServerConfig, database: Database, verifiers: Verifiers, listeners: _Listeners) -> None:
+    parts = assemble(config, database, clock=utc_now, verifiers=verifiers)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     fronts = [
-        Front(MeteredApp(make_app(parts.services), parts.meters), api, lifespan=True),
-        Front(parts.broker_auth, auth, lifespan=False),
+        Front(MeteredApp(make_app(parts.services), parts.meters), listeners.api, lifespan=True),
+        Front(parts.broker_auth, listeners.auth, lifespan=False),
     ]
-    if metrics is not None:
-        fronts.append(Front(parts.metrics, metrics, lifespan=False))
+    if listeners.metrics is not None:
+        fronts.append(Front(parts.metrics, listeners.metrics, lifespan=False))
     async with asyncio.TaskGroup() as tasks:
         working = [tasks.create_task(worker) for worker in parts.workers()]
         serving = [tasks.create_task(front.run()) for front in fronts]

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from protocol.command import CommandState, is_transition
 from protocol.heartbeat import Heartbeat, RunningCommand
 from protocol.names import command_id
-from protocol.result import Result, SealedResult
 from server import schema
+from server.checking import AnswerFacts
 from server.rows import Change, PendingCommand, Progress, ReceivedResult
 from server.store_base import StorePart, chunks, ended_events, storable
 
@@ -141,11 +141,11 @@ class CommandStore(StorePart):
             ).scalars()
             changes = [
                 Change(
-                    action_id=item.result.action,
+                    action_id=item.facts.action,
                     command_id=ident,
                     agent_id=item.agent_id,
                     agent_name=agent_name,
-                    state=CommandState(item.result.status),
+                    state=CommandState(item.facts.status),
                     seq=seq,
                 )
                 for (ident, (item, agent_name)), seq in zip(ending.items(), numbers, strict=True)
@@ -155,7 +155,7 @@ class CommandStore(StorePart):
                 .where(_commands.c.id == sa.bindparam("command"))
                 .values(state=sa.bindparam("after"), updated=now, problem=sa.bindparam("why")),
                 [
-                    {"command": ident, "after": item.result.status, "why": _problem(item.result)}
+                    {"command": ident, "after": item.facts.status, "why": _problem(item.facts)}
                     for ident, (item, _) in ending.items()
                 ],
             )
@@ -237,7 +237,7 @@ def _find_ending(
 ) -> dict[str, tuple[ReceivedResult, str]]:
     """Return which answer ends which command, with the agent's name; of two that both may, the later one."""
     answers = [
-        (command_id(item.result.action, item.agent_id, item.result.occurrence), item) for item in received
+        (command_id(item.facts.action, item.agent_id, item.facts.occurrence), item) for item in received
     ]
     known = {
         row.id: row
@@ -247,10 +247,10 @@ def _find_ending(
     states = {ident: CommandState(row.state) for ident, row in known.items()}
     ending: dict[str, tuple[ReceivedResult, str]] = {}
     for ident, item in answers:
-        if ident not in known or known[ident].digest != item.result.action_sha256:
-            _log.warning("an answer fits no command: agent %s, action %s", item.agent_id, item.result.action)
+        if ident not in known or known[ident].digest != item.facts.action_sha256:
+            _log.warning("an answer fits no command: agent %s, action %s", item.agent_id, item.facts.action)
             continue
-        after = CommandState(item.result.status)
+        after = CommandState(item.facts.status)
         if is_transition(states[ident], after):
             states[ident] = after
             ending[ident] = (item, known[ident].name)
@@ -266,15 +266,14 @@ _SELECT_ANSWERED = (
 
 def _result_columns(ident: str, item: ReceivedResult, now: datetime) -> dict[str, object]:
     # Of a sealed answer nobody here can tell what it found, or when it ran.
-    result = item.result if isinstance(item.result, Result) else None
     return {
         "command_id": ident,
-        "action_id": item.result.action,
+        "action_id": item.facts.action,
         "agent_id": item.agent_id,
-        "state": item.result.status,
-        "found": None if result is None else any(operation.found for operation in result.results),
-        "started": None if result is None else result.started,
-        "finished": None if result is None else result.finished,
+        "state": item.facts.status,
+        "found": item.facts.found,
+        "started": item.facts.started,
+        "finished": item.facts.finished,
         "received": now,
         "envelope": item.envelope_bytes,
     }
@@ -289,8 +288,8 @@ def _progress(running: RunningCommand, now: datetime) -> Progress:
     )
 
 
-def _problem(result: Result | SealedResult) -> dict[str, object] | None:
-    problem = result.problem if isinstance(result, Result) else None
+def _problem(facts: AnswerFacts) -> dict[str, object] | None:
+    problem = facts.problem
     if problem is None:
         return None
     return {"code": storable(problem.code), "step": problem.step, "detail": storable(problem.detail)}

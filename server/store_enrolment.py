@@ -8,7 +8,7 @@ Rules:
 4. At most `MAX_PENDING` agents wait: whoever reaches the broker may ask, and must not fill the database.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -19,7 +19,7 @@ from protocol.enrolment import token_id
 from protocol.errors import InvalidInput
 from server import schema
 from server.rows import AgentRow, AuditEvent, Enrolment, EnrolmentPolicy, Said, TokenRow
-from server.store_base import StorePart, require_storable, storable
+from server.store_base import StorePart, chunks, require_storable, storable
 
 MAX_PENDING = 1000
 _OPEN = sorted(OPEN_STATES)
@@ -37,6 +37,16 @@ class EnrolmentStore(StorePart):
         with self._database.reading() as connection:
             row = connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).first()
         return None if row is None else agent_row(row)
+
+    def enrolled_keys(self, agent_ids: Collection[str]) -> dict[str, bytes]:
+        """Return the public keys of those of some agents that are enrolled."""
+        found: dict[str, bytes] = {}
+        with self._database.reading() as connection:
+            for ids in chunks(sorted(agent_ids)):
+                where = (_agents.c.id.in_(ids), _agents.c.enrolment == "enrolled")
+                rows = connection.execute(sa.select(_agents.c.id, _agents.c.public_key).where(*where))
+                found.update({row.id: row.public_key for row in rows})
+        return found
 
     def enrol_agent(
         self,

@@ -13,6 +13,7 @@ from client.main import run_command_line
 from protocol.envelope import ACTION, Envelope, decode_envelope, encode_envelope
 from protocol.heartbeat import Heartbeat
 from protocol.result import OperationResult
+from server.checking import facts_of
 from server.rows import ReceivedResult
 from tests.client.opponent import SimulatedAgent
 from tests.support.api import ApiServer, api_server
@@ -64,7 +65,10 @@ def answer(api: ApiServer, agent: SimulatedAgent, question: Envelope) -> None:
     result = agent.result(question)
     signed = agent.sign(result)
     received = ReceivedResult(
-        agent_id=agent.id, envelope_bytes=encode_envelope(signed), digest=signed.digest, result=result
+        agent_id=agent.id,
+        envelope_bytes=encode_envelope(signed),
+        digest=signed.digest,
+        facts=facts_of(result),
     )
     api.publish(api.store.save_results([received], datetime.now(UTC)))
 

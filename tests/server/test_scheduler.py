@@ -12,6 +12,7 @@ from protocol.command import CommandState
 from protocol.heartbeat import Heartbeat
 from protocol.names import command_id
 from protocol.result import OperationResult, Result
+from server.checking import facts_of
 from server.database import Database
 from server.events import Events, Wake
 from server.parts import utc_now
@@ -96,7 +97,7 @@ class Bench(Operator):
             status="done",
             results=(OperationResult(found=False, status="ok"),),
         )
-        received = ReceivedResult(agent_id=agent.id, envelope_bytes=b"{}", digest="", result=result)
+        received = ReceivedResult(agent_id=agent.id, envelope_bytes=b"{}", digest="", facts=facts_of(result))
         await self.database.run(self.store.save_results, [received], now)
 
     async def forward(self, delta: timedelta) -> None:

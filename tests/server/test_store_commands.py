@@ -15,6 +15,7 @@ from protocol.command import CommandState, is_transition
 from protocol.heartbeat import RunningCommand
 from protocol.result import SealedResult
 from server import schema
+from server.checking import facts_of
 from server.database import Database
 from server.store import Store
 from server.store_commands import ANSWER_GRACE
@@ -54,14 +55,14 @@ def test_of_a_sealed_answer_the_state_is_known_and_nothing_else(store: Store, da
     plain = agent.answer(action)
     sealed = SealedResult(
         action=action.id,
-        action_sha256=plain.result.action_sha256,
+        action_sha256=plain.facts.action_sha256,
         occurrence="",
         agent=agent.id,
         status="done",
         sealed_to=("A" * 40,),
         sealed=b"x",
     )
-    [change] = store.save_results([msgspec.structs.replace(plain, result=sealed)], NOW)
+    [change] = store.save_results([msgspec.structs.replace(plain, facts=facts_of(sealed))], NOW)
     assert change.state.value == "done"
     assert [row.seq for row in store.list_results(action.id, 0, 10)] == [change.seq]
     with database.reading() as connection:

@@ -14,6 +14,7 @@ from protocol.heartbeat import Heartbeat
 from protocol.identity import agent_id, sign_envelope
 from protocol.names import command_id
 from protocol.result import Result, decode_result
+from server.checking import facts_of
 from server.rows import ReceivedResult
 from server.store import Store
 
@@ -79,7 +80,7 @@ class FleetAgent:
             agent_id=self.id,
             envelope_bytes=encode_envelope(envelope),
             digest=envelope.digest,
-            result=result,
+            facts=facts_of(result),
         )
 
 

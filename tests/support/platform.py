@@ -136,6 +136,13 @@ gpg_home = "{self.investigator.home}"
         self.config.chmod(0o600)
         (self.directory / "dist").mkdir(exist_ok=True)
 
+    def set_option(self, name: str, value: int) -> None:
+        """Add a number to the server's table of the configuration, for its next start."""
+        lines = self.config.read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(f"{name} =")]
+        kept.insert(kept.index("[server]") + 1, f"{name} = {value}")
+        self.config.write_text("\n".join(kept) + "\n")
+
     def start_server(self) -> None:
         """Start mig-server, and wait until its API answers."""
         self.spawn(
