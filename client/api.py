@@ -4,7 +4,8 @@ Rules:
 1. Every answer is read up to a limit, typed, and its errors become `MigError` by the server's code.
 2. Redirects are never followed: a token goes to the configured server and nowhere else.
 3. Nothing that a server says is put into a request unless it has the one shape that ours has.
-4. A server that keeps sending keeps nobody waiting: an answer has its time, a stream the action's.
+4. A server that keeps sending keeps nobody waiting (`client.transport`): an answer has its time, a stream the
+   action's.
 5. A 401 costs one new login and one repetition; a server that cannot be reached is `server-away`.
 """
 
@@ -12,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -24,16 +25,11 @@ from client import documents
 from client.session import compose_login, load_session, save_session, session_path
 from client.signing import Signer
 from client.sse import ServerEvent, decode_events
+from client.transport import Times, Transport
 from protocol.envelope import LOGIN, encode_envelope
 from protocol.errors import CODES, EXIT_OUT_OF_REACH, EnvironmentFailure, InvalidInput, MigError
 
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 30.0
-# The server pings every 15 s: three missing ones mean that the connection is dead.
-STREAM_TIMEOUT_S = 50.0
 MAX_ANSWER_BYTES = 64 << 20
-LONGEST_ANSWER = timedelta(minutes=5)
-_CHUNK_BYTES = 1 << 16
 _EVENT_ID = re.compile(r"[0-9]{0,19}\Z")
 _UNAUTHENTICATED = 401
 _FIRST_ERROR = 300
@@ -52,6 +48,7 @@ class Api:
         cache: directory of session tokens.
         clock: the time, UTC.
         max_answer_bytes: of any one answer.
+        times: how long to wait for what.
 
     """
 
@@ -63,17 +60,15 @@ class Api:
         cache: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        times: Times = Times(),  # noqa: B008  (immutable)
     ) -> None:
         self.server = server
-        self._max_answer_bytes = max_answer_bytes
         self._signer = signer
         self._clock = clock
         self._base = server.rstrip("/") + "/api/v1"
         self._session_path = session_path(cache, server, signer.fingerprint)
         self._session: documents.Session | None = None
-        self._pool = urllib3.PoolManager(
-            retries=False, timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
-        )
+        self._transport = Transport(server, times=times, max_answer_bytes=max_answer_bytes)
 
     def find_agents(self, target: str | None, *, limit: int, offset: int = 0) -> documents.AgentPage:
         """Ask which agents match a target (none: all), and how endpoints will enforce it."""
@@ -202,24 +197,9 @@ class Api:
         headers = {"Accept": "text/event-stream"}
         if last_id:
             headers["Last-Event-ID"] = last_id
+        response = self._open("GET", path, headers=headers)
         left = max((deadline - self._clock()).total_seconds(), 0.1)
-        response = self._open("GET", path, headers=headers, read_s=min(STREAM_TIMEOUT_S, left))
-        try:
-            yield from decode_events(self._until(deadline, _chunks(response)), last_id)
-        except urllib3.exceptions.ReadTimeoutError as error:
-            if self._clock() < deadline:
-                raise self._away(error) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._away(error) from None
-        finally:
-            response.close()
-
-    def _until(self, deadline: datetime, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield what arrives before the deadline: a stream that trickles would never time out."""
-        for chunk in chunks:
-            if self._clock() >= deadline:
-                return
-            yield chunk
+        yield from decode_events(self._transport.read_lines(response, left), last_id)
 
     def _get(self, path: str, answer: type[T], query: dict[str, Any] | None = None) -> T:
         return self._decode(self._request("GET", path + (f"?{urlencode(query)}" if query else "")), answer)
@@ -231,26 +211,19 @@ class Api:
             raise InvalidInput("bad-document", f"the server's answer has another shape: {error}") from None
 
     def _request(self, method: str, path: str, *, body: bytes | None = None) -> bytes:
-        response = self._open(method, path, headers={}, body=body)
-        return self._read(response)
+        return self._transport.read(self._open(method, path, headers={}, body=body))
 
     def _open(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: dict[str, str],
-        body: bytes | None = None,
-        read_s: float = READ_TIMEOUT_S,
+        self, method: str, path: str, *, headers: dict[str, str], body: bytes | None = None
     ) -> urllib3.BaseHTTPResponse:
         """Send a request with the token, logging in where needed; return a response that is no error."""
         for is_last in (False, True):
             token = self._token(renew=is_last)
             authorised = {**headers, "Authorization": f"Bearer {token}"}
-            response = self._send(method, path, headers=authorised, body=body, read_s=read_s)
+            response = self._send(method, path, headers=authorised, body=body)
             if response.status != _UNAUTHENTICATED or is_last:
                 break
-            response.drain_conn()
+            response.close()
         self._require_ok(response)
         return response
 
@@ -267,7 +240,7 @@ class Api:
     def _log_in(self) -> documents.Session:
         response = self._send("POST", "/challenge", headers={}, body=b"")
         self._require_ok(response)
-        challenge = self._decode(self._read(response), documents.Challenge)
+        challenge = self._decode(self._transport.read(response), documents.Challenge)
         payload = compose_login(
             server=self.server,
             fingerprint=self._signer.fingerprint,
@@ -277,52 +250,12 @@ class Api:
         envelope = encode_envelope(self._signer.sign(LOGIN, payload))
         response = self._send("POST", "/session", headers={}, body=envelope)
         self._require_ok(response)
-        return self._decode(self._read(response), documents.Session)
+        return self._decode(self._transport.read(response), documents.Session)
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: dict[str, str],
-        body: bytes | None = None,
-        read_s: float = READ_TIMEOUT_S,
+        self, method: str, path: str, *, headers: dict[str, str], body: bytes | None = None
     ) -> urllib3.BaseHTTPResponse:
-        # No compression is asked for or undone, so that an answer's size is what was read.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-        if body:
-            headers["Content-Type"] = "application/json"
-        try:
-            return self._pool.request(
-                method,
-                self._base + path,
-                headers=headers,
-                body=body,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_s),
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._away(error) from None
-
-    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        limit = self._max_answer_bytes
-        deadline = self._clock() + LONGEST_ANSWER
-        body = bytearray()
-        try:
-            for chunk in _chunks(response):
-                body += chunk
-                if self._clock() >= deadline:
-                    response.close()
-                    raise EnvironmentFailure("server-away", f"{self.server}: its answer does not end")
-                if len(body) > limit:
-                    response.close()
-                    raise InvalidInput("too-large", f"the server's answer has more than {limit} bytes")
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._away(error) from None
-        response.release_conn()
-        return bytes(body)
+        return self._transport.send(method, self._base + path, headers=headers, body=body)
 
     def _require_ok(self, response: urllib3.BaseHTTPResponse) -> None:
         if response.status < _FIRST_ERROR:
@@ -333,7 +266,7 @@ class Api:
             raise InvalidInput(
                 "bad-document", f"{self.server} redirects elsewhere; redirects are not followed"
             )
-        body = self._read(response)
+        body = self._transport.read(response)
         try:
             error = msgspec.json.decode(body, type=documents.ErrorDocument).error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -348,20 +281,3 @@ class Api:
         if CODES[error.code].exit == EXIT_OUT_OF_REACH:
             raise EnvironmentFailure(error.code, error.detail, retryable=True)
         raise InvalidInput(error.code, error.detail)
-
-    def _away(self, error: Exception) -> EnvironmentFailure:
-        reason = error
-        while isinstance(reason, urllib3.exceptions.HTTPError) and (reason.__cause__ or reason.__context__):
-            cause = reason.__cause__ or reason.__context__
-            if not isinstance(cause, Exception):
-                break
-            reason = cause
-        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        return EnvironmentFailure("server-away", f"{self.server}: {text}", retryable=True)
-
-
-def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield what arrives as it arrives."""
-    read1 = response.read1
-    while chunk := read1(_CHUNK_BYTES):
-        yield chunk
