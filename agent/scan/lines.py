@@ -16,6 +16,8 @@ from agent.scan.patterns import LinePattern
 
 MAX_LINE_BYTES = 16 << 20
 OVERLAP_BYTES = 64 << 10
+# What is not large is looked through for a literal by Python itself: no pattern of RE2's begins as quickly.
+_GLANCED_BYTES = 16 << 10
 
 
 class LineAnswers(NamedTuple):
@@ -68,17 +70,17 @@ class LineQuestion:
         bytes as they are, with an empty line too many at the end, unless a `\r` may be part of a line's end.
         """
         glances = self.patterns.choose(self.some).glances
-        if self.every or glances is None:
+        if self.every or glances is None or len(data) > _GLANCED_BYTES:
             return False
         has_cr = None
         for literal, pattern in glances:
-            if pattern is None:
+            if literal:
                 if literal in data:
                     return False
-            else:
-                has_cr = b"\r" in data if has_cr is None else has_cr
-                if has_cr or pattern.search(data) is not None:
-                    return False
+                continue
+            has_cr = b"\r" in data if has_cr is None else has_cr
+            if has_cr or pattern.search(data) is not None:
+                return False
         return True
 
 

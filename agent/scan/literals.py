@@ -1,6 +1,6 @@
 r"""Derives from an expression a text that every line it matches must hold, to be looked for first.
 
-Python finds bytes in bytes several times faster than an automaton reads them. Rules:
+Where text is searched for a literal, most of it is jumped over; an automaton reads every byte. Rules:
 
 * Only what is provably required is said; wherever the syntax (RE2's) leaves a doubt, nothing is, which costs
   speed and never an answer. An alternation outside a group, a flag, `\Q` or a character beyond ASCII end it.
@@ -10,45 +10,73 @@ Python finds bytes in bytes several times faster than an automaton reads them. R
 Source: RE2's syntax page (https://github.com/google/re2/wiki/Syntax).
 """
 
-from typing import List, NamedTuple, Tuple
+from collections import Counter
+from typing import List, Sequence, Tuple
 
-# What is looked for at most: the search for a longer one is quadratic before CPython 3.10, in a file that is
-# made for it, and a longer one is hardly rarer.
+# A longer one is hardly rarer, and Python before 3.10 needs quadratic time for it in a file made for that.
 MAX_LITERAL_BYTES = 32
 _MIN_BYTES = 2
+# What many literals have in common: as long as this, and of no more of them, or to find it takes long.
+_COMMON_BYTES = range(3, 13)
+_COMMON_AMONG = 256
 _REPEATS = "*+?{"
+# Bytes of logs, code and prose, those first that are met most often; all others are met less.
+_FREQUENT = b" etaoinsrldhcum0123456789.pgfby:w/,v-k_=()\"'x[]*#jqz<>;TSACEIRDNPLMOFBUHGVWKYXJQZ"
+_LEAST_PROBE_BYTES = 3
 # Escapes that stand for one character of a class, or for none.
 _CLASS_ESCAPES = "dDsSwWbB"
 _NO_CHARACTER = ".^$*+?"
 
 
-class Literal(NamedTuple):
-    """A text that every matching line holds, empty where none is known; `is_all`: what holds it matches."""
-
-    text: bytes = b""
-    is_all: bool = False
-
-
-def required_literal(expression: str) -> Literal:
-    """Return the longest text that an expression surely requires."""
+def required_literal(expression: str) -> bytes:
+    """Return the longest text that an expression surely requires; empty where none is known."""
     if not expression.isascii() or "\\Q" in expression:
-        return Literal()
+        return b""
     runs: List[str] = [""]
     at = 0
     while at < len(expression):
         character = expression[at]
         if character in "|)\n\r":
-            return Literal()
+            return b""
         if character in _REPEATS:
             runs[-1] = runs[-1][:-1]
         at, text = _next(expression, at)
         if not at:
-            return Literal()
+            return b""
         if text:
             runs[-1] += text
         else:
             runs.append("")
-    return _best(runs)
+    longest = max(runs, key=len)[:MAX_LITERAL_BYTES]
+    return longest.encode("ascii") if len(longest) >= _MIN_BYTES else b""
+
+
+def common_texts(literals: Sequence[bytes], most: int) -> Tuple[bytes, ...]:
+    """Return at most `most` texts of which each literal holds one; nothing where there are none such."""
+    chosen: List[bytes] = []
+    left = list(literals)
+    while left:
+        if len(chosen) == most or len(left) > _COMMON_AMONG:
+            return ()
+        counts = Counter(part for literal in left for part in _parts(literal))
+        if not counts:
+            return ()
+        best = max(counts, key=lambda part: (counts[part], len(part), part))
+        chosen.append(best)
+        left = [literal for literal in left if best not in literal]
+    return tuple(chosen)
+
+
+def probe_of(literal: bytes) -> bytes:
+    """Return the part of a literal to look for: from its rarest byte on, since that is jumped to."""
+    starts = range(max(1, len(literal) - _LEAST_PROBE_BYTES + 1))
+    rarest = max(starts, key=lambda start: (_FREQUENT.find(literal[start]) % (len(_FREQUENT) + 1), -start))
+    return literal[rarest:]
+
+
+def _parts(literal: bytes) -> "set[bytes]":
+    ends = range(len(literal) + 1)
+    return {literal[end - size : end] for end in ends for size in _COMMON_BYTES if size <= end}
 
 
 def _next(expression: str, at: int) -> Tuple[int, str]:
@@ -67,13 +95,6 @@ def _next(expression: str, at: int) -> Tuple[int, str]:
         # \x41 and the like; of a line end, and of what stands last, RE2 may think otherwise.
         return (0 if escaped.isalnum() or escaped in "\n\r" else at + 2), escaped
     return at + 1, "" if character in _NO_CHARACTER else character
-
-
-def _best(runs: List[str]) -> Literal:
-    if len(runs) == 1 and 0 < len(runs[0]) <= MAX_LITERAL_BYTES:
-        return Literal(runs[0].encode("ascii"), is_all=True)
-    longest = max(runs, key=len)[:MAX_LITERAL_BYTES]
-    return Literal(longest.encode("ascii")) if len(longest) >= _MIN_BYTES else Literal()
 
 
 def _after_class(expression: str, at: int) -> int:

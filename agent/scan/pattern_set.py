@@ -4,7 +4,8 @@ Rules:
 
 * Patterns are joined into one expression, which tells the next line where any of them matches; which ones is
   then asked of that line alone.
-* A few patterns that require a literal are quicker one by one (`agent.scan.literals`).
+* A few patterns that require a literal are quicker one by one (`agent.scan.literals`), and where the literals
+  of many have a few texts in common, what holds none of those is passed over.
 * Joined patterns may need an automaton of very many states, and then are slower together than apart. That is
   measured while searching, and such a group is split in two for good. What is found never depends on it.
 * A pattern that was found in a file is asked for no more; once the lines that only it matches cost more than
@@ -15,7 +16,8 @@ import time
 from collections import OrderedDict
 from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from agent.scan.patterns import Joined, LinePattern, Pattern, TooLarge
+from agent.scan.literals import common_texts
+from agent.scan.patterns import Joined, LinePattern, Pattern, TooLarge, compile_probe
 
 # Groups that are kept joined (the last used ones), and choices of patterns whose groups, or lines, are known.
 _KEPT_JOINED, _KEPT_CHOICES = 16, 256
@@ -36,6 +38,8 @@ class Costs(NamedTuple):
     # Reading a block for a pattern with a literal, and for one without or for a whole group.
     literal: int = 1
     pattern: int = 6
+    # Texts in common that are quicker to look for than what is joined.
+    common_texts: int = 3
     # Lines found in vain, for each pattern that is left, that cost as much as joining those.
     rejoin_lines: int = 3
 
@@ -49,17 +53,21 @@ class Block(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Patterns that are looked for in one pass where `joined` is there, one by one otherwise."""
+    """Patterns that are looked for in one pass where `joined` is there, one by one otherwise.
+
+    Where there are `probes`, what is joined matches nothing in which none of them is found.
+    """
 
     members: Tuple[int, ...]
     joined: Optional[Joined]
+    probes: Tuple[Pattern, ...] = ()
 
 
 class Glance(NamedTuple):
-    """A literal, or else a pattern, without which a text (of lines that end in one byte) has no match."""
+    """What a text must hold to have a match: the literal or, where no line ends in two bytes, the pattern."""
 
     literal: bytes
-    pattern: Optional[Pattern]
+    pattern: Pattern
 
 
 class Choice(NamedTuple):
@@ -114,7 +122,7 @@ class PatternSet:
                 return group
             self._in_vain.pop(members, None)
         joined = self._join(members)
-        return group if joined is None else Group(members, joined)
+        return group if joined is None else Group(members, joined, group.probes)
 
     def split(self, group: Group) -> None:
         """Take apart a group that is slower together."""
@@ -128,15 +136,14 @@ class PatternSet:
 
     def _glances(self, groups: Tuple[Group, ...]) -> Optional[Tuple[Glance, ...]]:
         glances = []
-        for members, joined in groups:
+        for members, joined, _ in groups:
             if joined is not None:
                 glances.append(Glance(b"", joined.pattern))
                 continue
             for one in (self.patterns[index] for index in members):
                 if not one.by_block:
                     return None
-                literal = one.literal.text
-                glances.append(Glance(literal, None if literal else one.pattern))
+                glances.append(Glance(one.literal, one.pattern))
         return tuple(glances)
 
     def _make_groups(self, wanted: FrozenSet[int]) -> Iterator[Group]:
@@ -151,13 +158,15 @@ class PatternSet:
                     parts += [members[:half], members[half:]]
                 else:
                     left -= set(members)
-                    yield Group(members, joined)
+                    literals = [self.patterns[index].literal for index in members]
+                    texts = common_texts(literals, self.costs.common_texts)
+                    yield Group(members, joined, tuple(compile_probe(text) for text in texts))
         if left:
             yield Group(tuple(sorted(left)), None)
 
     def _is_worth_joining(self, members: Tuple[int, ...]) -> bool:
         literal, pattern = self.costs.literal, self.costs.pattern
-        apart = sum(literal if self.patterns[one].literal.text else pattern for one in members)
+        apart = sum(literal if self.patterns[one].literal else pattern for one in members)
         return len(members) > 1 and apart > literal + pattern
 
     def _join(self, members: Tuple[int, ...]) -> Optional[Joined]:
@@ -203,8 +212,12 @@ class SomeLines:
 
     def _search_joined(self, group: Group, members: Tuple[int, ...], block: Block, found: Set[int]) -> Group:
         """Add to `found` which members of a group match in a block; return how to look for the others."""
+        if _holds_none(group.probes, block):
+            return group
         for piece in pieces(block, self._costs.piece_bytes):
             self._check()
+            if _holds_none(group.probes, piece):
+                continue
             began = self._set.clock()
             group, members, lines = self._search_piece(group, members, piece, found)
             if not members:
@@ -250,12 +263,11 @@ class SomeLines:
         if not one.by_block:
             return self._is_in_lines(one.pattern, block)
         text, start, end = block
-        literal, is_all = one.literal
-        for _ in range(self._costs.pointed_lines if literal else 0):
-            place = text.find(literal, start, end)
-            if place < 0 or is_all:
-                return place >= 0
-            line = line_around(block, place)
+        for _ in range(self._costs.pointed_lines if one.probe is not None else 0):
+            match = one.probe.search(text, start, end) if one.probe is not None else None
+            if match is None:
+                return False
+            line = line_around(block, match.start())
             if one.pattern.search(*line) is not None:
                 return True
             start = line.end + 1
@@ -271,6 +283,11 @@ class SomeLines:
             if pattern.search(text[start:end]) is not None:
                 return True
         return False
+
+
+def _holds_none(probes: Tuple[Pattern, ...], block: Block) -> bool:
+    """Tell whether there are probes, and none of them is found."""
+    return bool(probes) and all(probe.search(*block) is None for probe in probes)
 
 
 def pieces(block: Block, most_bytes: int) -> Iterator[Block]:

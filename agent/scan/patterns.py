@@ -18,7 +18,7 @@ Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and 
 from functools import lru_cache
 from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
-from agent.scan.literals import Literal, required_literal
+from agent.scan.literals import probe_of, required_literal
 from protocol.errors import InvalidInput
 
 # What can match across a line's end in spite of never_nl and (?m), or ask where the text begins or ends.
@@ -150,13 +150,15 @@ class LinePattern(NamedTuple):
     """An expression on lines.
 
     With `by_block` it is searched in many lines at once, and the rest is as if in each of them; otherwise it
-    must be given one line, cut out of its surroundings.
+    must be given one line, cut out of its surroundings. Where a literal is required, `probe` points to where
+    it may be.
     """
 
     expression: str
     pattern: Pattern
     by_block: bool
-    literal: Literal
+    literal: bytes = b""
+    probe: Optional[Pattern] = None
 
     def can_be_joined(self) -> bool:
         r"""Tell whether the expression means the same within a group; an open `\Q` would quote its end."""
@@ -171,9 +173,17 @@ def compile_lines(expression: str) -> LinePattern:
     """
     as_bytes = expression.isascii()
     if any(mark in expression for mark in _NEEDS_LINES) or _sets_multiline(expression):
-        return LinePattern(expression, _compile(expression, as_bytes=as_bytes), False, Literal())  # noqa: FBT003
+        return LinePattern(expression, _compile(expression, as_bytes=as_bytes), by_block=False)
     pattern = _compile("(?m)" + expression, as_bytes=as_bytes, never_newline=True)
-    return LinePattern(expression, pattern, True, required_literal(expression))  # noqa: FBT003
+    literal = required_literal(expression)
+    probe = compile_probe(literal) if literal else None
+    return LinePattern(expression, pattern, by_block=True, literal=literal, probe=probe)
+
+
+def compile_probe(literal: bytes) -> Pattern:
+    """Compile what is found wherever a literal is, at least; RE2 jumps from one rare byte to the next."""
+    pattern: Pattern = _compile(_quote(probe_of(literal)), as_bytes=True)
+    return pattern
 
 
 class Joined:
@@ -224,13 +234,17 @@ def join_bytes(strings: Sequence[bytes]) -> Optional[Pattern]:
     engine = _engine()
     if engine is None:
         return None
-    joined = "|".join("".join(f"\\x{byte:02x}" for byte in string) for string in strings)
+    joined = "|".join(_quote(string) for string in strings)
     try:
         compiled: Pattern = _compile(joined, as_bytes=True, memory_bytes=_JOINED_BYTES)
     except engine.error:
         return None
     engine.purge()
     return compiled
+
+
+def _quote(string: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in string)
 
 
 def _sets_multiline(expression: str) -> bool:

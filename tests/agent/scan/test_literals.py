@@ -5,7 +5,7 @@ import re2
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from agent.scan.literals import MAX_LITERAL_BYTES, Literal, required_literal
+from agent.scan.literals import MAX_LITERAL_BYTES, common_texts, probe_of, required_literal
 
 ATOMS = [
     "a", "b", "ab", "c", r"\.", ".", "[ab]", "[]a]", "[^]b]", "[[:alpha:]a]", r"[\]b]", "(", ")", "(?:", "|",
@@ -34,30 +34,63 @@ def is_match(expression: str, text: str) -> bool:
 @example("(?i)ab", "AB")
 @example("x[[:]a:]b", "xa")
 def test_a_text_without_what_is_required_does_not_match(expression: str, text: str) -> None:
-    literal, is_all = required_literal(expression)
-    found = is_match(expression, text)
-    if literal:
-        assert not found or literal in text.encode()
-    if is_all:
-        assert found is (literal in text.encode())
+    if is_match(expression, text):
+        assert required_literal(expression) in text.encode()
 
 
 @pytest.mark.parametrize(
-    ("expression", "expected"),
+    ("expression", "literal"),
     [
-        ("needle", Literal(b"needle", is_all=True)),
-        (r"/etc/cron\.d", Literal(b"/etc/cron.d", is_all=True)),
-        ("x", Literal(b"x", is_all=True)),
-        ("[a-z]+-needle-[0-9]+", Literal(b"-needle-")),
-        (r"^root:.*:/bin/(ba)?sh$", Literal(b":/bin/")),
-        ("abcd?ef", Literal(b"abc")),
-        ("(needle)", Literal()),
-        ("needle|other", Literal()),
-        ("(?i)needle", Literal()),
-        ("[0-9]x[0-9]", Literal()),
-        ("", Literal()),
-        ("n" * 100, Literal(b"n" * MAX_LITERAL_BYTES)),
+        ("needle", b"needle"),
+        (r"/etc/cron\.d", b"/etc/cron.d"),
+        ("[a-z]+-needle-[0-9]+", b"-needle-"),
+        (r"^root:.*:/bin/(ba)?sh$", b":/bin/"),
+        ("abcd?ef", b"abc"),
+        ("(needle)", b""),
+        ("needle|other", b""),
+        ("(?i)needle", b""),
+        ("[0-9]x[0-9]", b""),
+        ("", b""),
+        ("n" * 100, b"n" * MAX_LITERAL_BYTES),
     ],
 )
-def test_the_longest_text_that_an_expression_surely_requires(expression: str, expected: Literal) -> None:
-    assert required_literal(expression) == expected
+def test_the_longest_text_that_an_expression_surely_requires(expression: str, literal: bytes) -> None:
+    assert required_literal(expression) == literal
+
+
+@pytest.mark.parametrize(
+    ("literal", "probe"),
+    [
+        (b"migbench-needle", b"-needle"),
+        (b" Accepted", b"Accepted"),
+        (b"eval(", b"val("),
+        (b"ab", b"ab"),
+        (b"x", b"x"),
+        (b"\x00\x00", b"\x00\x00"),
+    ],
+)
+def test_a_literal_is_looked_for_from_its_rarest_byte_on(literal: bytes, probe: bytes) -> None:
+    assert probe_of(literal) == probe
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_a_probe_is_in_its_literal(literal: bytes) -> None:
+    assert literal.endswith(probe_of(literal))
+    assert len(probe_of(literal)) >= min(3, len(literal))
+
+
+@given(st.lists(st.text("abc", max_size=8).map(str.encode), max_size=10), st.integers(0, 4))
+def test_each_literal_holds_one_of_the_texts_in_common(literals: list[bytes], most: int) -> None:
+    texts = common_texts(literals, most)
+    assert len(texts) <= most
+    if texts:
+        assert all(any(text in literal for text in texts) for literal in literals)
+
+
+def test_what_literals_have_in_common_is_found() -> None:
+    literals = [b"_evil%02d" % number for number in range(40)]
+    assert common_texts(literals, 1) == (b"_evil",)
+    assert common_texts([*literals, b"-needle-"], 2) == (b"_evil", b"-needle-")
+    assert common_texts([*literals, b"-needle-"], 1) == ()
+    assert common_texts([*literals, b""], 3) == ()
+    assert common_texts([], 3) == ()
