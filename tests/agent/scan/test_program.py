@@ -1,0 +1,41 @@
+"""Tests of the scan core as a program of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.agent.scan.runs import grow
+
+ROOT = Path(__file__).parents[3]
+
+
+def ask(parameters: Any, *words: str) -> tuple[int, list[dict[str, Any]], str]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", ROOT / "agent/scan", *words],
+        input=parameters if isinstance(parameters, str) else json.dumps(parameters),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_it_prints_a_record_a_line_and_then_what_was_seen(tmp_path: Path) -> None:
+    grow(tmp_path, {"a": b"abc", "b/c": b"x"})
+    # In the ancestor's spelling, as the file module takes it.
+    status, lines, _ = ask({"searches": {"s1": {"path": [str(tmp_path)], "content": ["abc"]}}})
+    assert status == 0
+    assert [(line["search"], line["path"]) for line in lines[:-1]] == [("s1", f"{tmp_path}/a")]
+    assert lines[-1]["status"] == "ok"
+    assert (lines[-1]["statistics"]["files_seen"], lines[-1]["notes"]) == (2, [])
+
+
+def test_its_exit_code_tells_nothing_found_from_refused(tmp_path: Path) -> None:
+    parameters = tmp_path / "parameters"
+    parameters.write_text(json.dumps({"searches": {"s1": {"paths": [str(tmp_path)], "names": ["zzz"]}}}))
+    assert ask("", "--params", str(parameters))[0] == 1
+    status, lines, said = ask({"searches": {}})
+    assert (status, lines) == (2, [])
+    assert "searches" in said
