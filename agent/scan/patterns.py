@@ -75,7 +75,9 @@ def require_engine(what: str) -> None:
     """
     if _engine() is None:
         raise InvalidInput(
-            "unsupported", f"{what} needs google-re2, which has no build for this endpoint's Python"
+            "unsupported",
+            f"{what} needs google-re2, which has no build for this endpoint's Python;"
+            " globs in paths and byte strings (bytes) do not",
         )
 
 
