@@ -41,6 +41,12 @@ class AgentLimits(NamedTuple):
     max_operations: int = 64
 
 
+class ScanConfig(NamedTuple):
+    """The table `[agent.scan]`: `digest_cache` keeps digests of files between scans (`agent.scan.cache`)."""
+
+    digest_cache: bool = False
+
+
 class TrustConfig(NamedTuple):
     """The table `[agent.trust]`: who may replace keys and ACL later, and how long those baked in are good.
 
@@ -76,6 +82,7 @@ class AgentConfig(NamedTuple):
     seal_to: Tuple[str, ...] = ()
     require_sealed: bool = False
     trust: TrustConfig = TrustConfig()
+    scan: ScanConfig = ScanConfig()
     relay_ca: str = ""
     enrolment_token: str = ""
 
@@ -201,6 +208,11 @@ def _read_limits(table: Dict[str, Any]) -> AgentLimits:
     )
 
 
+def _read_scan(table: Dict[str, Any]) -> ScanConfig:
+    scan = _require_table(table.get("scan", {}), "[agent.scan]", ScanConfig._fields)
+    return ScanConfig(digest_cache=_read_flag(scan, "digest_cache", default=False))
+
+
 def _read_fingerprints(table: Dict[str, Any], name: str) -> Tuple[str, ...]:
     value = table.get(name, [])
     if not isinstance(value, list) or any(
@@ -260,6 +272,7 @@ def decode_config(value: Any) -> AgentConfig:
         seal_to=_read_seal_to(table),
         require_sealed=_read_flag(table, "require_sealed", default=False),
         trust=_read_trust(table),
+        scan=_read_scan(table),
         relay_ca=_read_relay_ca(table),
         enrolment_token=_read_enrolment_token(table),
     )

@@ -100,6 +100,7 @@ class Context:
         facts: Optional[Dict[str, Any]] = None,
         paths: PathRules = ANYWHERE,
         budget: Budget = UNBOUNDED,
+        digest_cache: Optional[int] = None,
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Mapping[str, Statistic]], None] = lambda _statistics: None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -108,6 +109,8 @@ class Context:
         self.facts: Dict[str, Any] = facts or {}
         self.paths = paths
         self.budget = budget
+        # An open descriptor of the endpoint's digest cache (`agent.scan.cache`), where it has one.
+        self.digest_cache = digest_cache
         self.statistics: Dict[str, Statistic] = {}
         self.notes: List[str] = []
         self.truncated = False

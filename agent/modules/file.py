@@ -23,7 +23,7 @@ What could not be read, vanished, changed or was left out is in the notes and co
 
 import stat
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Annotated, Any, Dict, Iterator, Optional, Tuple
 
 from msgspec import Meta
@@ -34,7 +34,9 @@ from agent.scan.checks import TYPE_NAMES, FileType
 from agent.scan.coverage import Coverage
 from agent.scan.flags import SEARCH_FLAGS, searches_from_flags
 from agent.scan.items import Match
+from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan, make_plan
+from agent.scan.reading import KeptDigests
 from agent.scan.scan import scan
 from agent.scan.search import Label, Search
 from agent.scan.spellings import upgrade_searches
@@ -103,6 +105,12 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
         Optional[Dict[str, str]],
         Meta(description="digests in hexadecimal by algorithm, of those that the search asks for"),
     ] = None
+    cached: Annotated[
+        bool,
+        Meta(
+            description="the digests were computed by an earlier scan, and by all that stat says still hold"
+        ),
+    ] = False
     checks: Annotated[
         Optional[Tuple[str, ...]],
         Meta(description="checks that matched, as filter=value, of a search where any one is enough"),
@@ -116,29 +124,49 @@ def run(params: Params, context: Context) -> Iterator[Record]:
         InvalidInput: `unsupported` where a search needs regular expressions and there is no engine for them.
 
     """
-    plan = make_plan(params.searches, now_ns=time.time_ns())
+    now_ns = time.time_ns()
+    plan = make_plan(params.searches, now_ns=now_ns)
     coverage = Coverage(context.note, max_errors=plan.max_errors)
 
     def progress() -> None:
         context.statistics.update(coverage.statistics())
         context.progress()
 
-    found = scan(
-        plan,
-        coverage=coverage,
-        rules=context.paths,
-        check=context.check,
-        truncate=context.truncate,
-        budget=context.budget,
-        progress=progress,
-    )
-    # Closed at once also where the reader has enough: there may be workers.
-    with closing(found):
+    with ExitStack() as stack:
+        found = scan(
+            plan,
+            coverage=coverage,
+            rules=context.paths,
+            check=context.check,
+            truncate=context.truncate,
+            cache=stack.enter_context(_kept_digests(context, now_ns)),
+            budget=context.budget,
+            progress=progress,
+        )
+        # Closed at once also where the reader has enough: there may be workers.
+        stack.enter_context(closing(found))
         try:
             for match in found:
                 yield _record(plan, match)
         finally:
             context.statistics.update(coverage.statistics())
+
+
+@contextmanager
+def _kept_digests(context: Context, now_ns: int) -> Iterator[Optional[KeptDigests]]:
+    if context.digest_cache is None:
+        yield None
+        return
+    try:
+        from agent.scan.cache import DigestCache  # noqa: PLC0415  (needs xxhash, which few builds use)
+
+        cache = DigestCache(context.digest_cache, now_ns=now_ns, type_of=Mounts().stated_type)
+    except (ImportError, OSError) as error:
+        context.note(f"the digest cache is not used: {error}")
+        yield None
+        return
+    with closing(cache):
+        yield cache
 
 
 def _record(plan: Plan, match: Match) -> Record:
@@ -153,6 +181,7 @@ def _record(plan: Plan, match: Match) -> Record:
         gid=match.status.st_gid,
         mtime=time_text(match.status.st_mtime_ns),
         hashes=dict(match.digests) or None,
+        cached=match.is_cached,
         checks=match.checks or None,
     )
 

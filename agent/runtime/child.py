@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, List, Mapping, NoReturn
 
 from agent.answer import LEAST_BYTES, encode_result
 from agent.config import AgentLimits
+from agent.digest_file import FILE_BYTES
 from agent.execute import run_operation
 from agent.module import Context, Limits
 from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
@@ -112,7 +113,7 @@ def _serve(channel: _Channel) -> None:
         except Refusal as refusal:
             channel.write(frames.VERDICT, _encode_refusal(gate, refusal))
             continue
-        _serve_admitted(channel, admission, trust.limits, told["facts"])
+        _serve_admitted(channel, admission, trust, told["facts"])
         return
 
 
@@ -126,9 +127,7 @@ def _encode_refusal(gate: Gate, refusal: Refusal) -> bytes:
     )
 
 
-def _serve_admitted(
-    channel: _Channel, admission: Admission, limits: AgentLimits, facts: Dict[str, Any]
-) -> None:
+def _serve_admitted(channel: _Channel, admission: Admission, trust: Trust, facts: Dict[str, Any]) -> None:
     action = admission.action
     admitted = encode_admitted(
         action_id=action.id,
@@ -146,7 +145,7 @@ def _serve_admitted(
     reporter = Reporter(lambda said: channel.write(frames.PROGRESS, said))
     # Of what is sealed nothing is told in the clear, not even counts.
     report = _tell_nothing if admission.recipients else reporter.report
-    channel.write(frames.ANSWER, _run(admission, limits, facts, cancelled, report))
+    channel.write(frames.ANSWER, _run(admission, trust, facts, cancelled, report))
     if admission.recipients:
         channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))
 
@@ -183,7 +182,7 @@ def load_shared_parts() -> None:
 def _read_trust(body: bytes) -> Trust:
     """Bind this process to its limits, then read whom to obey."""
     told = decode_told_trust(body)
-    _bind(AgentLimits(**told.limits))
+    _bind(AgentLimits(**told.limits), keeps_digests=told.digest_cache is not None)
     return resolve_trust(told)
 
 
@@ -198,22 +197,23 @@ def _judge_candidate(body: bytes) -> bytes:
     return encode_bundle_accepted(opened.bundle.version, opened.digest)
 
 
-def _bind(limits: AgentLimits) -> None:
+def _bind(limits: AgentLimits, *, keeps_digests: bool = False) -> None:
     die_with_parent()
     yield_to_others()
-    apply_limits(
-        ProcessLimits(cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes, open_files=limits.open_files)
-    )
+    bound = ProcessLimits(cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes, open_files=limits.open_files)
+    # The limit on written files is one of offsets: digests are written anywhere in a file that is long.
+    apply_limits(bound._replace(file_bytes=FILE_BYTES) if keeps_digests else bound)
 
 
 def _run(
     admission: Admission,
-    limits: AgentLimits,
+    trust: Trust,
     facts: Dict[str, Any],
     is_cancelled: Callable[[], bool],
     report: Callable[[int, Mapping[str, Any]], None],
 ) -> bytes:
     """Run the operations in order; together their answers fit into one frame, and they share the time."""
+    limits = trust.limits
     end = time.monotonic() + limits.wall_s
     answers: List[bytes] = []
     room = frames.MAX_ANSWER_BYTES - 2
@@ -227,6 +227,7 @@ def _run(
             limits=allowed,
             facts=facts,
             paths=paths,
+            digest_cache=trust.digest_cache,
             is_cancelled=is_cancelled,
             on_progress=partial(report, done - 1),
         )

@@ -34,7 +34,7 @@ def child_command() -> Tuple[List[str], Tuple[int, ...]]:
     return [sys.executable, "-I", "-B", "-c", code, "child"], ()
 
 
-def _start() -> "subprocess.Popen[bytes]":
+def _start(lent: Tuple[int, ...]) -> "subprocess.Popen[bytes]":
     argv, pass_fds = child_command()
     try:
         return subprocess.Popen(
@@ -43,7 +43,7 @@ def _start() -> "subprocess.Popen[bytes]":
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            pass_fds=pass_fds,
+            pass_fds=(*pass_fds, *lent),
             cwd="/",
             env={},
             umask=0o077,
@@ -71,6 +71,7 @@ class ChildProcess:
         on_frame: called with each.
         on_end: called once, when it is gone, with its exit status: negative is the signal that ended it, None
             where the system has not told.
+        lent: descriptors that it gets, under the same numbers.
 
     Raises:
         EnvironmentFailure: `child-failed`, retryable, where none can be started.
@@ -84,6 +85,7 @@ class ChildProcess:
         expect: FrozenSet[bytes],
         on_frame: Callable[[Frame], None],
         on_end: Callable[[Optional[int]], None],
+        lent: Tuple[int, ...] = (),
     ) -> None:
         self._loop = loop
         self._reader = FrameReader(expect)
@@ -92,7 +94,7 @@ class ChildProcess:
         self._unsent = bytearray()
         self._complaint = b""
         self._is_over = self._is_reaped = False
-        self._process = _start()
+        self._process = _start(lent)
         self._input = _take_pipe(self._process.stdin)
         self._output = _take_pipe(self._process.stdout)
         self._errors = _take_pipe(self._process.stderr)

@@ -6,6 +6,7 @@ answers is printed here and goes nowhere, so that nothing is sealed, whatever th
 """
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
@@ -15,6 +16,7 @@ from agent.facts import collect_facts, machine_id
 from agent.registry import module_names
 from agent.runtime.answers import NO_OCCURRENCE
 from agent.runtime.audit import AuditLog
+from agent.runtime.digest_cache import open_digest_cache
 from agent.runtime.gate import Gate, RequireNotRun, Verdict, make_endpoint
 from agent.runtime.identity import load_identity
 from agent.runtime.journal import Journal, read_journal
@@ -105,7 +107,14 @@ def run_action(body: bytes, baked: Baked, directory: Path, clock: Callable[[], d
         audit = AuditLog(directory, clock=clock)
         try:
             return _supervise(
-                body, baked, store=store, agent_id=agent_id, journal=journal, audit=audit, clock=clock
+                body,
+                baked,
+                directory=directory,
+                store=store,
+                agent_id=agent_id,
+                journal=journal,
+                audit=audit,
+                clock=clock,
             )
         finally:
             audit.close()
@@ -116,6 +125,7 @@ def _supervise(
     body: bytes,
     baked: Baked,
     *,
+    directory: Path,
     store: TrustStore,
     agent_id: str,
     journal: Journal,
@@ -124,6 +134,7 @@ def _supervise(
 ) -> Dict[str, Any]:
     loop = SelectorLoop()
     answers: List[Answer] = []
+    digest_cache = open_digest_cache(baked, directory)
     # Not started: what a crash left in the journal is the resident's to answer.
     supervisor = Supervisor(
         loop=loop,
@@ -135,6 +146,7 @@ def _supervise(
         clock=clock,
         on_answer=answers.append,
         audit=audit,
+        digest_cache=digest_cache,
     )
     try:
         supervisor.submit(body, lambda: None)
@@ -146,6 +158,8 @@ def _supervise(
     finally:
         supervisor.close()
         loop.close()
+        if digest_cache is not None:
+            os.close(digest_cache)
         # Its answer was for whoever asked here; cut short, there is none and it does not run again.
         digest = decode_envelope(body, ACTION).digest
         if journal.state_of(digest, NO_OCCURRENCE) is not None:

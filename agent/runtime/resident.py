@@ -22,6 +22,7 @@ from agent.registry import module_names
 from agent.runtime.amqp import IOLoop
 from agent.runtime.audit import AuditLog
 from agent.runtime.canceller import Canceller
+from agent.runtime.digest_cache import open_digest_cache
 from agent.runtime.heartbeat import encode_heartbeat, format_time
 from agent.runtime.identity import Identity, load_identity
 from agent.runtime.journal import Journal, Tombstone
@@ -130,6 +131,7 @@ class Resident:
             sign_result=lambda payload: self._sign(RESULT, payload),
             held=lambda: trust.held,
             on_progress=self._tell_progress,
+            digest_cache=open_digest_cache(baked, directory),
         )
         self._trust = trust
         self._trust_expires = read_expiry(trust.held.bundle)

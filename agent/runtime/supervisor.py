@@ -64,6 +64,7 @@ class Supervisor:
         sign_result: makes the signed envelope of a result that is to be sealed; None where answers go
             nowhere, and nothing is sealed.
         on_progress: called when what runs has said how far it is; `running` then tells.
+        digest_cache: an open descriptor of it, lent to children; it stays the caller's.
 
     """
 
@@ -81,12 +82,14 @@ class Supervisor:
         sign_result: Optional[Callable[[bytes], bytes]] = None,
         held: Callable[[], Held] = lambda: NOTHING_HELD,
         on_progress: Callable[[], None] = lambda: None,
+        digest_cache: Optional[int] = None,
     ) -> None:
         self._loop = loop
         self._journal = journal
         self._config = baked.config
         self._baked = baked
         self._held = held
+        self._digest_cache = digest_cache
         self._sign_result = sign_result
         self._on_progress = on_progress
         self._facts = facts
@@ -275,12 +278,14 @@ class Supervisor:
                 expect=_FROM_CHILD,
                 on_frame=self._on_frame,
                 on_end=lambda status: self._on_end(child, status),
+                lent=() if self._digest_cache is None else (self._digest_cache,),
             )
         except EnvironmentFailure as error:
             self._try_later(None, error)
             return False
         self._child = child
-        self._send(frames.TRUST, self.trust_frame())
+        told = encode_trust(self._baked, self._held(), self._clock(), digest_cache=self._digest_cache)
+        self._send(frames.TRUST, told)
         return True
 
     def _on_frame(self, frame: Frame) -> None:

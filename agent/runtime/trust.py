@@ -50,6 +50,7 @@ class ToldTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_schedule_s: int
     seal_to: Tuple[str, ...]
     require_sealed: bool
+    digest_cache: Optional[int] = None
 
 
 class ToldCandidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +69,7 @@ class Trust(NamedTuple):
     """Whom this agent obeys, and how far.
 
     `version` is that of the bundle, None where there is none to obey; `refusal` then says why. `managers` may
-    cancel what others signed.
+    cancel what others signed. `digest_cache` is the descriptor of what was lent to keep digests in.
     """
 
     keyring: Keyring
@@ -81,6 +82,7 @@ class Trust(NamedTuple):
     expires: Optional[datetime] = None
     managers: FrozenSet[str] = frozenset()
     refusal: str = ""
+    digest_cache: Optional[int] = None
 
     def require_in_force(self, now: datetime) -> None:
         """Raise unless there is somebody to obey now.
@@ -145,6 +147,7 @@ def resolve_trust(told: ToldTrust) -> Trust:
         expires=told.expires,
         managers=frozenset(told.manage),
         max_schedule=timedelta(seconds=told.max_schedule_s),
+        digest_cache=told.digest_cache,
     )
     roots = make_roots(told.roots, told.root_fingerprints, told.threshold)
     if not roots.keyring.fingerprints:

@@ -126,8 +126,8 @@ def _roots(baked: Baked, held: Held) -> Dict[str, Any]:
     }
 
 
-def encode_trust(baked: Baked, held: Held, now: datetime) -> bytes:
-    """Encode whom a child is to obey."""
+def encode_trust(baked: Baked, held: Held, now: datetime, *, digest_cache: Optional[int] = None) -> bytes:
+    """Encode whom a child is to obey, and the descriptor of the digest cache that it was lent."""
     return encode_json(
         {
             **_roots(baked, held),
@@ -141,6 +141,7 @@ def encode_trust(baked: Baked, held: Held, now: datetime) -> bytes:
             "max_schedule_s": baked.config.max_schedule_s,
             "seal_to": baked.config.seal_to,
             "require_sealed": baked.config.require_sealed,
+            "digest_cache": digest_cache,
         }
     )
 

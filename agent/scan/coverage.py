@@ -23,6 +23,7 @@ class Witness(ABC):
         self.files_seen = 0
         self.files_read = 0
         self.bytes_read = 0
+        self.files_cached = 0
 
     @abstractmethod
     def take(self, event: Event) -> None:
@@ -87,9 +88,17 @@ class Recorder(Witness):
         self._add(is_deferred=True)
 
     def _add(self, **what: Any) -> None:
-        self._items.append(Item(self._index, self.files_seen, self.files_read, self.bytes_read, **what))
+        item = Item(
+            self._index,
+            self.files_seen,
+            self.files_read,
+            self.bytes_read,
+            files_cached=self.files_cached,
+            **what,
+        )
+        self._items.append(item)
         self._bytes_before += self.bytes_read
-        self.files_seen = self.files_read = self.bytes_read = 0
+        self.files_seen = self.files_read = self.bytes_read = self.files_cached = 0
 
     def bytes_in_all(self) -> int:
         """Return how much was read since the beginning."""
@@ -102,7 +111,7 @@ class Recorder(Witness):
 
     def rest(self) -> List[Item]:
         """Return what was kept and what was counted since, and begin anew."""
-        if self.files_seen or self.files_read or self.bytes_read:
+        if self.files_seen or self.files_read or self.bytes_read or self.files_cached:
             self._add()
         return self.kept()
 
@@ -129,6 +138,7 @@ class Coverage(Witness):
         self.files_seen += item.files_seen
         self.files_read += item.files_read
         self.bytes_read += item.bytes_read
+        self.files_cached += item.files_cached
         if item.event is not None:
             self.take(item.event)
 
@@ -164,12 +174,15 @@ class Coverage(Witness):
             self._note(f"links to directories, not followed: {self.skipped['directory-link']}")
         if self.skipped[NOT_ALLOWED] > _NAMED:
             self._note(f"not looked at in all, by this endpoint's access rules: {self.skipped[NOT_ALLOWED]}")
+        if self.files_cached:
+            self._note(f"not read, since earlier scans kept their digests: {self.files_cached} files")
         withheld = self.errors - self._max_errors
         if self._max_errors and withheld > 0:
             self._note(f"{withheld} further errors withheld (maxerrors {self._max_errors})")
 
     def statistics(self) -> Dict[str, Any]:
         """Return the counts as the members of a result's statistics."""
+        cached = {"cached": self.files_cached} if self.files_cached else {}
         return {
             "files_seen": self.files_seen,
             "files_read": self.files_read,
@@ -177,4 +190,5 @@ class Coverage(Witness):
             "skipped": dict(sorted(self.skipped.items())),
             "errors": self.errors,
             "changed": self.changed,
+            **cached,
         }

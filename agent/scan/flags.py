@@ -49,6 +49,9 @@ SEARCH_FLAGS = (
     Flag("matchany", "any one check is enough", is_bool=True, default=False),
     Flag("macroal", "content expressions must match all lines", is_bool=True, default=False),
     Flag("returnsha256", "give the SHA-256 of each file found", is_bool=True, default=False),
+    Flag(
+        "fresh", "compute all digests anew, take none that the endpoint has kept", is_bool=True, default=False
+    ),
     _values("returnhash", "give this digest of each file found: md5 sha1 sha256 ...", "KIND"),
 )
 
@@ -80,7 +83,7 @@ def searches_from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
 def _options(given: Dict[str, Any]) -> Dict[str, Any]:
     numbers = (("maxdepth", 1000), ("maxerrors", 30), ("matchlimit", 1000))
     # What has no meaning for most searches stands in an action only where it was asked for.
-    others = ("newest", "oldest", "remotefs", "onefilesystem")
+    others = ("newest", "oldest", "remotefs", "onefilesystem", "fresh")
     return {
         **{name: given.get(name, default) for name, default in numbers},
         "matchall": not given.get("matchany"),

@@ -18,11 +18,11 @@ from agent.scan.batch import FILE, LINK
 from agent.scan.coverage import Recorder
 from agent.scan.fence import Fence
 from agent.scan.items import Found, Item, Part, keep_status
-from agent.scan.judging import UNREAD, Candidate, by_attributes, by_name, by_status, decide
+from agent.scan.judging import UNREAD, Candidate, Facts, by_attributes, by_name, by_status, decide
 from agent.scan.limits import may_rank
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
-from agent.scan.reading import Name, Opened, Reader, is_other
+from agent.scan.reading import KeptDigests, Name, Opened, Reader, is_other
 from agent.scan.roots import join
 
 # Examines an open file: its descriptor (at its beginning), status and path give a small reply, never empty.
@@ -43,13 +43,16 @@ class Inspector:
         check: Callable[[], None],
         examine: Optional[Examine] = None,
         on_map: Optional[Callable[[bool], None]] = None,
+        cache: Optional[KeptDigests] = None,
     ) -> None:
         self._plan = plan
         self._recorder = recorder
         self._check = check
         self._examine = examine
         self._attributes = AttributeReader(recorder, fence)
-        self._reader = Reader(plan, coverage=recorder, mounts=mounts, fence=fence, check=check, on_map=on_map)
+        self._reader = Reader(
+            plan, coverage=recorder, mounts=mounts, fence=fence, check=check, on_map=on_map, cache=cache
+        )
 
     def inspect(self, part: Part, directory: int) -> Iterator[Item]:
         """Yield what is to be said of the entries, in their order."""
@@ -79,6 +82,13 @@ class Inspector:
             return
         candidates = self._by_metadata(name, status, named, part)
         needs_opening = self._needs_opening(candidates)
+        if needs_opening and self._examine is None:
+            recalled = self._reader.recall(status, candidates)
+            if recalled is not None:
+                self._recorder.files_seen += 1
+                self._recorder.files_cached += 1
+                self._tell(name, status, candidates, recalled)
+                return
         if needs_opening and 0 < part.defer_bytes <= status.st_size:
             self._recorder.defer()
             return
@@ -120,11 +130,30 @@ class Inspector:
     ) -> None:
         """Say which searches the file satisfies, with all that can be known of it."""
         facts = UNREAD if opened is None else self._reader.read(opened, candidates, may_map=may_map)
+        self._tell(name, status, candidates, facts, opened)
+
+    def _tell(
+        self,
+        name: Name,
+        status: os.stat_result,
+        candidates: List[Candidate],
+        facts: Facts,
+        opened: Optional[Opened] = None,
+    ) -> None:
         decided = decide(candidates, facts)
         examined = b"" if opened is None or not decided else self._examined(opened)
         for one, checks in decided:
             digests = {kind: facts.digests[kind] for kind in one.search.report_kinds if kind in facts.digests}
-            self._recorder.find(Found(one.number, name.kind, keep_status(status), digests, checks, examined))
+            found = Found(
+                one.number,
+                name.kind,
+                keep_status(status),
+                digests,
+                checks,
+                examined,
+                is_cached=facts.is_cached and bool(digests),
+            )
+            self._recorder.find(found)
 
     def _by_metadata(
         self, name: Name, status: os.stat_result, named: Sequence[Candidate], part: Part

@@ -61,6 +61,7 @@ class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
     digests: Dict[str, str]
     checks: Tuple[str, ...] = ()
     examined: bytes = b""
+    is_cached: bool = False
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -73,6 +74,7 @@ class Item(msgspec.Struct, array_like=True, frozen=True, gc=False):
     event: Optional[Event] = None
     found: Optional[Found] = None
     is_deferred: bool = False
+    files_cached: int = 0
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -100,7 +102,7 @@ class Match(NamedTuple):
 
     `path` is as the search's root shows it; `kind` is as in a batch, and of a link the rest tells about its
     target. `examined` is what the scan's `examine` said of the file; empty where it could not be opened,
-    which the coverage then names.
+    which the coverage then names. `is_cached` tells that its digests are of an earlier scan.
     """
 
     search: int
@@ -110,3 +112,4 @@ class Match(NamedTuple):
     digests: Mapping[str, str]
     checks: Tuple[str, ...]
     examined: bytes = b""
+    is_cached: bool = False

@@ -33,10 +33,14 @@ class Candidate(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What reading a file told; `lines` is None where it was not read."""
+    """What reading a file told; `lines` is None where it was not read.
+
+    `is_cached` tells that it was read by an earlier scan.
+    """
 
     lines: Optional[LineAnswers]
     digests: Mapping[str, str]
+    is_cached: bool = False
 
 
 class Decision(NamedTuple):

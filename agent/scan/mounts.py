@@ -84,6 +84,10 @@ class Mounts:
         found = self._type(device)
         return found if found is not None and is_remote(found) else None
 
+    def stated_type(self, device: int) -> Optional[str]:
+        """Return the type that the table states for a device, whatever it is used for; None without one."""
+        return next((line.type for line in self._lines() if line.device == device), None)
+
     def is_known(self, device: int) -> bool:
         """Tell whether a device is one of those that the table names."""
         return self._type(device) is not None

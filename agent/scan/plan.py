@@ -3,7 +3,7 @@
 A check is told by name, stat, attributes, content or a digest, in this order of cost (`agent.scan.checks`).
 """
 
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
 from agent.scan.accounts import Accounts
 from agent.scan.attributes import AnyAttributeCheck, require_attributes
@@ -31,6 +31,10 @@ _NEVER_MORE_THAN_NAMES = frozenset(
         "onefilesystem", "newest", "oldest",
     }
 )  # fmt: skip
+# With these a search may ask for digests of what is in a file too, and for nothing else of it.
+_NEVER_MORE_THAN_DIGESTS = _NEVER_MORE_THAN_NAMES | {
+    "stats", "attributes", "hashes", "report_kinds", "is_typed",
+}  # fmt: skip
 
 
 class PlannedSearch(NamedTuple):
@@ -56,11 +60,19 @@ class PlannedSearch(NamedTuple):
     onefilesystem: bool = False
     newest: int = 0
     oldest: int = 0
+    fresh: bool = False
 
     def is_by_name(self) -> bool:
         """Tell whether names alone decide which files it wants, and nothing in a file is asked for."""
-        more = (getattr(self, field) for field in self._fields if field not in _NEVER_MORE_THAN_NAMES)
-        return bool(self.names) and not any(more)
+        return bool(self.names) and self._asks_only(_NEVER_MORE_THAN_NAMES)
+
+    def is_by_digest(self) -> bool:
+        """Tell whether digests are all that it asks of what is in a file, and kept ones will do."""
+        return self._asks_only(_NEVER_MORE_THAN_DIGESTS)
+
+    def _asks_only(self, fields: FrozenSet[str]) -> bool:
+        # What is added later counts as more, until somebody has thought of it.
+        return not any(getattr(self, field) for field in self._fields if field not in fields)
 
 
 class Plan(NamedTuple):
@@ -125,4 +137,5 @@ def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[st
         onefilesystem=options.onefilesystem,
         newest=options.newest,
         oldest=options.oldest,
+        fresh=options.fresh,
     )

@@ -13,7 +13,18 @@ import errno
 import os
 import stat
 from contextlib import closing
-from typing import Callable, Dict, FrozenSet, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 from agent.scan.batch import ENTRY, LINK
 from agent.scan.coverage import Witness
@@ -56,6 +67,16 @@ class Opened(NamedTuple):
     path: bytes
 
 
+class KeptDigests(Protocol):
+    """Digests of files that were read before (`agent.scan.cache`)."""
+
+    def recall(self, status: os.stat_result, kinds: Iterable[str]) -> Optional[Dict[str, str]]:
+        """Return the digests of a file; None unless all of these kinds are known."""
+
+    def keep(self, before: os.stat_result, after: os.stat_result, digests: Mapping[str, str]) -> None:
+        """Keep the digests of a file that was read as a whole."""
+
+
 class Reader:
     """Looks at files and reads them; the coverage is told of what went wrong.
 
@@ -72,8 +93,10 @@ class Reader:
         fence: Fence,
         check: Callable[[], None],
         on_map: Optional[Callable[[bool], None]] = None,
+        cache: Optional[KeptDigests] = None,
     ) -> None:
         self._plan = plan
+        self._cache = cache
         self._coverage = coverage
         self._mounts = mounts
         self._fence = fence
@@ -154,6 +177,17 @@ class Reader:
             return False
         return True
 
+    def recall(self, status: os.stat_result, candidates: Sequence[Candidate]) -> Optional[Facts]:
+        """Return what an earlier scan has read, where that is all that the candidates need."""
+        if self._cache is None:
+            return None
+        readers = [one for one in candidates if one.needs_reading()]
+        if not readers or not all(one.search.is_by_digest() for one in readers):
+            return None
+        kinds = {kind for one in readers for kind in one.search.report_kinds}
+        digests = self._cache.recall(status, kinds)
+        return None if digests is None else Facts(None, digests, is_cached=True)
+
     def read(self, opened: Opened, candidates: Sequence[Candidate], *, may_map: bool = False) -> Facts:
         """Read a file once, as far as the candidates need it; by mapping it where that may be done."""
         readers = [one for one in candidates if one.needs_reading()]
@@ -203,9 +237,10 @@ class Reader:
                 break
         if lines.is_cut:
             self._coverage.cut(opened.path)
+        told = {kind: digest.hexdigest() for kind, digest in digests.items()}
         if not is_pseudo:
-            self._look_again(opened, is_whole=not (is_last and left))
-        return Facts(lines.answers, {kind: digest.hexdigest() for kind, digest in digests.items()})
+            self._look_again(opened, told, is_whole=not (is_last and left))
+        return Facts(lines.answers, told)
 
     def _question(self, readers: Sequence[Candidate]) -> LineQuestion:
         """Return what the readers ask of lines; most files are asked the same."""
@@ -216,10 +251,13 @@ class Reader:
             self._questions[some, every] = question
         return question
 
-    def _look_again(self, opened: Opened, *, is_whole: bool) -> None:
-        """Say when what was read is not one state of the file."""
-        if not is_whole or is_other(opened.status, os.fstat(opened.descriptor)):
+    def _look_again(self, opened: Opened, digests: Mapping[str, str], *, is_whole: bool) -> None:
+        """Say when what was read is not one state of the file; if it is, its digests may be kept."""
+        now = os.fstat(opened.descriptor)
+        if not is_whole or is_other(opened.status, now):
             self._coverage.change(opened.path)
+        elif self._cache is not None and digests:
+            self._cache.keep(opened.status, now, digests)
 
 
 def _may_block(name: Name, status: os.stat_result) -> bool:

@@ -18,6 +18,7 @@ from agent.scan.items import Item, Match, Part
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.pool import Pool, Turn, alone
+from agent.scan.reading import KeptDigests
 from agent.scan.roots import RootFinder
 from agent.scan.settling import Settlement, in_order
 from agent.scan.source import MAP_BYTES
@@ -66,6 +67,7 @@ class Run:
         *,
         fence: Fence,
         examine: Optional[Examine],
+        cache: Optional[KeptDigests],
         budget: Budget,
         effort: Effort,
         workers: int,
@@ -76,6 +78,7 @@ class Run:
         self._settlement = settlement
         self._fence = fence
         self._examine = examine
+        self._cache = cache
         self._budget = budget
         self._effort = effort
         self._workers = workers
@@ -107,6 +110,7 @@ class Run:
             check=check,
             examine=self._examine,
             on_map=on_map,
+            cache=self._cache,
         )
 
     def _pulse(self) -> None:

@@ -19,6 +19,7 @@ from agent.scan.inspector import Examine
 from agent.scan.items import Match
 from agent.scan.plan import Plan
 from agent.scan.pool import PoolFailure
+from agent.scan.reading import KeptDigests
 from agent.scan.run import Effort, Run
 from agent.scan.settling import Settlement
 from protocol.acl import PathRules
@@ -35,6 +36,7 @@ def scan(
     truncate: Callable[[str], None],
     rules: PathRules = ANYWHERE,
     examine: Optional[Examine] = None,
+    cache: Optional[KeptDigests] = None,
     budget: Budget = UNBOUNDED,
     workers: Optional[int] = None,
     effort: Effort = PLAIN_EFFORT,
@@ -45,6 +47,7 @@ def scan(
     `check` is called in every loop and may raise to end the scan; `truncate` is told of a match limit that
     cut a search's matches. What `rules` do not allow is counted and said, never looked at. `examine` is asked
     of each file that some search selects, by whoever judges it; what it says travels with the matches.
+    `cache` gives and takes digests of files.
     `workers` is how many may be started, 0 for none; without it, as the budget says. `progress` is called
     about twice a second.
     """
@@ -54,6 +57,7 @@ def scan(
         settlement,
         fence=Fence(rules),
         examine=examine,
+        cache=cache,
         budget=budget,
         effort=effort,
         workers=usable_workers(budget) if workers is None else workers,

@@ -121,6 +121,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Tuple[HashKind, ...],
         Meta(description="digests to give of each file that matched"),
     ] = ()
+    fresh: Annotated[
+        bool,
+        Meta(description="read every file anew, also where the endpoint keeps digests of earlier scans"),
+    ] = False
     maxerrors: Annotated[
         Count,
         Meta(description="name at most so many things that could not be read; 0 is all; all are counted"),

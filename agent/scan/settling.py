@@ -76,6 +76,7 @@ class Settlement:
                 digests=found.digests,
                 checks=found.checks,
                 examined=found.examined,
+                is_cached=found.is_cached,
             )
             if self.limits.admits(match):
                 yield match

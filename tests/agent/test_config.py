@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import AgentConfig, AgentLimits, decode_config
+from agent.config import AgentConfig, AgentLimits, ScanConfig, decode_config
 from protocol.errors import InvalidInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,7 @@ def test_what_is_left_out_takes_its_documented_default() -> None:
     assert config.limits == AgentLimits()
     assert (config.heartbeat_s, config.warm_child, config.max_validity_s) == (60, True, 604800)
     assert config.native == ("memfd", "directory")
+    assert config.scan == ScanConfig(digest_cache=False)
 
 
 def test_the_projects_own_configuration_decodes() -> None:
@@ -54,6 +55,8 @@ def test_the_projects_own_configuration_decodes() -> None:
         ("seal_to", ["a" * 40], r"seal_to: must be a list of fingerprints"),
         ("seal_to", ["A" * 40] * 2, r"seal_to: must name at most 16 investigators, each once"),
         ("require_sealed", "yes", r"require_sealed: must be true or false"),
+        ("scan", {"digest_cache": 1}, r"digest_cache: must be true or false"),
+        ("scan", {"cache": True}, r"\[agent.scan\]: unknown member 'cache'"),
         ("native", [], r"native: must be a list"),
         ("native", ["download"], r"native: must be a list"),
         ("limits", {"wall_s": -1}, r"wall_s: must be a whole number"),

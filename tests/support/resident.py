@@ -1,6 +1,7 @@
 """Agents without a link: the real supervisor, journal and children; deliveries go in by hand."""
 
 import json
+import os
 import select
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from agent.config import Baked
 from agent.runtime.audit import AuditLog
+from agent.runtime.digest_cache import open_digest_cache
 from agent.runtime.journal import Journal, JournalEntry, expiry_seconds
 from agent.runtime.loop import SelectorLoop
 from agent.runtime.progress import RunningCommand
@@ -47,6 +49,7 @@ class Agent:
         self.progress: list[RunningCommand] = []
         self.acknowledged: list[bytes] = []
         self.audit = AuditLog(directory, clock=utc_now)
+        self._digest_cache = open_digest_cache(baked, directory)
         self.supervisor = Supervisor(
             loop=self.loop,
             journal=self.journal,
@@ -57,6 +60,7 @@ class Agent:
             on_answer=self._keep,
             audit=self.audit,
             on_progress=self._keep_progress,
+            digest_cache=self._digest_cache,
         )
 
     def _keep_progress(self) -> None:
@@ -94,6 +98,9 @@ class Agent:
         self.supervisor.close()
         self.audit.close()
         self.journal.close()
+        if self._digest_cache is not None:
+            os.close(self._digest_cache)
+            self._digest_cache = None
         self.loop.close()
 
 

@@ -26,6 +26,7 @@ class AgentTree:
         config = baked.config._asdict()
         config["limits"] = baked.config.limits._asdict()
         config["trust"] = baked.config.trust._asdict()
+        config["scan"] = baked.config.scan._asdict()
         (resources / "config.json").write_text(json.dumps(config))
         names = [f"{investigator.fingerprint}.asc" for investigator in investigators]
         for name, key in zip(names, baked.keys, strict=True):
