@@ -11,6 +11,7 @@ from typing import Any
 
 NOBODY = 65534
 _CLONE_NEWNS = 0x00020000  # clone(2)
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def run_apart(act: Callable[[], Any], prepare: Callable[[], None] = lambda: None) -> Any:
@@ -71,3 +72,20 @@ def bind(source: Path, point: Path) -> None:
 def unmount(point: Path, *options: str) -> None:
     """Take a mount away."""
     subprocess.run(["umount", *options, str(point)], check=True)
+
+
+def leave_memory(limit_bytes: int) -> bool:
+    """Put this process, and what it forks, into a group that may hold so much memory; tell whether it could.
+
+    Source: docs.kernel.org/admin-guide/cgroup-v1/memory.html and cgroup-v2.html. The group stays, empty.
+    """
+    for root, limit in ((_CGROUPS / "memory", "memory.limit_in_bytes"), (_CGROUPS, "memory.max")):
+        group = root / "mig-test"
+        try:
+            group.mkdir(exist_ok=True)
+            (group / limit).write_text(str(limit_bytes))
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+        except OSError:
+            continue
+        return True
+    return False
