@@ -130,7 +130,7 @@ def check_log_file(lines: Iterable[bytes], heads: Iterable[Head]) -> CheckedLog:
         for _, head in witnessed.left()
         if head.seq > chain.head.seq
     ]
-    return CheckedLog(chain.head, witnessed.confirmed, wrong, unknown)
+    return CheckedLog(chain.head, len(witnessed.confirmed), wrong, unknown)
 
 
 def require_heads(heads: list[Head], agent_id: str) -> list[Head]:

@@ -5,13 +5,15 @@ Rules:
 2. A head counts only under the signature of the agent whose key hashes to its id.
 3. A head from before the log begins (behind a checkpoint) can no longer be compared, and that is said.
 4. The head of a log that was found good is remembered here, for the next time.
-5. What agents sign of their own logs is checked on the way (`client.agent_logs`).
+5. Archives of what was cut off the log are read too: each is a chain by itself, heads from before the log
+   begins are compared with them, and their own heads with the log and with each other.
+6. What agents sign of their own logs is checked on the way (`client.agent_logs`).
 """
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,9 +92,15 @@ class Auditor:
         self._lines: list[str] = []
         self._is_broken = False
 
-    def verify(self) -> Verdict:
+    def verify(self, archives: Sequence[Path] = ()) -> Verdict:
         """Read everything, compare everything; nothing that is wrong ends it early but a broken chain."""
-        seen = self._collect()
+        seen = self._collect() + [(str(path), check_export(path)) for path in archives]
+        found = set()
+        for path in archives:
+            passed = Witnessed(seen)
+            check_export(path, passed)
+            found.update(passed.confirmed)
+            self._contradict(passed, str(path))
         witnessed = Witnessed(seen)
         chain = Chain()
         try:
@@ -105,12 +113,14 @@ class Auditor:
                 raise
             self._complain(f"the log is broken: {error.detail}")
             return Verdict(is_broken=True, lines=tuple(self._lines))
-        self._compare(witnessed, chain)
+        self._contradict(witnessed, "the log")
+        found.update(witnessed.confirmed)
+        self._compare_rest(witnessed, chain, found)
         head = chain.head
         self._lines.append(f"entries {chain.first_seq} to {head.seq} stand in one chain, head {head.sha256}")
-        agents = len({who for who, _ in seen} - {_OURSELVES})
+        agents = len({who for who, _ in seen} - {_OURSELVES, *map(str, archives)})
         self._lines.append(
-            f"{witnessed.confirmed} of {len(seen)} heads seen by {agents} agents and this client stand in it"
+            f"{len(found)} of {len({*seen})} heads seen by {agents} agents and this client stand in it"
         )
         self._lines.append(f"{self._logs.compared} agents' own logs go on from what they had signed before")
         if not self._is_broken and head != NO_HEAD:
@@ -144,19 +154,21 @@ class Auditor:
             self._lines.append(f"agent {agent}: the server shows nothing of it any more")
         return seen
 
-    def _compare(self, witnessed: Witnessed, chain: Chain) -> None:
+    def _contradict(self, witnessed: Witnessed, where: str) -> None:
         for who, head in witnessed.contradictions:
             self._complain(
-                f"{who} saw entry {head.seq} as {head.sha256}, which does not stand in the log: "
+                f"{who} saw entry {head.seq} as {head.sha256}, which does not stand in {where}: "
                 "history was rewritten"
             )
+
+    def _compare_rest(self, witnessed: Witnessed, chain: Chain, found: Collection[tuple[str, Head]]) -> None:
         for who, head in witnessed.left():
             if head.seq > chain.head.seq:
                 self._complain(
                     f"{who} saw entry {head.seq}, but the log ends at {chain.head.seq}: "
                     "history is withheld or was rewritten"
                 )
-            else:
+            elif (who, head) not in found:
                 self._lines.append(
                     f"{who} saw entry {head.seq}, from before the log begins: it cannot be compared"
                 )
@@ -198,3 +210,22 @@ def read_export(path: Path) -> Iterator[bytes]:
                 yield line.removesuffix(b"\n")
     except OSError as error:
         raise InvalidInput("usage", f"{path}: {error.strerror}") from None
+
+
+def check_export(path: Path, witnessed: Witnessed | None = None) -> Head:
+    """Check an exported log, and return its head; what others have seen is compared on the way.
+
+    Raises:
+        InvalidInput: `usage` where it cannot be read; `broken-chain`.
+
+    """
+    chain = Chain()
+    try:
+        for line in read_export(path):
+            chain.add(line)
+            if witnessed is not None:
+                witnessed.passed(chain.head)
+        chain.require_complete()
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"{path}: {error.detail}") from None
+    return chain.head

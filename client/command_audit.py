@@ -8,11 +8,11 @@ from typing import BinaryIO
 import click
 
 from client.agent_logs import check_log_file, require_heads
-from client.audit import Auditor, open_witnesses, read_export, remembered_head, remembered_logs
+from client.audit import Auditor, check_export, open_witnesses, read_export, remembered_head, remembered_logs
 from client.config import load_config
 from client.connect import connect
 from client.screen import printable
-from protocol.audit import Chain, Entry, Head, decode_entry
+from protocol.audit import Entry, decode_entry
 from protocol.errors import EXIT_FOUND, EXIT_MISSING_ANSWERS, EXIT_REFUSED, InvalidInput
 from protocol.names import is_agent_id
 
@@ -38,7 +38,15 @@ def audit() -> None:
     metavar="ID",
     help="FILE is this agent's own log (`mig-agent log --json`): compare it with what the agent signed.",
 )
-def verify(path: Path | None, agent: str | None) -> int:
+@click.option(
+    "--archive",
+    "archives",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="What `mig-server audit cut` wrote: compare older heads with it; repeatable.",
+)
+def verify(path: Path | None, agent: str | None, archives: tuple[Path, ...]) -> int:
     """Check the log from its start to its head; exit 0, or 4 with a line for each thing that is wrong.
 
     The server's log is also compared with the heads that agents have signed in their heartbeats, and with the
@@ -46,15 +54,17 @@ def verify(path: Path | None, agent: str | None) -> int:
     or that its end is withheld. What each agent signs of its own log is compared with what it signed before:
     a log that was written anew or went back shows. With --file and --agent the log itself is compared.
     """
+    if path is not None and archives:
+        raise InvalidInput("usage", "--archive goes with the server's log; --file checks one file by itself")
     if agent is not None:
         return _verify_agent(path, agent)
     if path is not None:
-        head = _check_file(path)
+        head = check_export(path)
         click.echo(f"{path}: entries up to {head.seq} in one chain, head {head.sha256}")
         return EXIT_FOUND
     connection = connect()
     config = connection.config
-    verdict = Auditor(connection.api, remembered_head(config), remembered_logs(config)).verify()
+    verdict = Auditor(connection.api, remembered_head(config), remembered_logs(config)).verify(archives)
     for line in verdict.lines:
         click.echo(printable(line))
     return EXIT_REFUSED if verdict.is_broken else EXIT_FOUND
@@ -127,14 +137,6 @@ def export(output: Path | None) -> int:
 
 def _write_lines(stream: BinaryIO, lines: Iterable[bytes]) -> None:
     stream.writelines(line + b"\n" for line in lines)
-
-
-def _check_file(path: Path) -> Head:
-    chain = Chain()
-    for line in read_export(path):
-        chain.add(line)
-    chain.require_complete()
-    return chain.head
 
 
 def _describe(entry: Entry) -> str:

@@ -241,14 +241,14 @@ class Witnessed:
         self._waiting: Dict[int, List[Tuple[str, str]]] = {}
         for who, head in heads:
             self._waiting.setdefault(head.seq, []).append((who, head.sha256))
-        self.confirmed = 0
+        self.confirmed: List[Tuple[str, Head]] = []
         self.contradictions: List[Tuple[str, Head]] = []
 
     def passed(self, head: Head) -> None:
         """Compare what was seen at this entry."""
         for who, sha256 in self._waiting.pop(head.seq, ()):
             if sha256 == head.sha256:
-                self.confirmed += 1
+                self.confirmed.append((who, head))
             else:
                 self.contradictions.append((who, Head(head.seq, sha256)))
 

@@ -16,6 +16,7 @@ from protocol.names import is_fingerprint
 from protocol.openpgp import parse_certificate, require_usable_certificate
 from protocol.version import VERSION
 from server.command_agent import agent
+from server.command_audit import audit
 from server.command_broker import broker
 from server.command_trust import trust
 from server.config import ServerConfig, load_config
@@ -155,6 +156,7 @@ def investigator_disable(config_path: Path, fingerprint: str) -> None:
 cli.add_command(agent)
 cli.add_command(broker)
 cli.add_command(trust)
+cli.add_command(audit)
 
 
 def _make_sqlite_directory(config: ServerConfig) -> None:

@@ -45,8 +45,7 @@ class StorePart:
         """
         if not events:
             return
-        if self._database.dialect == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_AUDIT_LOCK)))
+        self._lock_audit(connection)
         head = read_audit_head(connection)
         rows = []
         time = now.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
@@ -54,6 +53,11 @@ class StorePart:
             entry, head = encode_entry(head, time=time, kind=event.kind, who=event.who, what=event.what)
             rows.append({"seq": head.seq, "sha256": head.sha256, "entry": entry})
         connection.execute(sa.insert(schema.audit), rows)
+
+    def _lock_audit(self, connection: sa.Connection) -> None:
+        """Let one transaction at a time append to the audit log."""
+        if self._database.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_AUDIT_LOCK)))
 
     def _insert_if_absent(self, connection: sa.Connection, table: sa.Table, **values: object) -> bool:
         """Insert a row unless its primary key is there; tell whether it was inserted."""

@@ -106,7 +106,7 @@ def test_heads_that_others_saw_are_confirmed_contradicted_or_out_of_reach() -> N
     for line in lines:
         chain.add(line)
         witnessed.passed(chain.head)
-    assert witnessed.confirmed == 1
+    assert witnessed.confirmed == [("web1", third)]
     assert witnessed.contradictions == [("web2", Head(2, "e" * 64))]
     assert witnessed.left() == [("web3", Head(9, "f" * 64))]
 
