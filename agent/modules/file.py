@@ -1,4 +1,4 @@
-r"""Find files by name, size, mode, age, owner, type, attributes, content and hash.
+r"""Find files by name, size, mode, age, owner, type, attributes, content, first bytes, entropy and hash.
 
 Each search looks below its paths and reports the files that satisfy it: all checks with `matchall`, any one
 check otherwise. `found` means that at least one file did. Paths may be globs; a path that is a link is
@@ -8,6 +8,10 @@ Names, modes, extended attributes and lines of contents are matched by RE2 regul
 unless anchored with `^` and `$`; a leading `!` inverts. Names and modes are text; contents are bytes, so
 binaries can be searched.
 A line has no length limit of meaning, but one of more than 16 MiB is matched in pieces, which is noted.
+
+With `decompress` what gzip, xz, bzip2 or zstd packed is looked at in place of the file's own bytes: contents,
+byte strings, first bytes, entropy and digests. What does not unpack to its end is an error: what was found in
+its beginning stands, whatever its rest could change satisfies no check. zstd needs Python 3.14.
 
 Files and links to files are looked at. A search that asks for types looks at entries of every type instead,
 as they are: links are not followed, and only regular files are read. Owners and groups are named as the
@@ -55,6 +59,8 @@ EXAMPLES = (
     "mig file --path / --onefilesystem --capability any --capability '!cap_net_raw'   more than ping may",
     "mig file --path /tmp --path /dev/shm --type fifo --type socket   where processes may meet",
     "mig file --path /usr/bin --name . --newest 10 --returnhash sha256   what changed last",
+    "mig file --path /var/log --name '\\.gz$' --content ' 203\\.0\\.113\\.7 ' --decompress   in rotated logs",
+    "mig file --path /tmp --magic elf --magic script --name '!\\.(so|sh)$'   programs that do not say so",
     "mig file --path '/opt/*/conf' --name '\\.conf$' --content '!^Listen 127'   where a line is missing",
 )
 
@@ -103,7 +109,10 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
     mtime: Annotated[str, Meta(description="last change of the content, RFC 3339 in UTC")]
     hashes: Annotated[
         Optional[Dict[str, str]],
-        Meta(description="digests in hexadecimal by algorithm, of those that the search asks for"),
+        Meta(
+            description="digests in hexadecimal by algorithm, of those that the search asks for; with"
+            " decompress of what is packed"
+        ),
     ] = None
     cached: Annotated[
         bool,

@@ -14,8 +14,10 @@ from typing import (
     Iterator,
     List,
     Literal,
+    Mapping,
     NamedTuple,
     Optional,
+    Protocol,
     Sequence,
     Tuple,
 )
@@ -75,6 +77,30 @@ class ContentCheck(NamedTuple):
     wanted: bool
     pattern: int
     all_lines: bool
+
+
+class ContentFacts(Protocol):
+    """What reading a content told (`agent.scan.judging.Facts`)."""
+
+    @property
+    def strings(self) -> Mapping[int, bool]:
+        """Whether each byte string that was decided is in it."""
+
+    @property
+    def magics(self) -> Optional[FrozenSet[str]]:
+        """What its first bytes say; None where it was not asked."""
+
+    @property
+    def entropy(self) -> Optional[float]:
+        """Bits per byte; None where it was not asked."""
+
+
+class ReadCheck(NamedTuple):
+    """A check on what reading tells besides lines and digests; None where it cannot be told, or not yet."""
+
+    said: str
+    wanted: bool
+    truth: Callable[[ContentFacts], Optional[bool]]
 
 
 class HashCheck(NamedTuple):
@@ -138,6 +164,55 @@ def content_checks(
             )
         )
     return tuple(checks)
+
+
+def bytes_checks(
+    search: Search, turned: FrozenSet[str], indices: Dict[bytes, int]
+) -> Tuple[Tuple[ReadCheck, ...], FrozenSet[int]]:
+    """Return the checks on byte strings and what they look for; `indices` numbers those of all searches."""
+    is_turned = "bytes" in turned
+    checks, wanted = [], set()
+    for value in search.bytes:
+        text, is_inverse = split_inverse(value)
+        index = indices.setdefault(bytes.fromhex(text), len(indices))
+        wanted.add(index)
+        checks.append(
+            ReadCheck(
+                said("bytes", value, is_turned=is_turned), is_inverse is is_turned, _string_truth(index)
+            )
+        )
+    return tuple(checks), frozenset(wanted)
+
+
+def _string_truth(index: int) -> Callable[[ContentFacts], Optional[bool]]:
+    return lambda facts: facts.strings.get(index)
+
+
+def magic_checks(search: Search, turned: FrozenSet[str]) -> Iterator[ReadCheck]:
+    """Yield the checks on what first bytes say: one of the plain values, and one of each inverted."""
+    for text, wanted, names in _alternatives("magic", search.magics, turned):
+        yield ReadCheck(text, wanted, _magic_truth(frozenset(names)))
+
+
+def _magic_truth(names: FrozenSet[str]) -> Callable[[ContentFacts], Optional[bool]]:
+    return lambda facts: None if facts.magics is None else not names.isdisjoint(facts.magics)
+
+
+def entropy_checks(search: Search, turned: FrozenSet[str]) -> Iterator[ReadCheck]:
+    """Yield the checks on entropy; both bounds belong to it, as those of sizes do."""
+    is_turned = "entropy" in turned
+    for value in search.entropies:
+        text = said("entropy", value, is_turned=is_turned)
+        yield ReadCheck(text, not is_turned, _entropy_truth(value[0], float(value[1:])))
+
+
+def _entropy_truth(sign: str, bound: float) -> Callable[[ContentFacts], Optional[bool]]:
+    def truth(facts: ContentFacts) -> Optional[bool]:
+        if facts.entropy is None:
+            return None
+        return facts.entropy <= bound if sign == "<" else facts.entropy >= bound
+
+    return truth
 
 
 def hash_check(kind: str, search: Search, turned: FrozenSet[str]) -> HashCheck:
@@ -216,14 +291,21 @@ def _set_checks(
     turned: FrozenSet[str],
     make_test: Callable[[Sequence[str]], StatTest],
 ) -> Iterator[StatCheck]:
+    for text, wanted, names in _alternatives(name, values, turned):
+        yield StatCheck(text, wanted, make_test(names))
+
+
+def _alternatives(
+    name: str, values: Sequence[str], turned: FrozenSet[str]
+) -> Iterator[Tuple[str, bool, Sequence[str]]]:
     """Yield one check of the plain values, which are alternatives, and one of each that is inverted."""
     is_turned = name in turned
     plain = [value for value in values if not value.startswith("!")]
     if plain:
-        yield StatCheck(said(name, ",".join(plain), is_turned=is_turned), not is_turned, make_test(plain))
+        yield said(name, ",".join(plain), is_turned=is_turned), not is_turned, plain
     for value in values:
         if value.startswith("!"):
-            yield StatCheck(said(name, value, is_turned=is_turned), is_turned, make_test([value[1:]]))
+            yield said(name, value, is_turned=is_turned), is_turned, [value[1:]]
 
 
 def _size_test(value: str) -> StatTest:

@@ -10,6 +10,8 @@ Source: C. E. Shannon, A Mathematical Theory of Communication (1948), section 6.
 from collections import Counter
 from math import fsum, log2
 
+from agent.scan.source import Buffer
+
 
 class EntropyScan:
     """Counts a file's bytes while they go by."""
@@ -17,7 +19,7 @@ class EntropyScan:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Buffer) -> None:
         """Take the next bytes of the file."""
         self._counts.update(data)
 

@@ -30,6 +30,9 @@ SEARCH_FLAGS = (
     _values("capability", "capability that the file gives, such as cap_net_raw, or any; ! inverts", "CAP"),
     Flag("setuid", "same as --mode ^u: files that run as their owner", is_bool=True, default=False),
     _values("content", "regular expression on each line; ! inverts: no line matches", "REGEX"),
+    _values("bytes", "bytes in hexadecimal, found anywhere in the file; ! inverts", "HEX"),
+    _values("magic", "what the first bytes say: elf pe script zip pem ..., any of them; ! inverts", "TYPE"),
+    _values("entropy", "entropy in bits per byte: <n at most, >n at least; packed is above 7.9", "BITS"),
     *(
         _values(kind.replace("_", "-"), f"{kind} digest; several are alternatives", "HEX")
         for kind in HASH_KINDS
@@ -48,6 +51,7 @@ SEARCH_FLAGS = (
     Flag("matchall", "a file must satisfy every check (the default)", is_bool=True, default=False),
     Flag("matchany", "any one check is enough", is_bool=True, default=False),
     Flag("macroal", "content expressions must match all lines", is_bool=True, default=False),
+    Flag("decompress", "look into what gzip, xz, bzip2 or zstd packed", is_bool=True, default=False),
     Flag("returnsha256", "give the SHA-256 of each file found", is_bool=True, default=False),
     Flag(
         "fresh", "compute all digests anew, take none that the endpoint has kept", is_bool=True, default=False
@@ -83,7 +87,7 @@ def searches_from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
 def _options(given: Dict[str, Any]) -> Dict[str, Any]:
     numbers = (("maxdepth", 1000), ("maxerrors", 30), ("matchlimit", 1000))
     # What has no meaning for most searches stands in an action only where it was asked for.
-    others = ("newest", "oldest", "remotefs", "onefilesystem", "fresh")
+    others = ("newest", "oldest", "remotefs", "onefilesystem", "decompress", "fresh")
     return {
         **{name: given.get(name, default) for name, default in numbers},
         "matchall": not given.get("matchany"),

@@ -143,7 +143,8 @@ class Inspector:
         decided = decide(candidates, facts)
         examined = b"" if opened is None or not decided else self._examined(opened)
         for one, checks in decided:
-            digests = {kind: facts.digests[kind] for kind in one.search.report_kinds if kind in facts.digests}
+            known = facts.of(one.search).digests
+            digests = {kind: known[kind] for kind in one.search.report_kinds if kind in known}
             found = Found(
                 one.number,
                 name.kind,

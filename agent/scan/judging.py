@@ -6,7 +6,7 @@ are kept for its answer.
 """
 
 import os
-from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.attributes import Attributes
 from agent.scan.lines import LineAnswers
@@ -27,20 +27,29 @@ class Candidate(NamedTuple):
     def needs_reading(self) -> bool:
         """Tell whether the search's answer depends on what is in the file."""
         search = self.search
-        if search.contents or search.hashes:
+        if search.contents or search.reads or search.hashes:
             return True
         return bool(search.report_kinds) and self.may_match_unread()
 
 
 class Facts(NamedTuple):
-    """What reading a file told; `lines` is None where it was not read.
+    """What reading a content told; `lines` is None where it was not read.
 
-    `is_cached` tells that it was read by an earlier scan.
+    `unpacked` tells the same of what is packed in it, for searches that ask to decompress; None where it is
+    not packed. `is_cached` tells that it was read by an earlier scan.
     """
 
     lines: Optional[LineAnswers]
     digests: Mapping[str, str]
+    strings: Mapping[int, bool] = {}
+    magics: Optional[FrozenSet[str]] = None
+    entropy: Optional[float] = None
+    unpacked: Optional["Facts"] = None
     is_cached: bool = False
+
+    def of(self, search: PlannedSearch) -> "Facts":
+        """Return the facts that a search goes by."""
+        return self.unpacked if search.decompress and self.unpacked is not None else self
 
 
 class Decision(NamedTuple):
@@ -62,7 +71,7 @@ def by_name(one: Candidate, name: bytes) -> Optional[Candidate]:
         return one if all(check.holds(name) for check in checks) else None
     held = tuple(check.said for check in checks if check.holds(name))
     search = one.search
-    has_more = search.stats or search.attributes or search.contents or search.hashes
+    has_more = search.stats or search.attributes or search.contents or search.reads or search.hashes
     return one._replace(said=held) if held or has_more else None
 
 
@@ -100,15 +109,19 @@ def patterns_of(readers: Sequence[Candidate], *, all_lines: bool) -> FrozenSet[i
     return frozenset(check.pattern for check in checks if check.all_lines is all_lines)
 
 
-def is_undecided(one: Candidate, lines: LineAnswers) -> bool:
-    """Tell whether a search still wants the file: not where every check counts and a content one failed."""
+def is_undecided(one: Candidate, facts: Facts) -> bool:
+    """Tell whether a search still wants the file: not where every check counts and one on its content failed.
+
+    `facts` are those so far: what they do not tell may still be told.
+    """
     if not one.search.matchall:
         return True
-    for check in one.search.contents:
-        found = lines.every if check.all_lines else lines.some
-        if check.pattern in found and found[check.pattern] is not check.wanted:
-            return False
-    return True
+    if facts.lines is not None:
+        for check in one.search.contents:
+            found = facts.lines.every if check.all_lines else facts.lines.some
+            if check.pattern in found and found[check.pattern] is not check.wanted:
+                return False
+    return all(check.truth(facts) in (None, check.wanted) for check in one.search.reads)
 
 
 def decide(candidates: Sequence[Candidate], facts: Facts) -> List[Decision]:
@@ -123,21 +136,26 @@ def decide(candidates: Sequence[Candidate], facts: Facts) -> List[Decision]:
 
 def _decide(one: Candidate, facts: Facts) -> Optional[Tuple[str, ...]]:
     held = list(one.said)
-    search = one.search
+    for holds, said in _answers(one.search, facts.of(one.search)):
+        if holds:
+            held.append(said)
+        elif one.search.matchall:
+            return None
+    if one.search.matchall:
+        return ()
+    return tuple(held) or None
+
+
+def _answers(search: PlannedSearch, facts: Facts) -> Iterator[Tuple[bool, str]]:
+    """Yield of each check on the content whether it holds, and how an answer names it."""
     for check in search.contents:
         found: Mapping[int, bool] = {}
         if facts.lines is not None:
             found = facts.lines.every if check.all_lines else facts.lines.some
-        if check.pattern in found and found[check.pattern] is check.wanted:
-            held.append(check.said)
-        elif search.matchall:
-            return None
+        yield found.get(check.pattern) is check.wanted, check.said
+    for read_check in search.reads:
+        yield read_check.truth(facts) is read_check.wanted, read_check.said
     for hash_check in search.hashes:
         digest = facts.digests.get(hash_check.kind)
-        if digest is not None and (digest in hash_check.digests) is hash_check.wanted:
-            held.append(f"{hash_check.said}={digest}" if hash_check.wanted else hash_check.said)
-        elif search.matchall:
-            return None
-    if search.matchall:
-        return ()
-    return tuple(held) or None
+        holds = digest is not None and (digest in hash_check.digests) is hash_check.wanted
+        yield holds, f"{hash_check.said}={digest}" if hash_check.wanted else hash_check.said

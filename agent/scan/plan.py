@@ -7,15 +7,20 @@ from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
 from agent.scan.accounts import Accounts
 from agent.scan.attributes import AnyAttributeCheck, require_attributes
+from agent.scan.byte_strings import ByteStrings
 from agent.scan.checks import (
     ContentCheck,
     HashCheck,
     NameCheck,
+    ReadCheck,
     StatCheck,
     StatChecks,
     attribute_checks,
+    bytes_checks,
     content_checks,
+    entropy_checks,
     hash_check,
+    magic_checks,
     name_checks,
 )
 from agent.scan.digests import require_digests
@@ -49,6 +54,7 @@ class PlannedSearch(NamedTuple):
     stats: Tuple[StatCheck, ...]
     attributes: Tuple[AnyAttributeCheck, ...]
     contents: Tuple[ContentCheck, ...]
+    reads: Tuple[ReadCheck, ...]
     hashes: Tuple[HashCheck, ...]
     report_kinds: Tuple[str, ...]
     matchall: bool
@@ -61,6 +67,10 @@ class PlannedSearch(NamedTuple):
     newest: int = 0
     oldest: int = 0
     fresh: bool = False
+    decompress: bool = False
+    byte_strings: FrozenSet[int] = frozenset()
+    wants_magic: bool = False
+    wants_entropy: bool = False
 
     def is_by_name(self) -> bool:
         """Tell whether names alone decide which files it wants, and nothing in a file is asked for."""
@@ -83,6 +93,7 @@ class Plan(NamedTuple):
 
     searches: Tuple[PlannedSearch, ...]
     patterns: PatternSet
+    byte_strings: ByteStrings
     max_errors: int
     unknown: Tuple[str, ...] = ()
 
@@ -95,18 +106,24 @@ def make_plan(searches: Mapping[str, Search], now_ns: int, accounts: Optional[Ac
 
     """
     indices: Dict[str, int] = {}
+    strings: Dict[bytes, int] = {}
     stats = StatChecks(now_ns, accounts or Accounts())
-    planned = tuple(_plan_search(label, search, stats, indices) for label, search in sorted(searches.items()))
+    planned = tuple(
+        _plan_search(label, search, stats, indices, strings) for label, search in sorted(searches.items())
+    )
     limits = [search.options.maxerrors for search in searches.values()]
     return Plan(
         searches=planned,
         patterns=PatternSet([compile_lines(expression) for expression in indices]),
+        byte_strings=ByteStrings(list(strings)),
         max_errors=max(limits) if limits and all(limits) else 0,
         unknown=tuple(dict.fromkeys(stats.unknown)),
     )
 
 
-def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[str, int]) -> PlannedSearch:
+def _plan_search(
+    label: str, search: Search, stats: StatChecks, indices: Dict[str, int], strings: Dict[bytes, int]
+) -> PlannedSearch:
     if search.names or search.modes or search.xattrs or search.contents:
         require_engine(f"search {label!r} with names, modes, xattrs or contents")
     if search.xattrs or search.capabilities:
@@ -118,6 +135,7 @@ def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[st
     if options.returnsha256:
         kinds.add("sha256")
     require_digests(kinds, f"search {label!r} with xxh3_128")
+    byte_checks, wanted_strings = bytes_checks(search, turned, strings)
     return PlannedSearch(
         label=label,
         paths=tuple(path.encode("utf-8", "surrogateescape") for path in search.paths),
@@ -125,6 +143,7 @@ def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[st
         stats=stats.make(search, turned),
         attributes=attribute_checks(search, turned),
         contents=content_checks(search, turned, indices),
+        reads=(*byte_checks, *magic_checks(search, turned), *entropy_checks(search, turned)),
         hashes=hashes,
         report_kinds=tuple(kind for kind in HASH_KINDS if kind in kinds),
         matchall=options.matchall,
@@ -138,4 +157,8 @@ def _plan_search(label: str, search: Search, stats: StatChecks, indices: Dict[st
         newest=options.newest,
         oldest=options.oldest,
         fresh=options.fresh,
+        decompress=options.decompress,
+        byte_strings=wanted_strings,
+        wants_magic=bool(search.magics),
+        wants_entropy=bool(search.entropies),
     )

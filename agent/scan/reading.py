@@ -28,9 +28,9 @@ from typing import (
 
 from agent.scan.batch import ENTRY, LINK
 from agent.scan.coverage import Witness
-from agent.scan.digests import Digest, new_digest
 from agent.scan.fence import Fence, path_of
-from agent.scan.judging import UNREAD, Candidate, Facts, is_undecided, patterns_of
+from agent.scan.intake import Content
+from agent.scan.judging import UNREAD, Candidate, Facts, patterns_of
 from agent.scan.lines import LineQuestion
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
 from agent.scan.opening import open_file, open_for_status
@@ -206,41 +206,30 @@ class Reader:
         return PlainSource(opened.descriptor)
 
     def _read(self, opened: Opened, source: Source, readers: Sequence[Candidate]) -> Facts:
-        """Read content first, then digests of what the searches left standing still need."""
-        lines = self._question(readers).begin()
-        digests: Optional[Dict[str, Digest]] = None
+        """Let the bytes go by what is asked of them and, where some search wants it, of what they pack."""
         self._coverage.files_read += 1
         is_pseudo = self._mounts.pseudo_type(opened.status.st_dev) is not None
         left = PSEUDO_BYTES if is_pseudo else opened.status.st_size
+        content: Optional[Content] = None
         while True:
             self._check()
             data = source.read(min(left, CHUNK_BYTES)) if left else b""
             left -= len(data)
             self._coverage.bytes_read += len(data)
-            if lines.is_open():
-                lines.feed(bytes(data))
+            if content is None:
+                content = Content(self._plan, readers, data, self._question, self._check)
             is_last = not data or not left
-            if is_last:
-                lines.finish()
-            readers = [one for one in readers if is_undecided(one, lines.answers)]
-            lines.keep_only(
-                some=patterns_of(readers, all_lines=False), every=patterns_of(readers, all_lines=True)
-            )
-            kinds = {kind for one in readers for kind in one.search.report_kinds}
-            if digests is None:
-                digests = {kind: new_digest(kind) for kind in sorted(kinds)}
-            else:
-                digests = {kind: digest for kind, digest in digests.items() if kind in kinds}
-            for digest in digests.values():
-                digest.update(data)
-            if is_last or not (digests or lines.is_open()):
+            content.take(data, is_last=is_last)
+            if is_last or not content.is_open():
                 break
-        if lines.is_cut:
+        if content.is_cut:
             self._coverage.cut(opened.path)
-        told = {kind: digest.hexdigest() for kind, digest in digests.items()}
+        if content.problem is not None:
+            self._coverage.lose(opened.path, content.problem)
+        facts = content.facts()
         if not is_pseudo:
-            self._look_again(opened, told, is_whole=not (is_last and left))
-        return Facts(lines.answers, told)
+            self._look_again(opened, facts.digests, is_whole=not (is_last and left))
+        return facts
 
     def _question(self, readers: Sequence[Candidate]) -> LineQuestion:
         """Return what the readers ask of lines; most files are asked the same."""

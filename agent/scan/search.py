@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.scan.capabilities import mask_of
+from agent.scan.magic import MAGIC_NAMES
 from agent.scan.patterns import require_pattern, split_inverse
 
 # The hash filters, by the names that hashlib (and `agent.scan.digests`) and the search's fields share.
@@ -31,6 +32,9 @@ FILTER_FIELDS: Dict[str, str] = {
     "xattr": "xattrs",
     "capability": "capabilities",
     "content": "contents",
+    "bytes": "bytes",
+    "magic": "magics",
+    "entropy": "entropies",
     **{kind: kind for kind in HASH_KINDS},
 }
 
@@ -39,7 +43,7 @@ HashKind = Literal[
 ]  # fmt: skip
 FilterName = Literal[
     "name", "size", "mode", "mtime", "ctime", "atime", "owner", "group", "type",
-    "xattr", "capability", "content",
+    "xattr", "capability", "content", "bytes", "magic", "entropy",
     "md5", "sha1", "sha256", "sha384", "sha512", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "xxh3_128",
 ]  # fmt: skip
 TypeFilter = Literal[
@@ -64,6 +68,10 @@ Age = Annotated[str, Meta(pattern=r"^[<>][0-9]{1,9}[dhm]\Z")]
 # What passwd(5) and group(5) can hold; a comma or a blank in it would be a slip.
 Account = Annotated[str, Meta(pattern=r"^!?[^\s:,!][^\s:,]{0,254}\Z")]
 Capability = Annotated[str, Meta(pattern=r"^!?(any|cap_[a-z_]{1,32})\Z")]
+# At least one byte; as long a string as anybody copies out of a report.
+HexBytes = Annotated[str, Meta(pattern=r"^!?([0-9a-f]{2}){1,1024}\Z")]
+Magic = Annotated[str, Meta(pattern=r"^!?[a-z0-9]{2,16}\Z")]
+Bits = Annotated[str, Meta(pattern=r"^[<>][0-8](\.[0-9]{1,6})?\Z")]
 # A path, or the name of a file or directory, which has no slash.
 Exclusion = Annotated[str, Meta(pattern=r"^(/|[^/\x00]+\Z)[^\x00]*\Z", max_length=4096)]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -116,6 +124,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool,
         Meta(description="stay on the file system on which each path lies"),
     ] = False
+    decompress: Annotated[
+        bool,
+        Meta(
+            description="look into what is packed with gzip, xz, bzip2 or zstd: contents, bytes, magics,"
+            " entropies and digests are then those of what is packed"
+        ),
+    ] = False
     returnsha256: Annotated[bool, Meta(description="give the SHA-256 of each file that matched")] = False
     returnhashes: Annotated[
         Tuple[HashKind, ...],
@@ -134,8 +149,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One search: where to look and which files to find.
 
-    Values of `owners`, `groups`, `types` and of one hash are alternatives, together one check; a value with a
-    leading `!` is a check of its own. Several values of another filter are several checks.
+    Values of `owners`, `groups`, `types`, `magics` and of one hash are alternatives, together one check; a
+    value with a leading `!` is a check of its own. Several values of another filter are several checks.
     """
 
     paths: Annotated[
@@ -209,6 +224,18 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Tuple[Regex, ...],
         Meta(description="regular expressions (RE2) on each line of the file; a leading !: no line matches"),
     ] = ()
+    bytes: Annotated[
+        Tuple[HexBytes, ...],
+        Meta(description="byte strings in hexadecimal, found anywhere in the file; a leading !: not in it"),
+    ] = ()
+    magics: Annotated[
+        Tuple[Magic, ...],
+        Meta(description="types that a file's first bytes say, such as elf or zip, any of them; ! inverts"),
+    ] = ()
+    entropies: Annotated[
+        Tuple[Bits, ...],
+        Meta(description="entropy in bits per byte, 0 to 8: <n at most, >n at least; packed is above 7.9"),
+    ] = ()
     md5: Annotated[Tuple[Hex32, ...], Meta(description="MD5 digests in hexadecimal, any of them")] = ()
     sha1: Annotated[Tuple[Hex40, ...], Meta(description="SHA-1 digests, any of them")] = ()
     sha256: Annotated[Tuple[Hex64, ...], Meta(description="SHA-256 digests, any of them")] = ()
@@ -261,6 +288,9 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 require_pattern(split_inverse(value)[0], field)
         for value in self.capabilities:
             mask_of(split_inverse(value)[0])
+        for value in self.magics:
+            if split_inverse(value)[0] not in MAGIC_NAMES:
+                raise ValueError(f"there is no magic {value!r}; there are {', '.join(MAGIC_NAMES)}")
 
 
 class Selection(Search, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

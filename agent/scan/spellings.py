@@ -19,6 +19,7 @@ _BY_LENGTH = {"sha2": _SHA2_BY_LENGTH, "sha3": _SHA3_BY_LENGTH}
 _PLURALS = {
     "path": "paths",
     "exclude": "excludes",
+    "byte": "bytes",
     **{name: field for name, field in FILTER_FIELDS.items() if name != field},
     # How the first shape called them.
     "filename": "names",
@@ -28,6 +29,9 @@ _PLURALS = {
 }
 _SINGULARS = {field: name for name, field in FILTER_FIELDS.items()}
 _LISTS = frozenset({"paths", "excludes", *FILTER_FIELDS.values(), *_BY_LENGTH})
+_CASELESS = frozenset(
+    {"sizes", "mtimes", "ctimes", "atimes", "types", "capabilities", "bytes", "magics", "entropies"}
+)
 # An option of the ancestor that never changed an answer.
 _MEANINGLESS_OPTIONS = frozenset({"debug"})
 
@@ -83,8 +87,8 @@ def _extend(search: Dict[str, Any], name: str, value: Any) -> None:
     """Add values to a list; digests and other texts without a case of their own in lower case, each once."""
     held = search.setdefault(name, [])
     for item in value if isinstance(value, (list, tuple)) else [value]:
-        if name in HASH_KINDS or name in ("sizes", "mtimes", "ctimes", "atimes", "types", "capabilities"):
-            item = item.strip().lower() if isinstance(item, str) else item  # noqa: PLW2901
+        if isinstance(item, str) and (name in HASH_KINDS or name in _CASELESS):
+            item = item.strip().lower()  # noqa: PLW2901
         if item not in held:
             held.append(item)
 

@@ -1,6 +1,7 @@
 """The property that several searches in one run give what as many runs would give."""
 
 import contextlib
+import gzip
 import hashlib
 import os
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from tests.agent.scan.runs import grow, run
 from tests.support.examples import USUAL_EXAMPLES
 
 CONTENTS = [b"", b"alpha\n", b"beta\nalpha\n", b"gamma", b"\x00alpha\xff", b"beta\r\nbeta\r\n"]
+PACKED = [gzip.compress(b"gamma", mtime=0), gzip.compress(b"beta\nalpha\n", mtime=0)[:-3]]
 PATHS = [
     "", "a", "a/b", "a/b/c", "aa", "link", "link/x", "a/0", "a/b/link0", "*", "a/*", "**/0", "a/**", "*/b",
     "a*", "**/b/*", "absent", "absent/*", "a/b/c/..",
@@ -31,6 +33,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tree")
     for directory in ("a", "a/b", "a/b/c", "aa", "aa/x", "z/link-target"):
         grow(root / directory, {str(number): content for number, content in enumerate(CONTENTS)})
+    grow(root / "a/b", {f"{number}.gz": content for number, content in enumerate(PACKED)})
     (root / "link").symlink_to("a/b")
     (root / "a/b/link0").symlink_to("../../aa/4")
     (root / "a/up").symlink_to("..")
@@ -65,6 +68,9 @@ FILTERS = st.fixed_dictionaries(
         "types": some("file", "directory", "link", "fifo", "!link"),
         "xxh3_128": st.just([xxhash.xxh3_128_hexdigest(b"gamma")]),
         "excludes": some("b", "[0-2]", "*/a/b", "*/**/c", "*/aa", "link"),
+        "bytes": some("616c", "!616c", "ff", "0a"),
+        "magics": some("gzip", "elf", "!gzip"),
+        "entropies": some("<0", ">1.5", "<3"),
         "sha256": st.lists(st.sampled_from(DIGESTS), max_size=3, unique=True),
         "md5": st.just([hashlib.md5(b"gamma", usedforsecurity=False).hexdigest()]),
     },
@@ -83,6 +89,7 @@ def searches(draw: st.DrawFn) -> dict[str, Any]:
         "macroal": bool(filters.get("contents")) and draw(st.booleans()),
         "returnsha256": draw(st.booleans()),
         "mismatch": turned,
+        "decompress": draw(st.booleans()),
         "onefilesystem": draw(st.booleans()),
         "remotefs": draw(st.booleans()),
         "returnhashes": draw(st.sampled_from([[], [], ["md5", "xxh3_128"]])),
