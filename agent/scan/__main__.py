@@ -1,11 +1,12 @@
 """The scan core as a program of its own, for measuring it and for a shell without an agent.
 
-    python -I -S agent/scan [--params FILE]
+    python -I -S agent/scan [--params FILE] [--digest-cache FILE]
 
-FILE, or standard input, holds the parameters of the file module as JSON, the ancestor's spellings included.
-On standard output come the records, a line of JSON each, as they are found, then a line with the statistics,
-the notes, and how it ended. Ctrl-C ends it with what was found so far. Exit code: 0, 1 where nothing was
-found, 2 for parameters that are refused.
+The first FILE, or standard input, holds the parameters of the file module as JSON, the ancestor's spellings
+included. On standard output come the records, a line of JSON each, as they are found, then a line with the
+statistics, the notes, and how it ended. Ctrl-C ends it with what was found so far. Exit code: 0, 1 where
+nothing was found, 2 for parameters that are refused. In the second FILE digests are kept from one run to the
+next.
 
 It runs from the project's directory as it lies there, on any Python that has the packages of
 requirements/agent.txt: without `site` (-S), which costs more than most scans, their place is told by where
@@ -15,7 +16,7 @@ the interpreter is.
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, List
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, List, Optional
 
 if TYPE_CHECKING:
     from agent.module import Context
@@ -33,13 +34,30 @@ def _find_packages() -> None:
     sys.path[:1] = [_ROOT, *places]
 
 
-def _read_parameters(words: List[str]) -> bytes:
-    if not words:
+def _parse(words: List[str]) -> Dict[str, str]:
+    """Return the files that the command line names, by flag."""
+    named = dict(zip(words[::2], words[1::2]))
+    if len(words) % 2 or not named.keys() <= {"--params", "--digest-cache"}:
+        sys.exit("usage: python -I -S agent/scan [--params FILE] [--digest-cache FILE]")
+    return named
+
+
+def _read_parameters(name: Optional[str]) -> bytes:
+    if name is None:
         return sys.stdin.buffer.read()
-    if len(words) == 2 and words[0] == "--params":  # noqa: PLR2004
-        with open(words[1], "rb") as file:
-            return file.read()
-    sys.exit("usage: python -I -S agent/scan [--params FILE]")
+    with open(name, "rb") as file:
+        return file.read()
+
+
+def _open_cache(name: Optional[str]) -> Optional[int]:
+    """Open the file of kept digests; what runs from a directory of sources has no build to tell it by."""
+    if name is None:
+        return None
+    from pathlib import Path  # noqa: PLC0415  (slow to load, and here only)
+
+    from agent.digest_file import open_cache  # noqa: PLC0415
+
+    return open_cache(Path(name), "sources").descriptor
 
 
 def _run(parameters: bytes, context: "Context", output: BinaryIO) -> int:
@@ -78,10 +96,15 @@ def main(words: List[str]) -> int:
     stopped: List[int] = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _frame: stopped.append(number))
-    context = Context(limits=Limits(wall_s=float("inf")), is_cancelled=lambda: bool(stopped))
+    named = _parse(words)
+    context = Context(
+        limits=Limits(wall_s=float("inf")),
+        digest_cache=_open_cache(named.get("--digest-cache")),
+        is_cancelled=lambda: bool(stopped),
+    )
     with open(1, "wb", closefd=False) as output:  # buffered, and no text
         try:
-            return _run(_read_parameters(words), context, output)
+            return _run(_read_parameters(named.get("--params")), context, output)
         except InvalidInput as error:
             sys.stderr.write(f"{error}\n")
             return 2

@@ -39,3 +39,21 @@ def test_its_exit_code_tells_nothing_found_from_refused(tmp_path: Path) -> None:
     status, lines, said = ask({"searches": {}})
     assert (status, lines) == (2, [])
     assert "searches" in said
+
+
+def test_it_keeps_digests_in_a_file_that_it_makes(tmp_path: Path) -> None:
+    kept = tmp_path / "digests"
+    # Whether what the interpreter lies on is trusted to tell of changes depends on the machine.
+    search = {
+        "paths": [str(Path(sys.executable).resolve())],
+        "names": ["."],
+        "options": {"returnhashes": ["md5"]},
+    }
+    answers = [ask({"searches": {"s1": search}}, "--digest-cache", str(kept))[1] for _ in range(2)]
+    assert answers[0][0]["hashes"] == answers[1][0]["hashes"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_command_line_that_it_does_not_know_ends_it() -> None:
+    for words in (["--params"], ["--what", "x"], ["x"]):
+        assert "usage: " in ask("", *words)[2]
