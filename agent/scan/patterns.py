@@ -211,23 +211,30 @@ class Joined:
         # re2 keeps the last 128 that it compiled; these are kept, and given up, by whoever asked for them.
         engine.purge()
         self._set: Optional[Any] = None
+        self._has_set = True
 
     def which(self, line: bytes) -> List[int]:
         """Return which of the expressions match a line that at least one of them matches, by their order."""
-        if self._set is None:
+        if self._set is None and self._has_set:
             self._set = self._make_set()
+            self._has_set = self._set is not None
         # An empty answer cannot be: it is what a set gives whose automaton ran out of memory.
-        found: Sequence[int] = self._set.Match(line) or ()
+        found: Sequence[int] = (self._set.Match(line) if self._set is not None else None) or ()
         return list(found) or [
             index for index, one in enumerate(self._patterns) if one.pattern.search(line) is not None
         ]
 
-    def _make_set(self) -> Any:
+    def _make_set(self) -> Optional[Any]:
+        """Return RE2's set of them; None where that would need more memory than the joined expression."""
         options = _options(as_bytes=self._as_bytes, never_newline=True, memory_bytes=_JOINED_BYTES)
-        made = _require_engine().Set.SearchSet(options)
+        engine = _require_engine()
+        made = engine.Set.SearchSet(options)
         for one in self._patterns:
             made.Add(f"(?m){one.expression}".encode("utf-8", "surrogatepass"))
-        made.Compile()
+        try:
+            made.Compile()
+        except engine.error:
+            return None
         return made
 
 

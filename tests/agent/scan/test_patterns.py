@@ -90,3 +90,11 @@ def test_what_an_automaton_has_no_memory_for_is_found_all_the_same() -> None:
     line = b"a" + b"b" * 105 + b"c"
     assert joined.pattern.search(text + b"\n" + line + b"\n") is not None
     assert joined.which(line) == [5]
+
+
+def test_expressions_too_large_for_a_set_are_told_apart_one_by_one() -> None:
+    expressions = [*(f"x{number}[ab]{{999}}c" for number in range(86)), "^x7", "aa$"]
+    joined = patterns.Joined([patterns.compile_lines(expression) for expression in expressions])
+    assert joined._make_set() is None
+    for _ in range(2):
+        assert joined.which(b"x7aa") == [86, 87]
