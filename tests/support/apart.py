@@ -89,3 +89,9 @@ def leave_memory(limit_bytes: int) -> bool:
             continue
         return True
     return False
+
+
+def peak_kib() -> int:
+    """Return the most memory that this process has held at once (proc(5), VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

@@ -9,7 +9,7 @@ import pytest
 
 from agent.module import Context
 from tests.agent.scan.runs import grow, paths, run, step
-from tests.support.apart import bind, leave_mounts, mount, run_apart, unmount
+from tests.support.apart import bind, leave_mounts, mount, peak_kib, run_apart, unmount
 
 pytestmark = pytest.mark.system
 EVERYTHING = {"contents": ["!nothing"], "options": {"matchall": True}}
@@ -148,9 +148,3 @@ def test_a_directory_of_a_million_names_is_seen_whole_in_little_memory(tmp_path:
     told, grown_kib = among_mounts(act)
     assert told == {"found": ["crowd/found"], "notes": [], "skipped": {}, "errors": 0}
     assert grown_kib < 100 << 10
-
-
-def peak_kib() -> int:
-    """Return the most memory that this process has held at once (proc(5), VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
