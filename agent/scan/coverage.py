@@ -104,6 +104,10 @@ class Recorder(Witness):
         """Return how much was read since the beginning."""
         return self._bytes_before + self.bytes_read
 
+    def has_items(self) -> bool:
+        """Tell whether anything was kept."""
+        return bool(self._items)
+
     def kept(self) -> List[Item]:
         """Return what was kept, and begin anew; what was only counted comes with what is kept next."""
         items, self._items = self._items, []

@@ -11,11 +11,12 @@ Rules:
 """
 
 import os
-from typing import Callable, Iterator, List, Optional, Sequence
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence
 
 from agent.scan.attributes import AttributeReader
 from agent.scan.batch import FILE, LINK
 from agent.scan.coverage import Recorder
+from agent.scan.express import Express, Survivor
 from agent.scan.fence import Fence
 from agent.scan.items import Found, Item, Part, keep_status
 from agent.scan.judging import UNREAD, Candidate, Facts, by_attributes, by_name, by_status, decide
@@ -53,22 +54,49 @@ class Inspector:
         self._reader = Reader(
             plan, coverage=recorder, mounts=mounts, fence=fence, check=check, on_map=on_map, cache=cache
         )
+        # What says something of each file, or is told where it may look, must see each by itself.
+        self._express: Optional[Express] = None
+        if examine is None and fence.is_open:
+            self._express = Express(
+                plan,
+                recorder=recorder,
+                mounts=mounts,
+                check=check,
+                question=self._reader.question,
+                may_read=cache is None,
+            )
 
     def inspect(self, part: Part, directory: int) -> Iterator[Item]:
         """Yield what is to be said of the entries, in their order."""
         active = [Candidate(search, self._plan.searches[search], ()) for search in part.searches]
-        for index, entry in enumerate(part.names, part.first):
+        recorder = self._recorder
+        for index, entry, status in self._entries(part, directory):
             self._check()
             if index in part.passed_over:
                 continue
-            self._recorder.at(index)
+            recorder.at(index)
             name = Name(directory, entry, part.kinds.get(entry, FILE), join(part.path, entry))
-            self._inspect(name, active, part, may_map=index not in part.unmapped)
-            yield from self._recorder.kept()
-        yield from self._recorder.rest()
+            self._inspect(name, status, active, part, may_map=index not in part.unmapped)
+            if recorder.has_items():
+                yield from recorder.kept()
+        yield from recorder.rest()
 
-    def _inspect(self, name: Name, active: Sequence[Candidate], part: Part, *, may_map: bool) -> None:
-        status: Optional[os.stat_result] = None
+    def _entries(self, part: Part, directory: int) -> Iterable[Survivor]:
+        """Return what is to be judged here; of the rest the recorder knows already."""
+        left = self._express.survivors(part, directory) if self._express is not None else None
+        if left is not None:
+            return left
+        return ((index, name, None) for index, name in enumerate(part.names, part.first))
+
+    def _inspect(
+        self,
+        name: Name,
+        status: Optional[os.stat_result],
+        active: Sequence[Candidate],
+        part: Part,
+        *,
+        may_map: bool,
+    ) -> None:
         if name.kind == LINK:
             # Also where no name fits: what lies behind a link to a directory was not seen; it counts.
             status = self._reader.status(name)

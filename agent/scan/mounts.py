@@ -73,6 +73,7 @@ class Mounts:
         self._unknown: Set[int] = set()
         self._points: Optional[Dict[bytes, str]] = None
         self._names: Set[bytes] = set()
+        self._parents: Optional[Set[bytes]] = None
 
     def pseudo_type(self, device: int) -> Optional[str]:
         """Return the type of a made-up file system by `st_dev`; None for one that holds files."""
@@ -91,6 +92,12 @@ class Mounts:
     def is_known(self, device: int) -> bool:
         """Tell whether a device is one of those that the table names."""
         return self._type(device) is not None
+
+    def hold(self, directory: bytes) -> bool:
+        """Tell whether anything is mounted right in a resolved directory, over a file or a directory."""
+        if self._parents is None:
+            self._parents = {line.point.rpartition(b"/")[0] or b"/" for line in self._lines()}
+        return directory in self._parents
 
     def has_remote(self) -> bool:
         """Tell whether anything that is elsewhere is mounted."""

@@ -19,6 +19,8 @@ _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW | _CLOEXEC
 _STEP = _DIRECTORY | getattr(os, "O_PATH", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _CLOEXEC
+# With which most regular files can be opened; who may not use O_NOATIME needs `open_file`.
+QUICK_FLAGS = _FILE | _NOFOLLOW | _NOATIME
 
 
 def _open_quietly(name: bytes, flags: int, directory: Optional[int]) -> int:

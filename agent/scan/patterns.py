@@ -16,7 +16,7 @@ Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and 
 """
 
 from functools import lru_cache
-from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from agent.scan.literals import probe_of, required_literal
 from protocol.errors import InvalidInput
@@ -137,6 +137,10 @@ class TextPattern:
     def __init__(self, expression: str) -> None:
         self._text: Pattern = _compile(expression, as_bytes=False)
         self._bytes: Pattern = _compile(expression, as_bytes=True)
+        self._lines: Optional[Pattern] = None
+        if _is_block_safe(expression):
+            self._lines = _compile("(?m)" + expression, as_bytes=False, never_newline=True)
+        self._literal = required_literal(expression) if self._lines is not None else b""
 
     def is_in(self, name: bytes) -> bool:
         """Tell whether the expression matches somewhere in the name."""
@@ -146,6 +150,28 @@ class TextPattern:
             except UnicodeDecodeError:
                 return self._bytes.search(name) is not None
         return self._text.search(name) is not None
+
+    def among(self, names: Sequence[bytes], block: bytes) -> Set[bytes]:
+        """Return those of the names that match; `block` is the names, with a line end between them.
+
+        All are searched at once, as lines are (`compile_lines`), where no name holds a line end and all are
+        UTF-8; else each by itself.
+        """
+        if self._literal not in block:
+            return set()
+        if self._lines is None or block.count(b"\n") >= len(names) or not _is_text(block):
+            return {name for name in names if self.is_in(name)}
+        found = set()
+        match = self._lines.search(block)
+        while match is not None:
+            at = match.start()
+            end = block.find(b"\n", at)
+            if end < 0:
+                found.add(block[block.rfind(b"\n", 0, at) + 1 :])
+                break
+            found.add(block[block.rfind(b"\n", 0, at) + 1 : end])
+            match = self._lines.search(block, end + 1)
+        return found
 
 
 class LinePattern(NamedTuple):
@@ -174,7 +200,7 @@ def compile_lines(expression: str) -> LinePattern:
     class and literal from matching a newline, so that searching the block is the same as searching each line.
     """
     as_bytes = expression.isascii()
-    if any(mark in expression for mark in _NEEDS_LINES) or _sets_multiline(expression):
+    if not _is_block_safe(expression):
         return LinePattern(expression, _compile(expression, as_bytes=as_bytes), by_block=False)
     pattern = _compile("(?m)" + expression, as_bytes=as_bytes, never_newline=True)
     literal = required_literal(expression)
@@ -254,6 +280,21 @@ def join_bytes(strings: Sequence[bytes]) -> Optional[Pattern]:
 
 def _quote(string: bytes) -> str:
     return "".join(f"\\x{byte:02x}" for byte in string)
+
+
+def _is_text(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_block_safe(expression: str) -> bool:
+    """Tell whether an expression can be searched in many lines at once."""
+    return not (any(mark in expression for mark in _NEEDS_LINES) or _sets_multiline(expression))
 
 
 def _sets_multiline(expression: str) -> bool:

@@ -29,17 +29,13 @@ from agent.scan.pattern_set import PatternSet
 from agent.scan.patterns import compile_lines, require_engine
 from agent.scan.search import HASH_KINDS, Search
 
-# Fields of a planned search that say where to look and what to report, or ask for names only.
-_NEVER_MORE_THAN_NAMES = frozenset(
+# Fields of a planned search that say where to look and what to report, and ask nothing of a file.
+_NO_CHECKS = frozenset(
     {
-        "label", "paths", "names", "matchall", "maxdepth", "matchlimit", "excludes", "remotefs",
-        "onefilesystem", "newest", "oldest",
+        "label", "paths", "matchall", "maxdepth", "matchlimit", "excludes", "remotefs", "onefilesystem",
+        "newest", "oldest",
     }
 )  # fmt: skip
-# With these a search may ask for digests of what is in a file too, and for nothing else of it.
-_NEVER_MORE_THAN_DIGESTS = _NEVER_MORE_THAN_NAMES | {
-    "stats", "attributes", "hashes", "report_kinds", "is_typed",
-}  # fmt: skip
 
 
 class PlannedSearch(NamedTuple):
@@ -74,15 +70,18 @@ class PlannedSearch(NamedTuple):
 
     def is_by_name(self) -> bool:
         """Tell whether names alone decide which files it wants, and nothing in a file is asked for."""
-        return bool(self.names) and self._asks_only(_NEVER_MORE_THAN_NAMES)
+        return bool(self.names) and self.asks_only("names")
 
     def is_by_digest(self) -> bool:
         """Tell whether digests are all that it asks of what is in a file, and kept ones will do."""
-        return self._asks_only(_NEVER_MORE_THAN_DIGESTS)
+        return self.asks_only("names", "stats", "attributes", "hashes", "report_kinds", "is_typed")
 
-    def _asks_only(self, fields: FrozenSet[str]) -> bool:
+    def asks_only(self, *fields: str) -> bool:
+        """Tell whether all that it asks of a file stands in these fields."""
         # What is added later counts as more, until somebody has thought of it.
-        return not any(getattr(self, field) for field in self._fields if field not in fields)
+        return not any(
+            getattr(self, field) for field in self._fields if field not in _NO_CHECKS and field not in fields
+        )
 
 
 class Plan(NamedTuple):

@@ -217,7 +217,7 @@ class Reader:
             left -= len(data)
             self._coverage.bytes_read += len(data)
             if content is None:
-                content = Content(self._plan, readers, data, self._question, self._check)
+                content = Content(self._plan, readers, data, self.question, self._check)
             is_last = not data or not left
             content.take(data, is_last=is_last)
             if is_last or not content.is_open():
@@ -231,7 +231,7 @@ class Reader:
             self._look_again(opened, facts.digests, is_whole=not (is_last and left))
         return facts
 
-    def _question(self, readers: Sequence[Candidate]) -> LineQuestion:
+    def question(self, readers: Sequence[Candidate]) -> LineQuestion:
         """Return what the readers ask of lines; most files are asked the same."""
         some, every = patterns_of(readers, all_lines=False), patterns_of(readers, all_lines=True)
         question = self._questions.get((some, every))

@@ -60,10 +60,11 @@ class Throttle:
 
     def keep(self, check: Callable[[], None]) -> None:
         """Pause as long as needed; `check` is called meanwhile, and may raise."""
-        while True:
-            check()
+        check()
+        while self._meters:
             now = self._monotonic()
             ahead = max((meter.ahead_s(now, use()) for meter, use in self._meters), default=0.0)
             if ahead <= 0:
                 return
             self._sleep(min(ahead, _SLICE_S))
+            check()

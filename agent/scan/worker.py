@@ -45,12 +45,13 @@ class MarkingRecorder(Recorder):
 
     def __init__(self, words: Words) -> None:
         super().__init__()
-        self._words = words
+        self._memory = words.memory
+        self._place = words.start + ENTRY
 
     def at(self, index: int) -> None:
         """Say which entry of a batch is looked at."""
-        super().at(index)
-        self._words.set(ENTRY, index + 1)
+        self._index = index
+        self._memory[self._place] = index + 1
 
 
 MakeInspector = Callable[[Recorder, Callable[[], None], Callable[[bool], None]], Inspector]

@@ -1,0 +1,285 @@
+"""Judges at once what most files have in common: that nobody wants them, or that all ask the same of them.
+
+A general judge (`agent.scan.inspector`) takes tens of microseconds for a file, and the system's calls for a
+small one take eight. So for each choice of searches that are active together it is worked out once what every
+file must be asked; what a loop here cannot tell for sure is left to the general judge, and both give the same
+answer.
+
+Rules:
+
+* Names first, all at once. Of the rest, files are looked up where every search asks for a status, and are
+  read where some search must read every file; nothing else is done here.
+* Only names of regular files in plain directories: no access rules, no made-up file system, nothing mounted
+  in the directory itself, where a name can lead to what must not be read.
+* A small file is read with one call and looked at once, afterwards. It has not changed meanwhile if its
+  status has not changed (ctime, which nobody can set) since before the part was begun; one that has is judged
+  anew, with a look before and one after. So is one that is larger, of another size than was read, or no file.
+"""
+
+import os
+import time
+from typing import AbstractSet, Callable, Dict, FrozenSet, Iterator, NamedTuple, Optional, Sequence, Tuple
+
+from agent.scan.batch import FILE, LINK
+from agent.scan.coverage import Recorder
+from agent.scan.digests import Digest, digest_maker
+from agent.scan.items import Found, Part, keep_status
+from agent.scan.judging import Candidate, Facts, by_status, decide, is_undecided
+from agent.scan.lines import LineAnswers, LineQuestion
+from agent.scan.mounts import Mounts
+from agent.scan.opening import QUICK_FLAGS
+from agent.scan.plan import Plan
+from agent.scan.sieve import NameSieve, can_sift
+
+# What is read at first; and up to where the rest is read with a second call.
+_FIRST_BYTES = 64 << 10
+MAX_BYTES = 1 << 20
+# The times of files are as coarse as the kernel's clock (4 ms and more), and clocks of disks may be behind.
+_SETTLED_NS = 2_000_000_000
+_CHECK_EVERY = 32
+_FORMAT, _REGULAR = 0o170000, 0o100000
+
+_NO_LINES = LineAnswers({}, {})
+_NONE: FrozenSet[bytes] = frozenset()
+Maker = Callable[[bytes], Digest]
+# Digests that are looked for, by what makes one of their kind.
+Digests = Tuple[Tuple[Maker, FrozenSet[str]], ...]
+# Index in the batch, name, and status where that is known.
+Survivor = Tuple[int, bytes, Optional[os.stat_result]]
+
+
+class _Shape(NamedTuple):
+    """What is asked of every file for one choice of searches.
+
+    `base` are the searches that the sieve does not decide. With `looks` every one of them asks for a status
+    first; with `reads` some of them must read every file. `wanted` are the digests where a file is wanted for
+    its digest or not at all; None where it takes more to tell.
+    """
+
+    sieve: Optional[NameSieve]
+    base: Tuple[Candidate, ...]
+    looks: bool
+    reads: bool
+    wanted: Optional[Digests]
+    has_stats: bool
+    has_contents: bool
+
+
+class Express:
+    """Goes over the entries of a part before the general judge does."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        recorder: Recorder,
+        mounts: Mounts,
+        check: Callable[[], None],
+        question: Callable[[Sequence[Candidate]], LineQuestion],
+        may_read: bool,
+    ) -> None:
+        self._plan = plan
+        self._may_read = may_read
+        self._recorder = recorder
+        self._mounts = mounts
+        self._check = check
+        self._question = question
+        self._shapes: Dict[Tuple[int, ...], Optional[_Shape]] = {}
+        self._makers: Dict[str, Maker] = {}
+
+    def survivors(self, part: Part, directory: int) -> Optional[Iterator[Survivor]]:
+        """Yield what is left to be judged, with its status where that is known; None for all of it.
+
+        What is not left is judged: it is counted, and the recorder knows its matches.
+        """
+        if part.searches not in self._shapes:
+            self._shapes[part.searches] = self._make_shape(part.searches)
+        shape = self._shapes[part.searches]
+        if shape is None or part.passed_over or part.unmapped or part.borders or self._mounts.hold(part.path):
+            return None
+        device = os.fstat(directory).st_dev
+        if self._mounts.pseudo_type(device) is not None:
+            return None
+        return self._go(part, directory, shape, device)
+
+    def _make_shape(self, searches: Tuple[int, ...]) -> Optional[_Shape]:
+        chosen = [Candidate(number, self._plan.searches[number], ()) for number in searches]
+        named = [one for one in chosen if can_sift(one.search)]
+        base = tuple(one for one in chosen if not can_sift(one.search))
+        if any(one.search.names for one in base):
+            return None
+        looks = reads = False
+        if base:
+            looks = all(one.search.matchall and one.search.stats for one in base)
+            known = ("stats", "contents", "hashes", "report_kinds")
+            reads = (
+                self._may_read
+                and not looks
+                and all(one.search.asks_only(*known) for one in base)
+                and any(_reads_every_file(one) for one in base)
+            )
+            if not looks and not reads:
+                return None
+        sieve = NameSieve([one.search for one in named]) if named else None
+        for one in base:
+            for kind in one.search.report_kinds:
+                self._makers.setdefault(kind, digest_maker(kind))
+        return _Shape(
+            sieve,
+            base,
+            looks,
+            reads,
+            _wanted_digests(base) if reads else None,
+            has_stats=any(one.search.stats for one in base),
+            has_contents=any(one.search.contents for one in base),
+        )
+
+    def _go(self, part: Part, directory: int, shape: _Shape, device: int) -> Iterator[Survivor]:
+        kept = shape.sieve.keep(list(part.names)) if shape.sieve is not None else _NONE
+        if shape.reads:
+            yield from self._read_all(part, directory, shape, device, kept)
+        elif shape.looks:
+            yield from self._look_at_all(part, directory, shape, kept)
+        else:
+            yield from self._pass_by(part, directory, kept)
+
+    def _pass_by(self, part: Part, directory: int, kept: AbstractSet[bytes]) -> Iterator[Survivor]:
+        """Leave what a name is wanted of; count the others."""
+        if not kept and not part.kinds:
+            self._recorder.files_seen += len(part.names)
+            return
+        for index, name in enumerate(part.names, part.first):
+            if name not in kept and (name not in part.kinds or _is_file_link(name, part, directory)):
+                self._recorder.files_seen += 1
+            else:
+                yield index, name, None
+
+    def _look_at_all(
+        self, part: Part, directory: int, shape: _Shape, kept: AbstractSet[bytes]
+    ) -> Iterator[Survivor]:
+        """Leave what has a status that some search may want."""
+        recorder, kinds, stat = self._recorder, part.kinds, os.stat
+        tests = [[(check.test, check.wanted) for check in one.search.stats] for one in shape.base]
+        for index, name in enumerate(part.names, part.first):
+            if not index % _CHECK_EVERY:
+                self._check()
+            if name in kept or name in kinds:
+                yield index, name, None
+                continue
+            try:
+                status = stat(name, dir_fd=directory, follow_symlinks=False)
+            except OSError:
+                yield index, name, None
+                continue
+            for checks in tests:
+                for test, wanted in checks:
+                    if test(status) is not wanted:
+                        break
+                else:
+                    yield index, name, status
+                    break
+            else:
+                if status.st_mode & _FORMAT == _REGULAR:
+                    recorder.files_seen += 1
+                else:
+                    yield index, name, status
+
+    def _read_all(
+        self, part: Part, directory: int, shape: _Shape, device: int, kept: AbstractSet[bytes]
+    ) -> Iterator[Survivor]:
+        """Read and judge all small files; leave the others."""
+        recorder, kinds, wanted = self._recorder, part.kinds, shape.wanted
+        open_file, read, fstat, close = os.open, os.read, os.fstat, os.close
+        border_ns = time.time_ns() - _SETTLED_NS
+        for index, name in enumerate(part.names, part.first):
+            if not index % _CHECK_EVERY:
+                self._check()
+            if name in kept or name in kinds:
+                yield index, name, None
+                continue
+            recorder.at(index)
+            try:
+                descriptor = open_file(name, QUICK_FLAGS, dir_fd=directory)
+                try:
+                    data, more = read(descriptor, _FIRST_BYTES), b""
+                    status = fstat(descriptor)
+                    if _FIRST_BYTES < status.st_size <= MAX_BYTES and len(data) == _FIRST_BYTES:
+                        more = read(descriptor, status.st_size - _FIRST_BYTES)
+                        status = fstat(descriptor)
+                finally:
+                    close(descriptor)
+            except OSError:
+                yield index, name, None
+                continue
+            if (
+                status.st_mode & _FORMAT != _REGULAR
+                or status.st_dev != device
+                or status.st_size != len(data) + len(more)
+                or status.st_ctime_ns > border_ns
+            ):
+                yield index, name, None
+                continue
+            recorder.files_seen += 1
+            recorder.files_read += 1
+            recorder.bytes_read += status.st_size
+            if wanted is None or _has_one(wanted, data, more):
+                self._conclude(status, data + more if more else data, shape)
+
+    def _conclude(self, status: os.stat_result, data: bytes, shape: _Shape) -> None:
+        """Judge a file of which all is at hand, as `Inspector` and `Reader` do."""
+        candidates: Sequence[Candidate] = by_status(shape.base, status) if shape.has_stats else shape.base
+        readers = [one for one in candidates if one.needs_reading()]
+        answers = _NO_LINES
+        if shape.has_contents:
+            answers = self._question(readers).answer(data)
+            facts = Facts(answers, {})
+            readers = [one for one in readers if is_undecided(one, facts)]
+        digests: Dict[str, str] = {}
+        for one in readers:
+            for kind in one.search.report_kinds:
+                if kind not in digests:
+                    digests[kind] = self._makers[kind](data).hexdigest()
+        for one, checks in decide(candidates, Facts(answers, digests)):
+            known = {kind: digests[kind] for kind in one.search.report_kinds if kind in digests}
+            self._recorder.find(Found(one.number, FILE, keep_status(status), known, checks))
+
+
+def _is_file_link(name: bytes, part: Part, directory: int) -> bool:
+    """Tell whether a name is a link to a regular file; nothing is said of what it is otherwise."""
+    if part.kinds[name] != LINK:
+        return False
+    try:
+        return os.stat(name, dir_fd=directory).st_mode & _FORMAT == _REGULAR
+    except OSError:
+        return False
+
+
+def _has_one(wanted: Digests, data: bytes, more: bytes) -> bool:
+    for maker, digests in wanted:
+        digest = maker(data)
+        if more:
+            digest.update(more)
+        if digest.hexdigest() in digests:
+            return True
+    return False
+
+
+def _reads_every_file(one: Candidate) -> bool:
+    """Tell whether a search cannot judge any file without reading it."""
+    search = one.search
+    if search.matchall and search.stats:
+        return False
+    return bool(search.contents or search.hashes or (search.matchall and search.report_kinds))
+
+
+def _wanted_digests(base: Sequence[Candidate]) -> Optional[Digests]:
+    """Return the digests for which alone a file is wanted; None where it may be for something else."""
+    wanted: Dict[str, FrozenSet[str]] = {}
+    for one in base:
+        if not one.search.asks_only("hashes", "report_kinds") or not one.search.hashes:
+            return None
+        for check in one.search.hashes:
+            if not check.wanted:
+                return None
+            wanted[check.kind] = wanted.get(check.kind, frozenset()) | check.digests
+    return tuple((digest_maker(kind), digests) for kind, digests in sorted(wanted.items()))

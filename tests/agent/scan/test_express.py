@@ -1,0 +1,125 @@
+"""Tests that what is judged in bulk is judged as it would be one by one, and that nothing slips through."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.scan import express
+from agent.scan.express import Express
+from agent.scan.patterns import TextPattern
+from tests.agent.scan.runs import find, grow
+from tests.agent.scan.test_independence import placed, searches, tree
+from tests.agent.scan.test_pool import Asked
+
+__all__ = ["tree"]
+
+
+@pytest.fixture
+def in_bulk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let files that a test has just made count as settled; return how many entries were left over."""
+    monkeypatch.setattr(express, "_SETTLED_NS", -(10**15))
+    left: list[int] = []
+    survivors = Express.survivors
+
+    def counting(self: Express, *place: Any) -> Iterator[express.Survivor] | None:
+        found = survivors(self, *place)
+        if found is None:
+            left.append(-1)
+            return None
+        names = list(found)
+        left.append(len(names))
+        return iter(names)
+
+    monkeypatch.setattr(Express, "survivors", counting)
+    return left
+
+
+def one_by_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Express, "survivors", lambda *_place: None)
+
+
+@settings(deadline=None)
+@given(found=st.lists(searches(), min_size=1, max_size=3))
+def test_judging_in_bulk_gives_what_judging_one_by_one_gives(tree: Path, found: list[dict[str, Any]]) -> None:
+    named = {f"s{number}": placed(search, tree) for number, search in enumerate(found)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(express, "_SETTLED_NS", -(10**15))
+        patch.setattr(express, "_FIRST_BYTES", 8)
+        in_bulk = Asked(named, workers=0).all()
+    with pytest.MonkeyPatch.context() as patch:
+        one_by_one(patch)
+        assert Asked(named, workers=0).all() == in_bulk
+
+
+def test_what_every_file_is_asked_is_asked_in_bulk(tmp_path: Path, in_bulk: list[int]) -> None:
+    grow(tmp_path, {f"{number}": b"x" * number for number in range(9)})
+    asked: tuple[dict[str, Any], ...] = (
+        {"sha256": ["0" * 64]},
+        {"contents": ["y"]},
+        {"sizes": [">20"]},
+        {"names": ["z"]},
+    )
+    for search in asked:
+        assert find(tmp_path, **search) == []
+    assert in_bulk == [0, 0, 0, 0]
+
+
+def test_a_file_that_changed_lately_is_judged_by_itself(tmp_path: Path) -> None:
+    grow(tmp_path, {"a": b"x"})
+    left: list[bool] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Express, "_conclude", lambda *_about: left.append(True))
+        assert find(tmp_path, contents=["x"]) == ["a"]
+    assert left == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1])
+def test_content_and_digests_are_of_the_whole_file_whatever_its_size(
+    tmp_path: Path, in_bulk: list[int], size: int
+) -> None:
+    grow(tmp_path, {"a": os.urandom(size).replace(b"\n", b"x")})
+    os.truncate(tmp_path / "a", size)
+    search = {"s1": {"paths": [str(tmp_path)], "contents": ["!needle"], "options": {"returnsha256": True}}}
+    matches, statistics, _ = Asked(search, workers=0).all()
+    assert in_bulk == [1 if size > 1 << 20 else 0]
+    with pytest.MonkeyPatch.context() as patch:
+        one_by_one(patch)
+        assert Asked(search, workers=0).all()[:2] == (matches, statistics)
+
+
+def test_what_takes_a_files_place_is_not_read_in_bulk(tmp_path: Path, in_bulk: list[int]) -> None:
+    grow(tmp_path, {"a": b"x", "b": b"x", "c": b"x"})
+    (tmp_path / "link").symlink_to("a")
+    opened = os.open
+
+    def swap(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == b"a" and (tmp_path / "b").is_file():
+            (tmp_path / "b").unlink()
+            os.mkfifo(tmp_path / "b")
+            (tmp_path / "c").unlink()
+            (tmp_path / "c").symlink_to("/etc/passwd")
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", swap)
+        assert find(tmp_path, contents=["."]) == ["a", "link"]
+    assert in_bulk == [3]
+
+
+NAMES = st.lists(
+    st.sampled_from([b"a", b"ab", b"b\nab", b"\xff", b"\xc3\xa9", b"a\xff", b"A.b", b" ", b"\r"]), unique=True
+)
+
+
+@given(
+    names=NAMES,
+    expression=st.sampled_from(["a", "^a", "b$", "^ab$", r"\x{e9}", ".", r"\s", "(?i)a\\.", r"\Aa"]),
+)
+def test_names_searched_together_match_as_they_do_alone(names: list[bytes], expression: str) -> None:
+    pattern = TextPattern(expression)
+    assert pattern.among(names, b"\n".join(names)) == {name for name in names if pattern.is_in(name)}
