@@ -70,6 +70,7 @@ class Events:
         self._followers: dict[str, set[Follower]] = {}
         self._progress: dict[str, Change] = {}
         self._is_closed = False
+        self.changed = Wake()  # for whoever waits for changes of any action
 
     @contextmanager
     def follow(self, action_id: str) -> Iterator[Follower]:
@@ -98,6 +99,7 @@ class Events:
         """Tell the followers what was committed; what nobody follows costs next to nothing."""
         by_action: dict[str, list[Change]] = {}
         for change in changes:
+            self.changed.set()
             self._keep_progress(change)
             if change.action_id in self._followers:
                 by_action.setdefault(change.action_id, []).append(change)

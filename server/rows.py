@@ -12,6 +12,7 @@ from protocol.command import CommandState
 from protocol.heartbeat import TrustStanding
 from protocol.result import Problem
 from server.checking import AnswerFacts
+from server.pacing import Campaign, Pacing
 
 ONLINE_S = 150
 OFFLINE_S = 20 * 60
@@ -158,6 +159,7 @@ class ActionRow(msgspec.Struct, frozen=True, kw_only=True):
     occurrence: str | None = None  # of a recurring action, the one that was started last
     next_start: datetime | None = None
     cancelled: datetime | None = None
+    campaign: Campaign | None = None
 
 
 class CommandRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +173,7 @@ class CommandRow(msgspec.Struct, frozen=True, kw_only=True):
     updated: datetime
     problem: Problem | None
     occurrence: str = ""
+    wave: int = 1
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +188,16 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     state: CommandState
     envelope: bytes
     occurrence: str = ""
+
+
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How an action is to be sent: whether more agents than usual are meant, and how it is paced, if so."""
+
+    is_wide: bool = False
+    pacing: Pacing | None = None
+
+
+LIKE_ANY_OTHER = Manner()
 
 
 class CreatedAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,3 +305,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     state: CommandState
     seq: int | None = None
     progress: Progress | None = None
+
+
+class Advanced(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a paced action: commands let out, or cancelled, and when it is to be looked at again."""
+
+    released: int = 0
+    changes: list[Change] = []
+    look_again: datetime | None = None

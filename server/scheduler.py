@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from protocol.errors import EnvironmentFailure
+from server.campaigns import Campaigns
 from server.database import Database
 from server.events import Events, Wake
 from server.recurring import Recurring
@@ -79,6 +80,14 @@ class Scheduler:
         self._outbox = Wake()
         self._expiries = Wake()
         self._recurring = Recurring(database=database, store=store, clock=clock, on_started=self._on_started)
+        self._campaigns = Campaigns(
+            database=database,
+            store=store,
+            events=events,
+            is_connected=lambda: relay.is_connected,
+            clock=clock,
+            on_released=self._outbox.set,
+        )
         self._aside: dict[str, tuple[str, datetime]] = {}  # command: its agent, and when to try again
         self._patience: dict[str, timedelta] = {}  # agents that keep silent, and how long to wait now
 
@@ -89,6 +98,7 @@ class Scheduler:
             tasks.create_task(self._send_for_ever())
             tasks.create_task(self._expire_for_ever())
             tasks.create_task(self._recurring.run())
+            tasks.create_task(self._campaigns.run())
 
     def _on_started(self) -> None:
         self._outbox.set()
@@ -98,6 +108,7 @@ class Scheduler:
         """Send what waits: the relay has (again) a connection."""
         self._aside.clear()
         self._outbox.set()
+        self._campaigns.wake.set()
 
     async def welcome(self, agent_id: str) -> None:
         """Make an agent's queue, at its login, and send again what the queue has lost.
@@ -157,6 +168,7 @@ class Scheduler:
             self._outbox.set()
             self._expiries.set()
             self._recurring.wake.set()
+            self._campaigns.wake.set()
 
     async def _send_for_ever(self) -> None:
         timeout_s: float | None = None

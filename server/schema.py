@@ -128,7 +128,10 @@ commands = sa.Table(
     sa.Column("updated", UtcTime, nullable=False),
     sa.Column("expireafter", UtcTime, nullable=False),  # the action's, kept here for the index
     sa.Column("problem", JSON_VALUE),  # code, step, detail of a command that did not run
-    sa.Index(None, "state", "expireafter"),
+    # Of a paced action the wave that it went out with, from 1, and 0 while it is held back; else 1.
+    sa.Column("wave", sa.Integer, nullable=False, server_default="1"),
+    # With the wave, so that the outbox passes by what is held back without reading its rows.
+    sa.Index(None, "state", "expireafter", "wave"),
     sa.Index(None, "action_id", "state"),
     sa.Index(None, "agent_id", "state"),
 )
@@ -235,4 +238,17 @@ cancels = sa.Table(
     sa.Column("unsent", JSON_VALUE, nullable=False),
     sa.Column("is_sent", sa.Boolean, nullable=False),
     sa.Index(None, "is_sent"),
+)
+
+# Of each paced action: how it was to be paced, and how far it is (server.pacing).
+campaigns = sa.Table(
+    "campaigns",
+    metadata,
+    sa.Column("action_id", sa.ForeignKey("actions.id"), primary_key=True),
+    sa.Column("pacing", JSON_VALUE, nullable=False),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("next_release", UtcTime, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # running, ended, stopped
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index(None, "state"),
 )

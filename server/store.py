@@ -12,6 +12,7 @@ from server.store_access import AccessStore
 from server.store_actions import ActionStore
 from server.store_agents import AgentStore
 from server.store_audit import AuditStore
+from server.store_campaigns import CampaignStore
 from server.store_cancels import CancelStore
 from server.store_commands import CommandStore
 from server.store_counts import CountStore
@@ -32,6 +33,7 @@ class Store(
     AuditStore,
     ScheduleStore,
     CancelStore,
+    CampaignStore,
     TrustStore,
     CountStore,
     WitnessStore,

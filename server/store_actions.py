@@ -13,8 +13,18 @@ from protocol.envelope import ACTION, MAX_SIGNATURES, Envelope, decode_envelope,
 from protocol.errors import InvalidInput
 from protocol.names import command_id
 from server import schema
-from server.rows import ActionRow, AuditEvent, CommandRow, CreatedAction, ResultRow
+from server.pacing import Campaign
+from server.rows import (
+    LIKE_ANY_OTHER,
+    ActionRow,
+    AuditEvent,
+    CommandRow,
+    CreatedAction,
+    Manner,
+    ResultRow,
+)
 from server.store_base import StorePart, chunks, require_storable
+from server.store_campaigns import find_campaigns, insert_campaign
 from server.store_schedules import first_start
 
 _actions = schema.actions
@@ -49,7 +59,7 @@ class ActionStore(StorePart):
         agent_ids: Sequence[str],
         now: datetime,
         *,
-        is_wide: bool = False,
+        manner: Manner = LIKE_ANY_OTHER,
     ) -> CreatedAction:
         """Store an action with one pending command per agent, in one transaction.
 
@@ -65,7 +75,8 @@ class ActionStore(StorePart):
             submitter: the fingerprint of the session that brought it.
             agent_ids: who is meant.
             now: the server's time.
-            is_wide: the submitter said that all are meant, however many; for the audit log.
+            manner: how it is to be sent. Paced commands are held back, and pacing that comes with the same
+                payload again changes nothing.
 
         Raises:
             InvalidInput: `conflict` where the id is there with another payload, `bad-action`.
@@ -108,13 +119,18 @@ class ActionStore(StorePart):
                             "state": CommandState.PENDING.value,
                             "updated": now,
                             "expireafter": action.expireafter,
+                            "wave": 1 if manner.pacing is None else 0,
                         }
                         for agent_id in enrolled
                     ],
                 )
+            if manner.pacing is not None:
+                insert_campaign(connection, action.id, manner.pacing, now)
             asked = {"action": action.id, "sha256": digest, "signers": sorted(signers)}
             whom = {"commands": len(enrolled), "agents_sha256": _digest_of_ids(enrolled)}
-            how = {"all_agents": True} if is_wide else {}
+            how: dict[str, object] = {"all_agents": True} if manner.is_wide else {}
+            if manner.pacing is not None:
+                how["pacing"] = msgspec.to_builtins(manner.pacing)
             self._append_audit(
                 connection, now, AuditEvent(kind="action", who=(submitter,), what={**asked, **whom, **how})
             )
@@ -166,7 +182,8 @@ class ActionStore(StorePart):
                 .offset(offset)
             ).all()
             counts = _count_commands(connection, [row.id for row in rows])
-        return total, [_action_row(row, counts.get(row.id, {})) for row in rows]
+            campaigns = find_campaigns(connection, [row.id for row in rows])
+        return total, [_action_row(row, counts.get(row.id, {}), campaigns.get(row.id)) for row in rows]
 
     def get_action(self, action_id: str) -> ActionRow | None:
         """Return an action, or None."""
@@ -174,7 +191,8 @@ class ActionStore(StorePart):
             row = connection.execute(_SELECT_ACTIONS.where(_actions.c.id == action_id)).first()
             if row is None:
                 return None
-            return _action_row(row, _count_commands(connection, [action_id]).get(action_id, {}))
+            counts = _count_commands(connection, [action_id]).get(action_id, {})
+            return _action_row(row, counts, find_campaigns(connection, [action_id]).get(action_id))
 
     def list_commands(self, action_id: str, occurrence: str | None = None) -> list[CommandRow]:
         """Return the roster of an action, or of one occurrence of it, ordered by the agents' names."""
@@ -267,6 +285,8 @@ def _count_commands(connection: sa.Connection, action_ids: Sequence[str]) -> dic
     return counts
 
 
-def _action_row(row: sa.Row[tuple[object, ...]], counts: dict[str, int]) -> ActionRow:
+def _action_row(
+    row: sa.Row[tuple[object, ...]], counts: dict[str, int], campaign: Campaign | None
+) -> ActionRow:
     columns = {str(key): value for key, value in row._mapping.items()}  # noqa: SLF001  (public name)
-    return msgspec.convert({**columns, "counts": counts}, ActionRow)
+    return msgspec.convert({**columns, "counts": counts, "campaign": campaign}, ActionRow)

@@ -33,12 +33,16 @@ class CommandStore(StorePart):
     """The commands' part of the store."""
 
     def pending_commands(self, now: datetime, limit: int) -> list[PendingCommand]:
-        """Return commands to publish, those that expire first in front; each body stands in memory once."""
+        """Return commands to publish, those that expire first in front; each body stands in memory once.
+
+        What is held back is not among them.
+        """
         statement = (
             sa.select(_commands.c.id, _commands.c.agent_id, _commands.c.action_id, _commands.c.expireafter)
             .join(_agents, _agents.c.id == _commands.c.agent_id)
             .where(
                 _commands.c.state == CommandState.PENDING.value,
+                _commands.c.wave > 0,
                 _commands.c.expireafter > now,
                 _agents.c.enrolment == "enrolled",
             )

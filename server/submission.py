@@ -14,7 +14,7 @@ from protocol.envelope import ACTION, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.target import Target, parse_target
 from server.config import ServerConfig
-from server.rows import CreatedAction, InvestigatorRow
+from server.rows import CreatedAction, InvestigatorRow, Manner
 from server.services import Services
 from server.signers import require_signers
 
@@ -33,7 +33,7 @@ class Checked(NamedTuple):
 
 
 async def submit_action(
-    services: Services, body: bytes, submitter: str, *, is_wide: bool
+    services: Services, body: bytes, submitter: str, manner: Manner
 ) -> tuple[str, CreatedAction]:
     """Check and store an action, and wake the scheduler; return its id and what became of it.
 
@@ -41,12 +41,12 @@ async def submit_action(
         services: the server's parts.
         body: the envelope as it came.
         submitter: fingerprint of the session, which has the right `submit`.
-        is_wide: the submitter says that more agents than `max_agents` are meant.
+        manner: how it is to be sent.
 
     Raises:
         InvalidInput: what is wrong with envelope, signatures, action, validity or target; `conflict` where
-            the id is taken; `no-agents` where the target means nobody, `too-many-agents` where it means more
-            than the submitter may have thought of.
+            the id is taken; `usage` for a manner that does not fit; `no-agents` where nobody is meant,
+            `too-many-agents` where it means more than the submitter may have thought of.
 
     """
     database, store = services.database, services.store
@@ -61,8 +61,7 @@ async def submit_action(
         # A recurring action may be for endpoints that are yet to come.
         if not agent_ids and checked.action.schedule is None:
             raise InvalidInput("no-agents", f"no agent matches {checked.target}")
-        if not is_wide:
-            _require_few(services.config, len(agent_ids))
+        _require_manner(services.config, checked.action, manner, len(agent_ids))
     created = await database.run(
         store.create_action,
         checked.action,
@@ -72,7 +71,7 @@ async def submit_action(
         submitter,
         agent_ids,
         now,
-        is_wide=is_wide,
+        manner=manner,
     )
     if created.commands or created.is_new:
         services.wake.set()
@@ -95,8 +94,10 @@ def check_action(body: bytes, investigators: Sequence[InvestigatorRow], now: dat
     return Checked(action, parse_target(action.target), envelope.digest, signers)
 
 
-def _require_few(config: ServerConfig, count: int) -> None:
-    if count > config.max_agents:
+def _require_manner(config: ServerConfig, action: Action, manner: Manner, count: int) -> None:
+    if manner.pacing is not None and action.schedule is not None:
+        raise InvalidInput("usage", "an action with a schedule cannot be paced")
+    if not manner.is_wide and count > config.max_agents:
         raise InvalidInput(
             "too-many-agents",
             f"{count:,} agents match, at most {config.max_agents:,} are asked unless all are meant: "

@@ -26,6 +26,7 @@ from server.api.documents import (
     stored_action_document,
 )
 from server.api.roster import Roster, command_document
+from server.api.sending import All, Concurrency, Rate, StopAt, Waves, WaveWait, read_manner
 from server.api.stream import event_stream
 from server.rows import ActionRow, AuditEvent
 from server.services import Services
@@ -43,10 +44,6 @@ Occurrence = Annotated[
     str | None,
     QueryParameter(pattern=r"^[0-9TZ:-]{20}$", description="of an action with a schedule, one time of it"),
 ]
-All = Annotated[
-    bool,
-    QueryParameter(name="all", description="it is meant for all, also for more than `max_agents` agents"),
-]
 Seq = Annotated[int, QueryParameter(ge=0, le=_MAX_SEQ, description="answers behind this `seq`")]
 
 
@@ -61,11 +58,16 @@ Seq = Annotated[int, QueryParameter(ge=0, le=_MAX_SEQ, description="answers behi
     request_max_body_size=MAX_ENVELOPE_BYTES,
     responses=refusals(400, 401, 403, 404, 409, 413, 503),
 )
-async def submit(
+async def submit(  # noqa: PLR0917  (Litestar passes all by name)
     body: RawBody,
     services: NamedDependency[Services],
     request: Request[Any, Any, State],
-    is_wide: All = False,  # noqa: FBT002  (Litestar passes it by name)
+    is_wide: All = False,  # noqa: FBT002  (as above)
+    waves: Waves = None,
+    concurrency: Concurrency = None,
+    rate: Rate = None,
+    stop_at: StopAt = None,
+    wave_wait: WaveWait = None,
 ) -> Response[Submitted]:
     """Send an envelope of type `application/vnd.mig.action+json` to the agents that its target means.
 
@@ -73,9 +75,13 @@ async def submit(
     new action; the same action again answers 200 and makes no commands, unless it brings another signature:
     then agents that refused it are asked again. 403 `too-many-agents` where more agents match than
     `max_agents` of the server's configuration, unless `all` says that they are meant.
+
+    With `waves`, `concurrency` or `rate` the server lets a new action out bit by bit, to agents that are
+    online first; with `stop_at` what was not sent is cancelled when too many answers are failures.
     """
+    manner = read_manner(is_wide, waves, concurrency, rate, stop_at, wave_wait)
     submitter = session_of(request).fingerprint
-    action_id, created = await submit_action(services, body, submitter, is_wide=is_wide)
+    action_id, created = await submit_action(services, body, submitter, manner)
     return Response(
         Submitted(id=action_id, commands=created.commands, new=created.is_new),
         status_code=_CREATED if created.is_new else _THERE_ALREADY,
@@ -205,10 +211,11 @@ async def follow(
     """Return the action's changes as server-sent events.
 
     `result` for each answer, stored ones first; `command` for other changes of state; `progress` for how far
-    a command is; `done` with the counts when no command is open, which ends the stream. The audit log says
-    who follows, and afterwards how many answers they were given.
+    a command is; `campaign` for how a paced action stands, when that has changed; `done` with the counts when
+    no command is open, which ends the stream. The audit log says who follows, and afterwards how many answers
+    they were given.
     """
-    await _require_action(services, action_id)
+    row = await _require_action(services, action_id)
     token = bearer_token(request)
     reader = session_of(request).fingerprint
     after = int(last_event_id or 0)
@@ -225,7 +232,8 @@ async def follow(
         read = {"action": action_id, "answers": answers, "after": after, "last": last}
         services.database.run_anyway(services.store.record, _read_event(reader, read), services.clock())
 
-    stream = event_stream(services, action_id, after, still_allowed, record)
+    is_paced = row.campaign is not None
+    stream = event_stream(services, action_id, after, still_allowed, record, is_paced=is_paced)
     return Stream(
         stream,
         media_type="text/event-stream",

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from protocol.command import FINAL_STATES, CommandState
 from protocol.heartbeat import TrustStanding
+from server.pacing import Campaign
 from server.rows import (
     ActionRow,
     AgentRow,
@@ -137,14 +138,14 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
 class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One action.
 
-    `active` while a command is open or an occurrence is to come, `cancelled` by one who signed it, `done`
-    when all were answered, `expired` otherwise.
+    `active` while a command is open or an occurrence is to come, `cancelled` by one who signed it, `stopped`
+    where it was paced and too many answers were failures, `done` when all were answered, `expired` otherwise.
     """
 
     id: str
     name: str
     target: str
-    status: Literal["active", "done", "expired", "cancelled"]
+    status: Literal["active", "done", "expired", "cancelled", "stopped"]
     created: datetime
     validfrom: datetime
     expireafter: datetime
@@ -155,6 +156,7 @@ class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     occurrence: Annotated[str | None, Meta(description="the one started last, of an action with a schedule")]
     next_start: datetime | None
     cancelled: datetime | None
+    campaign: Annotated[Campaign | None, Meta(description="how an action stands that is paced")]
 
 
 class StoredAction(ActionSummary, frozen=True, kw_only=True):
@@ -358,10 +360,12 @@ def witness_document(row: WitnessRow) -> Witness:
     )
 
 
-def _action_status(row: ActionRow) -> Literal["active", "done", "expired", "cancelled"]:
+def _action_status(row: ActionRow) -> Literal["active", "done", "expired", "cancelled", "stopped"]:
     if any(CommandState(state) not in FINAL_STATES for state in row.counts) or row.next_start is not None:
         return "active"
     if row.cancelled is not None:
         return "cancelled"
+    if row.campaign is not None and row.campaign.state == "stopped":
+        return "stopped"
     unanswered = {CommandState.EXPIRED.value, CommandState.CANCELLED.value}
     return "expired" if unanswered & set(row.counts) else "done"

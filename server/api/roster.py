@@ -24,6 +24,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     updated: datetime
     problem: Problem | None
     occurrence: str
+    wave: Annotated[int, Meta(description="of a paced action: it went out with it; 0 while it is held back")]
     progress: Annotated[Progress | None, Meta(description="of a command that runs, where its agent says so")]
 
 
@@ -66,6 +67,7 @@ def command_document(row: CommandRow, told: Change | None) -> Command:
         updated=row.updated,
         problem=row.problem,
         occurrence=row.occurrence,
+        wave=row.wave,
         progress=told.progress if told and row.state is CommandState.ACKNOWLEDGED else None,
     )
 

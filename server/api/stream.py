@@ -14,6 +14,7 @@ from protocol.errors import MigError
 from server.api.documents import ResultItem, result_document
 from server.api.roster import DoneEvent, command_event, progress_event
 from server.events import FollowerDropped
+from server.pacing import Campaign
 from server.rows import Change
 from server.services import Services
 from server.store import Store
@@ -28,6 +29,8 @@ async def event_stream(
     after: int,
     still_allowed: Callable[[], Awaitable[bool]],
     record: Callable[[int, int], None],
+    *,
+    is_paced: bool = False,
 ) -> AsyncIterator[bytes]:
     """Yield the events of an action until no command is open.
 
@@ -40,14 +43,18 @@ async def event_stream(
         after: `seq` of the last answer that the reader has; 0 for none.
         still_allowed: asked again at every ping.
         record: told at the end how many answers were given, and the `seq` of the last.
+        is_paced: how the action stands as a campaign is told too.
 
     """
     given = _Given(after)
+    campaign = _CampaignNews(services, action_id) if is_paced else None
     try:
         with services.events.follow(action_id) as follower:
             yield b": following\n\n"
             try:
-                async for event in _events(services, action_id, given, follower.changes, still_allowed):
+                async for event in _events(
+                    services, action_id, given, follower.changes, still_allowed, campaign
+                ):
                     yield event
             except (FollowerDropped, MigError):
                 return
@@ -64,12 +71,30 @@ class _Given:
         self.last = after
 
 
-async def _events(
+class _CampaignNews:
+    """How a paced action stands, told when that has changed."""
+
+    def __init__(self, services: Services, action_id: str) -> None:
+        self._services = services
+        self._action_id = action_id
+        self._told: Campaign | None = None
+
+    async def events(self) -> list[bytes]:
+        """Return an event, unless the last one still says it all."""
+        campaign = await self._services.database.read(self._services.store.get_campaign, self._action_id)
+        if campaign is None or campaign == self._told:
+            return []
+        self._told = campaign
+        return [_event("campaign", campaign)]
+
+
+async def _events(  # noqa: PLR0917  (what one stream consists of)
     services: Services,
     action_id: str,
     given: _Given,
     changes: Callable[[float], Awaitable[list[Change]]],
     still_allowed: Callable[[], Awaitable[bool]],
+    campaign: _CampaignNews | None,
 ) -> AsyncIterator[bytes]:
     database, store = services.database, services.store
     loop = asyncio.get_running_loop()
@@ -86,6 +111,8 @@ async def _events(
                 given.count, given.last = given.count + 1, item.seq
                 yield _event("result", item, seq=item.seq)
             has_answers = bool(items)
+        for event in await campaign.events() if campaign is not None else ():
+            yield event
         if not open_commands:
             counts = await database.read(store.count_commands, action_id)
             yield _event("done", DoneEvent(counts=counts))

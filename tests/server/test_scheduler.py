@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -84,8 +85,10 @@ class Bench(Operator):
             while self.relay.queues.get(agent.id, []).count(body) < times:  # noqa: ASYNC110  (a list tells nobody)
                 await asyncio.sleep(0)
 
-    async def answer(self, action: Action, agent: AgentKey) -> None:
-        """Store the agent's answer."""
+    async def answer(
+        self, action: Action, agent: AgentKey, status: Literal["done", "failed", "refused"] = "done"
+    ) -> None:
+        """Store the agent's answer, and tell, as the intake does."""
         now = self.time()
         result = Result(
             action=action.id,
@@ -94,11 +97,11 @@ class Bench(Operator):
             agent=agent.id,
             started=now,
             finished=now,
-            status="done",
-            results=(OperationResult(found=False, status="ok"),),
+            status=status,
+            results=(OperationResult(found=False, status="ok"),) if status == "done" else (),
         )
         received = ReceivedResult(agent_id=agent.id, envelope_bytes=b"{}", digest="", facts=facts_of(result))
-        await self.database.run(self.store.save_results, [received], now)
+        self.events.publish(await self.database.run(self.store.save_results, [received], now))
 
     async def forward(self, delta: timedelta) -> None:
         """Let time pass, and let the scheduler look at the clock."""

@@ -15,7 +15,8 @@ from protocol.identity import agent_id, sign_envelope
 from protocol.names import command_id
 from protocol.result import Result, decode_result
 from server.checking import facts_of
-from server.rows import ReceivedResult
+from server.pacing import Pacing
+from server.rows import Manner, ReceivedResult
 from server.store import Store
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -112,12 +113,18 @@ def digest(action: Action) -> str:
 
 
 def create(
-    store: Store, action: Action, *agents: FleetAgent, signers: tuple[str, ...] = (ADA,), now: datetime = NOW
+    store: Store,
+    action: Action,
+    *agents: FleetAgent,
+    signers: tuple[str, ...] = (ADA,),
+    now: datetime = NOW,
+    pacing: Pacing | None = None,
 ) -> Any:
     """Store an action for these agents."""
     envelope = encode_envelope(unsigned(action, *signers))
     ids = [agent.id for agent in agents]
-    return store.create_action(action, envelope, digest(action), signers, signers[0], ids, now)
+    manner = Manner(pacing=pacing)
+    return store.create_action(action, envelope, digest(action), signers, signers[0], ids, now, manner=manner)
 
 
 def states(store: Store, action: Action) -> dict[str, str]:

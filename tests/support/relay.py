@@ -31,8 +31,9 @@ from server.config import ServerConfig, parse_listen
 from server.database import Database
 from server.events import Events, Wake
 from server.front import Front, listen_on
+from server.pacing import Pacing
 from server.parts import Parts, assemble, utc_now
-from server.rows import ActionRow
+from server.rows import ActionRow, Manner
 from server.store import Store
 from tests.support.broker import AgentKey
 from tests.support.database import migrated_database
@@ -73,7 +74,7 @@ class Operator:
         self.wake = wake
         self.clock = clock
 
-    async def submit(self, *agents: AgentKey, expires_s: float = 300) -> Action:
+    async def submit(self, *agents: AgentKey, expires_s: float = 300, pacing: Pacing | None = None) -> Action:
         """Create an action with one command for each agent, as the API does."""
         now = self.clock()
         action = Action(
@@ -88,7 +89,7 @@ class Operator:
         envelope = Envelope(ACTION, encode_action(action), (Signature("0" * 40, b"not checked here"),))
         ids = [agent.id for agent in agents]
         arguments = (action, encode_envelope(envelope), envelope.digest, ["0" * 40], "0" * 40, ids, now)
-        await self.database.run(self.store.create_action, *arguments)
+        await self.database.run(self.store.create_action, *arguments, manner=Manner(pacing=pacing))
         self.wake.set()
         return action
 

@@ -249,6 +249,7 @@ def test_the_roster_says_why_a_command_did_not_run(api: ApiServer, token: str) -
         "state": "refused",
         "problem": problem,
         "occurrence": "",
+        "wave": 1,
         "progress": None,
     }
 
