@@ -7,6 +7,7 @@ COMMANDS_EXCHANGE = "mig.commands"  # direct; routing key: the agent's id
 AGENTS_EXCHANGE = "mig.agents"  # topic; `heartbeat.<id>` and `result.<id>`
 RESULTS_QUEUE = "mig.results"
 HEARTBEATS_QUEUE = "mig.heartbeats"
+SERVERS_EXCHANGE = "mig.servers"  # fanout; what servers tell each other
 DEAD_EXCHANGE = "mig.dead"
 DEAD_QUEUE = "mig.dead"
 
@@ -21,6 +22,11 @@ ACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 def agent_queue(agent_id: str) -> str:
     """Return the name of the queue that holds one agent's commands."""
     return f"mig.agent.{agent_id}"
+
+
+def server_queue(name: str) -> str:
+    """Return the name of the queue in which one running server hears of the others."""
+    return f"mig.server.{name}"
 
 
 def heartbeat_key(agent_id: str) -> str:

@@ -230,6 +230,16 @@ class Channel:
         )
         return int(frame.method.message_count)
 
+    async def declare_private_queue(self, name: str, arguments: Mapping[str, str | int]) -> None:
+        """Declare a queue that only this connection may use, and that goes with it."""
+        await self._call(
+            self._channel.queue_declare,
+            queue=name,
+            exclusive=True,
+            auto_delete=True,
+            arguments=dict(arguments),
+        )
+
     async def queue_depth(self, name: str) -> int:
         """Return how many messages are ready in a queue; `ChannelRefused` 404 where there is none."""
         frame = await self._call(self._channel.queue_declare, queue=name, passive=True)

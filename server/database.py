@@ -15,7 +15,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _READERS = 4
 _WRITERS = 4  # on PostgreSQL
 _BUSY_S = 30
+_LONGEST_LOCK_S = 60
 _WRITE = "mig_write"
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,6 +122,23 @@ class Database:
         """Run a function that only reads in a database thread, beside the writers."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, lambda: function(*args, **kwargs))
+
+    def acquire(self, key: int) -> Callable[[], None]:
+        """Wait for a lock that all servers on this database share; return what releases it.
+
+        It is freed by the database when its holder dies. SQLite has one server, and nothing to wait for.
+
+        Raises:
+            EnvironmentFailure: `database-away`, also where another server holds it for very long.
+
+        """
+        if self.dialect != "postgresql":
+            return lambda: None
+        with _translated(), ExitStack() as stack:
+            connection = stack.enter_context(self._engine.connect())
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LONGEST_LOCK_S}s'")
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+            return stack.pop_all().close
 
     def is_reachable(self) -> bool:
         """Tell whether the database answers; call it through `read`."""

@@ -7,7 +7,7 @@ from the store behind the last one it has; so none is missed or given twice, wha
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from server.rows import Change
@@ -67,6 +67,7 @@ class Events:
 
     def __init__(self, *, max_queued: int = MAX_QUEUED) -> None:
         self._max_queued = max_queued
+        self._tell: Callable[[Sequence[Change]], None] = _tell_nobody
         self._followers: dict[str, set[Follower]] = {}
         self._progress: dict[str, Change] = {}
         self._is_closed = False
@@ -95,8 +96,19 @@ class Events:
         """Return how many follow any action now."""
         return sum(len(followers) for followers in self._followers.values())
 
+    def tell_others(self, tell: Callable[[Sequence[Change]], None]) -> None:
+        """From now on give what is published here to other servers too."""
+        self._tell = tell
+
     def publish(self, changes: Iterable[Change]) -> None:
-        """Tell the followers what was committed; what nobody follows costs next to nothing."""
+        """Tell the followers, and the other servers, what was committed."""
+        committed = tuple(changes)
+        self.publish_here(committed)
+        if committed:
+            self._tell(committed)
+
+    def publish_here(self, changes: Iterable[Change]) -> None:
+        """Tell the followers of this server; what nobody follows costs next to nothing."""
         by_action: dict[str, list[Change]] = {}
         for change in changes:
             self.changed.set()
@@ -126,14 +138,27 @@ class Events:
                 follower.drop()
 
 
-class Wake:
-    """Tells the scheduler that there is something to do; several calls before it looks count once."""
+def _tell_nobody(_changes: Sequence[Change]) -> None:
+    """One server alone has nobody to tell."""
 
-    def __init__(self) -> None:
+
+class Wake:
+    """Tells the scheduler that there is something to do; several calls before it looks count once.
+
+    `also` is called with each `set`: it wakes other servers.
+    """
+
+    def __init__(self, also: Callable[[], None] = lambda: None) -> None:
         self._event = asyncio.Event()
+        self.also = also
 
     def set(self) -> None:
-        """Wake the scheduler now, or as soon as it waits."""
+        """Wake the scheduler now, or as soon as it waits; and those of other servers."""
+        self._event.set()
+        self.also()
+
+    def set_here(self) -> None:
+        """Wake this server's scheduler alone."""
         self._event.set()
 
     async def wait(self, timeout_s: float | None = None) -> bool:

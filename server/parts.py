@@ -1,5 +1,6 @@
 """The parts of one server, put together: who knows whom."""
 
+import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from protocol.names import HEARTBEATS_QUEUE, RESULTS_QUEUE
+from protocol.names import HEARTBEATS_QUEUE, RESULTS_QUEUE, server_queue
 from protocol.version import VERSION
 from server.amqp import parse_url
 from server.brokerauth import BrokerAuth
@@ -17,6 +18,7 @@ from server.database import Database
 from server.events import Events, Wake
 from server.intake import Intake
 from server.metrics import Meters, MetricsApp, Standing
+from server.neighbours import Neighbours
 from server.notices import NOTICE_KEY_FILE, Notices, load_notice_key
 from server.relay import Handler, Relay
 from server.scheduler import Scheduler
@@ -44,6 +46,7 @@ class Parts:
     broker_auth: BrokerAuth
     meters: Meters
     metrics: MetricsApp
+    neighbours: Neighbours
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -51,6 +54,7 @@ class Parts:
             self.relay.run(self.handlers, self.scheduler.connected),
             self.scheduler.run(),
             self.trust.run(),
+            self.neighbours.run(),
         )
 
 
@@ -70,7 +74,16 @@ def assemble(
     """
     parse_url(config.relay, config.relay_ca)
     store, events, wake, meters = Store(database), Events(), Wake(), Meters()
-    relay = Relay(config.relay, clock=clock, random=SystemRandom(), ca=config.relay_ca)
+    is_shared = database.dialect == "postgresql"  # other servers may use it too
+    name = secrets.token_hex(8)
+    relay = Relay(
+        config.relay,
+        clock=clock,
+        random=SystemRandom(),
+        ca=config.relay_ca,
+        own_queue=server_queue(name) if is_shared else "",
+    )
+    neighbours = Neighbours(name, events=events, broadcast=relay.broadcast, on_commands=wake.set_here)
     scheduler = Scheduler(
         database=database,
         store=store,
@@ -135,6 +148,10 @@ def assemble(
         version=VERSION,
     )
     handlers = {RESULTS_QUEUE: intake.handle_results, HEARTBEATS_QUEUE: intake.handle_heartbeats}
+    if is_shared:
+        handlers[server_queue(name)] = neighbours.handle
+        events.tell_others(neighbours.tell_changes)
+        wake.also = neighbours.tell_commands
     return Parts(
         services=services,
         relay=relay,
@@ -144,4 +161,5 @@ def assemble(
         broker_auth=broker_auth,
         meters=meters,
         metrics=MetricsApp(meters, standing),
+        neighbours=neighbours,
     )

@@ -28,6 +28,7 @@ _LONGEST_PAUSE_S = 30.0
 _PREFETCH = 400  # two batches; answers of the largest size stand in memory so often
 _BATCH = 200
 # Answers are independent of each other; what heartbeats set off is not.
+_NEWS_TTL_MS = 60_000
 _DEPTHS = {names.RESULTS_QUEUE: 2}
 
 # Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
@@ -52,8 +53,10 @@ class Relay:
         clock: Callable[[], datetime],
         random: Random,
         ca: str = "",
+        own_queue: str = "",
     ) -> None:
         self._url = url
+        self._own_queue = own_queue  # in which this server hears of others; empty where it is alone
         self._ca = ca
         self._clock = clock
         self._random = random
@@ -144,6 +147,18 @@ class Relay:
             ]
         )
 
+    async def broadcast(self, body: bytes) -> None:
+        """Bring one message to every server, this one included.
+
+        Raises:
+            EnvironmentFailure: `broker-away`; nobody sends it again.
+
+        """
+        if self._publisher is None:
+            raise EnvironmentFailure("broker-away", retryable=True)
+        message = Message("news", names.SERVERS_EXCHANGE, "", body, _NEWS_TTL_MS)
+        await self._publisher.publish([message])
+
     async def declare_agent_queue(self, agent_id: str) -> int:
         """Declare and bind an agent's queue; return how many commands are ready in it.
 
@@ -181,6 +196,8 @@ class Relay:
         """Set up, consume, and return the reason why that ended."""
         administrator = Administrator(link)
         await administrator.declare_topology()
+        if self._own_queue:
+            await administrator.declare_server_queue(self._own_queue)
         publishing = await link.channel()
         self._publisher = await Publisher.on(publishing)
         self._administrator = administrator

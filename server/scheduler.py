@@ -12,12 +12,14 @@ Rules:
    that takes commands and neither answers nor acknowledges them (it trusts none of the signers) is asked at
    growing intervals, until its next login.
 4. Cancels go out before commands, to all who were meant and have not answered; again at each login.
-5. A command that the broker refuses (the queue is full) is put aside for `RETRY_S`, so it holds up no other.
+5. Of several servers one at a time empties the outbox; where it dies, the database lets the next one.
+6. A command that the broker refuses (the queue is full) is put aside for `RETRY_S`, so it holds up no other.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -35,6 +37,7 @@ RESEND_AFTER = timedelta(seconds=120)  # two heartbeats, and well below the five
 RETRY_S = 30.0
 _LONGEST_PATIENCE = timedelta(hours=12)
 _BATCH = 500
+_OUTBOX_LOCK = 0x6D69676F757462  # any fixed number, like those of `server.store_base`
 _DATABASE_PAUSE_S = 5.0
 # A machine that was suspended does not count the time in its timers: look at the clock now and then.
 _LONGEST_SLEEP_S = 300.0
@@ -175,12 +178,22 @@ class Scheduler:
         while True:
             await self._outbox.wait(timeout_s)
             try:
-                has_cancels = await self._send_cancels()
-                await self._empty_outbox()
+                async with self._alone():
+                    has_cancels = await self._send_cancels()
+                    await self._empty_outbox()
                 timeout_s = RETRY_S if self._aside or has_cancels else None
             except EnvironmentFailure as error:
                 _log.warning("commands wait", extra={"reason": error})
                 timeout_s = _DATABASE_PAUSE_S
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Be the one server of several that empties the outbox: two would send everything twice."""
+        release = await self._database.read(self._database.acquire, _OUTBOX_LOCK)
+        try:
+            yield
+        finally:
+            await self._database.read(release)
 
     async def _send_cancels(self) -> bool:
         """Send each cancel to the agents that are left; tell whether some still are."""

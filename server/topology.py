@@ -45,7 +45,14 @@ AGENT_QUEUE: Mapping[str, str | int] = {
     # A queue that no agent reads goes a day after the last command in it has expired.
     "x-expires": (MAX_VALIDITY_S + 86400) * 1000,
 }
+# News are worth nothing once they are old: every server looks for itself (`server.neighbours`).
+_PRIVATE_QUEUE: Mapping[str, str | int] = {
+    "x-overflow": "drop-head",
+    "x-max-length": 1000,
+    "x-message-ttl": 60_000,
+}
 _EXCHANGES = (
+    (names.SERVERS_EXCHANGE, "fanout"),
     (names.COMMANDS_EXCHANGE, "direct"),
     (names.AGENTS_EXCHANGE, "topic"),
     (names.DEAD_EXCHANGE, "fanout"),
@@ -75,6 +82,11 @@ class Administrator:
             await self._declare_queue(queue, arguments)
         for queue, exchange, routing_key in _BINDINGS:
             await (await self._open()).bind_queue(queue, exchange, routing_key)
+
+    async def declare_server_queue(self, queue: str) -> None:
+        """Declare and bind the queue in which this server hears of the others, for this connection."""
+        await (await self._open()).declare_private_queue(queue, _PRIVATE_QUEUE)
+        await (await self._open()).bind_queue(queue, names.SERVERS_EXCHANGE, "")
 
     async def declare_agent_queue(self, agent_id: str) -> int:
         """Declare and bind an agent's queue; return how many commands are ready in it."""

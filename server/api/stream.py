@@ -123,7 +123,11 @@ async def _events(  # noqa: PLR0917  (what one stream consists of)
                 return
             yield b": ping\n\n"
             next_check = loop.time() + PING_S
-        has_answers = any(change.seq is not None for change in news)
+            # What another server has changed is told by it; where that was lost, here it is seen.
+            open_commands = await database.read(store.open_commands, action_id)
+            has_answers = True
+        else:
+            has_answers = any(change.seq is not None for change in news)
         for event in _news(news, open_commands):
             yield event
 
