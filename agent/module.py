@@ -16,6 +16,8 @@ A module is one file in `agent/modules/` that defines, at its top level:
   (`agent.scan.fence`). A module that does not say is refused by an ACL entry that limits paths;
 * optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
   client before signing and by local runs, never by the gate;
+* optional `review(params)`: called by the client before signing, never by the gate, with decoded parameters:
+  raises `InvalidInput` for what the declaration cannot tell (rules that do not compile), yields notes;
 * optional `ALIASES`: other names of the module that the client accepts.
 
 The file must import on every system: whatever is tied to one lives in `agent/platform/`.

@@ -28,6 +28,7 @@ class Module(NamedTuple):
     from_flags: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]]
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]
+    review: Optional[Callable[[Any], Iterator[str]]] = None
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
 
     def is_supported(self, platform: str = sys.platform) -> bool:
@@ -63,6 +64,7 @@ def load_module(name: str) -> Module:
         from_flags=getattr(loaded, "from_flags", None),
         upgrade=getattr(loaded, "upgrade", lambda parameters: parameters),
         aliases=getattr(loaded, "ALIASES", ()),
+        review=getattr(loaded, "review", None),
         paths=getattr(loaded, "PATHS", None),
     )
 

@@ -184,9 +184,11 @@ def _upgrade_operations(listed: Any) -> tuple[list[dict[str, Any]], list[str]]:
         name = canonical_name(operation["module"])
         if name != operation["module"]:
             notes.append(f"module {operation['module']} is called {name} here")
+        module = load_module(name)
         try:
-            parameters = load_module(name).upgrade(operation.get("parameters", {}))
-            decode_params(load_module(name).params, parameters)
+            parameters = module.upgrade(operation.get("parameters", {}))
+            decoded = decode_params(module.params, parameters)
+            notes += module.review(decoded) if module.review is not None else ()
         except InvalidInput as error:
             raise InvalidInput(error.code, f"{where}: {error.detail}") from None
         upgraded.append({"module": name, "parameters": parameters})

@@ -68,15 +68,22 @@ def list_pids() -> List[int]:
 class Process:
     """One process, held open.
 
+    Args:
+        pid: its number.
+        directory: a descriptor of its directory, where another process has opened it; ours from here on.
+
     Raises:
         ProcessGone: there is no such process.
         PermissionError: its directory cannot be entered.
 
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, directory: Optional[int] = None) -> None:
         self.pid = pid
         self._memory: Optional[int] = None
+        if directory is not None:
+            self._directory = directory
+            return
         try:
             self._directory = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError):
@@ -99,6 +106,11 @@ class Process:
             if descriptor is not None:
                 os.close(descriptor)
         self._memory = None
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of its directory, which stands for this very process wherever it is handed to."""
+        return self._directory
 
     def name(self) -> bytes:
         """Return what the process calls itself (comm): at most 15 bytes, and whatever it likes."""

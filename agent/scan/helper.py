@@ -44,7 +44,8 @@ class Helper:
     Args:
         serve: what it does, called in that process only.
         silence_s: for how long it may say nothing.
-        check: called several times a second while an answer is awaited; may raise to end the waiting.
+        check: called several times a second while an answer is awaited, in the process that made this object
+            only; may raise to end the waiting.
 
     """
 
@@ -52,6 +53,7 @@ class Helper:
         self._serve = serve
         self._silence_s = min(silence_s, _MAX_PATIENCE_S)
         self._check = check
+        self._home = os.getpid()
         self._owner = 0
         self._pid = 0
         self._socket: Optional[socket.socket] = None
@@ -112,7 +114,8 @@ class Helper:
                 heard = time.monotonic()
             elif time.monotonic() - heard > self._silence_s:
                 raise HelperLost(f"no answer within {self._silence_s:g} s", is_silent=True)
-            self._check()
+            if self._home == os.getpid():
+                self._check()
 
     def _end(self) -> str:
         """Kill the process, and return how it had ended, or that it was killed."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 # The planted bytes arrive by the pipe, so that they stand in no command line. `where` is `mapped`: a private
 # mapping of its own, `at` bytes in; nothing else of it is ever touched.
 _PROGRAM = """
-import ctypes, mmap, sys
+import ctypes, mmap, os, sys
+open("/proc/self/comm", "w").write(f"planted{os.getpid()}")
 size, at, length = map(int, sys.stdin.buffer.readline().split())
 held = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 sys.stdin.buffer.readinto(memoryview(held)[at:at + length])
@@ -27,7 +28,13 @@ class Planted(NamedTuple):
     size: int
 
     @property
+    def name(self) -> str:
+        """What the process calls itself."""
+        return f"planted{self.pid}"
+
+    @property
     def pid(self) -> int:
+        """Its number."""
         return self.process.pid
 
 
@@ -35,7 +42,11 @@ class Planted(NamedTuple):
 def plant(content: bytes, *, at: int = 0, size: int = 1 << 20) -> Iterator[Planted]:
     """Run a process that holds `content` at an offset of a fresh mapping; end it afterwards."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-I", "-S", "-c", _PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # In another group than the test, whose own processes a scan leaves out.
+        start_new_session=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
