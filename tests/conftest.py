@@ -45,6 +45,7 @@ _ON_REAL_PARTS = (
     "tests/agent/runtime/test_trust_intake.py",
     "tests/agent/test_main.py",
     "tests/client/test_main.py",
+    "tests/client/test_trust.py",
     "tests/hostile/",
     "tests/server/api/",
 )
