@@ -1,37 +1,26 @@
 """`python -m tests.fuzz TARGET --seconds N`: hostile bytes for one reader, for as long as you like.
 
-Stops at the first thing that is neither a value nor a refusal, and prints how to repeat it.
+Stops at the first thing that is neither a value nor a refusal, and prints how to repeat it. Where atheris is
+installed (pip install atheris), mutations may follow what the code does, for as long as libFuzzer's options
+say: python -m tests.fuzz --atheris TARGET -max_total_time=60
 """
 
-import argparse
+import importlib
+import importlib.util
 import sys
-import time
-from random import Random
-
-from tests.fuzz.mutate import mutate
-from tests.fuzz.targets import TARGETS, is_refusal
 
 
 def main() -> int:
     """Run one target and return its exit code: 1 where it found something."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("target", choices=sorted(TARGETS))
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=time.time_ns(), help="repeats a run")
-    options = parser.parse_args()
-    target, random = TARGETS[options.target], Random(options.seed)  # noqa: S311  (repeatable, protects nothing)
-    end, count = time.monotonic() + options.seconds, 0
-    while time.monotonic() < end:
-        data = mutate(random.choice(target.seeds), random)
-        count += 1
-        try:
-            target.run(data)
-        except Exception as error:  # noqa: BLE001  (what is looked for)
-            if not is_refusal(error):
-                sys.stdout.write(f"{error!r} by {data!r} (seed {options.seed}, number {count})\n")
-                return 1
-    sys.stdout.write(f"{count} documents, nothing found (seed {options.seed})\n")
-    return 0
+    words = sys.argv[1:]
+    if "--atheris" not in words:
+        return int(importlib.import_module("tests.fuzz.at_random").run(words, __doc__))
+    if importlib.util.find_spec("atheris") is None:
+        sys.stderr.write("atheris is not installed: pip install atheris\n")
+        return 2
+    words.remove("--atheris")
+    # Only now: atheris instruments what is imported under its eyes.
+    return int(importlib.import_module("tests.fuzz.by_coverage").run(words))
 
 
 if __name__ == "__main__":

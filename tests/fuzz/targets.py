@@ -9,10 +9,9 @@ import io
 import json
 import lzma
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from backports import zstd
 
@@ -29,48 +28,26 @@ from agent.scan.unpacking import SIGNATURE_BYTES, Limits, open_packed
 from client.action import Completion, complete_action
 from client.sse import decode_events
 from protocol.action import decode_action
-from protocol.approval import decode_approval
-from protocol.cancel import decode_cancel
-from protocol.enrolment import decode_token
 from protocol.envelope import ACTION, Envelope, Signature, decode_envelope, encode_envelope, peek_type
 from protocol.errors import MigError
-from protocol.heartbeat import decode_heartbeat
-from protocol.identity import decode_broker_password
-from protocol.login import decode_login
 from protocol.openpgp import parse_certificate, parse_signature_file, require_detached_signature
-from protocol.result import decode_result, decode_sealed_result
 from protocol.schedule import parse_occurrence
 from protocol.strictjson import decode_json
 from protocol.target import parse_target
-from protocol.trust import decode_bundle
+from tests.fuzz.signed import SIGNED
+from tests.fuzz.target import FuzzTarget, of_text, vector
 from tests.support import documents
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
-VECTORS = Path(__file__).resolve().parents[1] / "protocol" / "vectors" / "openpgp"
-
-
-class FuzzTarget(NamedTuple):
-    """One reader: `run` takes any bytes; `seeds` are documents that it accepts or nearly does."""
-
-    run: Callable[[bytes], object]
-    seeds: tuple[bytes, ...]
 
 
 def _json(*values: Any) -> tuple[bytes, ...]:
     return tuple(json.dumps(value).encode() for value in values)
 
 
-def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
-    return lambda data: read(data.decode("utf-8", "replace"))
-
-
-def _vector(name: str, file: str) -> bytes:
-    return (VECTORS / name / file).read_bytes()
-
-
 def _verify(data: bytes) -> None:
-    certificate = parse_certificate(_vector("good-ed25519-24", "cert.asc"))
-    require_detached_signature(certificate, data, _vector("good-ed25519-24", "msg"), NOW)
+    certificate = parse_certificate(vector("good-ed25519-24", "cert.asc"))
+    require_detached_signature(certificate, data, vector("good-ed25519-24", "msg"), NOW)
 
 
 def _feed(data: bytes) -> None:
@@ -140,37 +117,26 @@ ENVELOPE = encode_envelope(
 SEARCH = {"paths": ["/etc"], "names": ["^passwd$"], "sizes": ["<1k"], "contents": ["root"], "options": {}}
 
 TARGETS: dict[str, FuzzTarget] = {
+    **SIGNED,
     "strict-json": FuzzTarget(decode_json, _json({"a": [1, 2.5, "x\u00e9", None, True]}, [[[[]]]])),
     "envelope": FuzzTarget(lambda data: decode_envelope(data, ACTION), (ENVELOPE,)),
     "envelope-type": FuzzTarget(peek_type, (ENVELOPE,)),
     "action": FuzzTarget(decode_action, _json(documents.ACTION)),
     "schedule": FuzzTarget(_schedule, (b"0 3 * * *", b"*/5 1-4 1,15 * MON", b"6h")),
-    "occurrence": FuzzTarget(_text(parse_occurrence), (b"2026-12-01T00:00:00Z", b"")),
-    "cancel": FuzzTarget(decode_cancel, _json({"action": documents.ACTION_ID, "action_sha256": "ab" * 32})),
-    "trust": FuzzTarget(decode_bundle, _json({"version": 1, "keys": [], "acl": {}})),
-    "approval": FuzzTarget(decode_approval, _json({"agents": [documents.AGENT]})),
-    "enrolment-token": FuzzTarget(_text(decode_token), (b"mig-" + b"A" * 60,)),
+    "occurrence": FuzzTarget(of_text(parse_occurrence), (b"2026-12-01T00:00:00Z", b"")),
     "target": FuzzTarget(
-        _text(parse_target),
+        of_text(parse_target),
         (
             b"os = 'linux' AND name LIKE 'web%' AND tags->>'operator' IN ('ops','it')",
             b"NOT (id IS NULL OR name ~* 'a+') AND heartbeattime > NOW() - INTERVAL '5 minutes'",
         ),
     ),
-    "heartbeat": FuzzTarget(decode_heartbeat, _json(documents.HEARTBEAT)),
-    "result": FuzzTarget(decode_result, _json(documents.RESULT)),
-    "sealed-result": FuzzTarget(decode_sealed_result, _json(documents.RESULT)),
-    "login": FuzzTarget(
-        decode_login,
-        _json({"server": "u", "fingerprint": "A" * 40, "nonce": "5a" * 32, "time": "2026-12-01T00:00:00Z"}),
-    ),
-    "broker-password": FuzzTarget(_text(decode_broker_password), (b"A" * 160,)),
     "openpgp-certificate": FuzzTarget(
         parse_certificate,
-        tuple(_vector(f"good-{kind}-24", "cert.asc") for kind in ("ed25519", "defaultkey", "dsa2048")),
+        tuple(vector(f"good-{kind}-24", "cert.asc") for kind in ("ed25519", "defaultkey", "dsa2048")),
     ),
-    "openpgp-signature-file": FuzzTarget(parse_signature_file, (_vector("good-ed25519-24", "sig.asc"),)),
-    "openpgp-signature": FuzzTarget(_verify, (parse_signature_file(_vector("good-ed25519-24", "sig.asc")),)),
+    "openpgp-signature-file": FuzzTarget(parse_signature_file, (vector("good-ed25519-24", "sig.asc"),)),
+    "openpgp-signature": FuzzTarget(_verify, (parse_signature_file(vector("good-ed25519-24", "sig.asc")),)),
     "frames": FuzzTarget(
         _feed, (frames.encode_frame(frames.READY) + frames.encode_frame(frames.ANSWER, b"[]"),)
     ),
