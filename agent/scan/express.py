@@ -23,9 +23,10 @@ from typing import AbstractSet, Callable, Dict, FrozenSet, Iterator, NamedTuple,
 from agent.scan.batch import FILE, LINK
 from agent.scan.coverage import Recorder
 from agent.scan.digests import Digest, digest_maker
+from agent.scan.intake import Demands
 from agent.scan.items import Found, Part, keep_status
 from agent.scan.judging import Candidate, Facts, by_status, decide, is_undecided
-from agent.scan.lines import LineAnswers, LineQuestion
+from agent.scan.lines import LineAnswers
 from agent.scan.mounts import Mounts
 from agent.scan.opening import QUICK_FLAGS
 from agent.scan.plan import Plan
@@ -53,7 +54,8 @@ class _Shape(NamedTuple):
 
     `base` are the searches that the sieve does not decide. With `looks` every one of them asks for a status
     first; with `reads` some of them must read every file. `wanted` are the digests where a file is wanted for
-    its digest or not at all; None where it takes more to tell.
+    its digest or not at all; None where it takes more to tell. `is_idle` tells of a content, if it can, that
+    nobody wants a file with it.
     """
 
     sieve: Optional[NameSieve]
@@ -61,6 +63,7 @@ class _Shape(NamedTuple):
     looks: bool
     reads: bool
     wanted: Optional[Digests]
+    is_idle: Optional[Callable[[bytes], bool]]
     has_stats: bool
     has_contents: bool
 
@@ -75,7 +78,7 @@ class Express:
         recorder: Recorder,
         mounts: Mounts,
         check: Callable[[], None],
-        question: Callable[[Sequence[Candidate]], LineQuestion],
+        demands: Demands,
         may_read: bool,
     ) -> None:
         self._plan = plan
@@ -83,7 +86,7 @@ class Express:
         self._recorder = recorder
         self._mounts = mounts
         self._check = check
-        self._question = question
+        self._demands = demands
         self._shapes: Dict[Tuple[int, ...], Optional[_Shape]] = {}
         self._makers: Dict[str, Maker] = {}
 
@@ -130,9 +133,16 @@ class Express:
             looks,
             reads,
             _wanted_digests(base) if reads else None,
+            self._idle_test(base) if reads else None,
             has_stats=any(one.search.stats for one in base),
             has_contents=any(one.search.contents for one in base),
         )
+
+    def _idle_test(self, base: Sequence[Candidate]) -> Optional[Callable[[bytes], bool]]:
+        """Return what tells that none of the lines looked for are there, where nobody wants such a file."""
+        question = self._demands.of(base).question
+        by_lines = all(one.search.asks_only("contents", "report_kinds") for one in base)
+        return question.is_nowhere if by_lines and not decide(base, Facts(question.nothing, {})) else None
 
     def _go(self, part: Part, directory: int, shape: _Shape, device: int) -> Iterator[Survivor]:
         kept = shape.sieve.keep(list(part.names)) if shape.sieve is not None else _NONE
@@ -188,7 +198,7 @@ class Express:
         self, part: Part, directory: int, shape: _Shape, device: int, kept: AbstractSet[bytes]
     ) -> Iterator[Survivor]:
         """Read and judge all small files; leave the others."""
-        recorder, kinds, wanted = self._recorder, part.kinds, shape.wanted
+        recorder, kinds, wanted, is_idle = self._recorder, part.kinds, shape.wanted, shape.is_idle
         open_file, read, fstat, close = os.open, os.read, os.fstat, os.close
         border_ns = time.time_ns() - _SETTLED_NS
         for index, name in enumerate(part.names, part.first):
@@ -222,8 +232,12 @@ class Express:
             recorder.files_seen += 1
             recorder.files_read += 1
             recorder.bytes_read += status.st_size
-            if wanted is None or _has_one(wanted, data, more):
-                self._conclude(status, data + more if more else data, shape)
+            if wanted is not None:
+                if not _has_one(wanted, data, more):
+                    continue
+            elif is_idle is not None and is_idle(data + more if more else data):
+                continue
+            self._conclude(status, data + more if more else data, shape)
 
     def _conclude(self, status: os.stat_result, data: bytes, shape: _Shape) -> None:
         """Judge a file of which all is at hand, as `Inspector` and `Reader` do."""
@@ -231,7 +245,7 @@ class Express:
         readers = [one for one in candidates if one.needs_reading()]
         answers = _NO_LINES
         if shape.has_contents:
-            answers = self._question(readers).answer(data)
+            answers = self._demands.of(readers).question.answer(data)
             facts = Facts(answers, {})
             readers = [one for one in readers if is_undecided(one, facts)]
         digests: Dict[str, str] = {}

@@ -62,7 +62,7 @@ class Inspector:
                 recorder=recorder,
                 mounts=mounts,
                 check=check,
-                question=self._reader.question,
+                demands=self._reader.demands,
                 may_read=cache is None,
             )
 

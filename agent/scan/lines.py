@@ -49,7 +49,7 @@ class LineQuestion:
         self.check = check
         self.max_line_bytes = max_line_bytes
         self.overlap_bytes = overlap_bytes
-        self._nothing = LineAnswers(dict.fromkeys(some, False), {})
+        self.nothing = LineAnswers(dict.fromkeys(some, False), {})
 
     def begin(self) -> "LineScan":
         """Begin with a file that comes in pieces."""
@@ -57,14 +57,14 @@ class LineQuestion:
 
     def answer(self, data: bytes) -> LineAnswers:
         """Answer for a file whose bytes are all at hand; the answers are shared, and only to be read."""
-        if self._is_nowhere(data):
-            return self._nothing
+        if self.is_nowhere(data):
+            return self.nothing
         scan = LineScan(self)
         scan.take_whole(data)
         return scan.answers
 
-    def _is_nowhere(self, data: bytes) -> bool:
-        r"""Tell where it costs least that no line matches: most files are done with here.
+    def is_nowhere(self, data: bytes) -> bool:
+        r"""Tell of a file, where it costs least, that no line matches: most files are done with here.
 
         Literals hold no line end, so where one is in the bytes it is in a line. Expressions are asked of the
         bytes as they are, with an empty line too many at the end, unless a `\r` may be part of a line's end.

@@ -16,22 +16,19 @@ from contextlib import closing
 from typing import (
     Callable,
     Dict,
-    FrozenSet,
     Iterable,
     Mapping,
     NamedTuple,
     Optional,
     Protocol,
     Sequence,
-    Tuple,
 )
 
 from agent.scan.batch import ENTRY, LINK
 from agent.scan.coverage import Witness
 from agent.scan.fence import Fence, path_of
-from agent.scan.intake import Content
-from agent.scan.judging import UNREAD, Candidate, Facts, patterns_of
-from agent.scan.lines import LineQuestion
+from agent.scan.intake import Content, Demands
+from agent.scan.judging import UNREAD, Candidate, Facts
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
 from agent.scan.opening import open_file, open_for_status
 from agent.scan.plan import Plan
@@ -102,8 +99,7 @@ class Reader:
         self._fence = fence
         self._check = check
         self._on_map = on_map
-        # As many as there are choices of searches that are active together and still want a file to be read.
-        self._questions: Dict[Tuple[FrozenSet[int], FrozenSet[int]], LineQuestion] = {}
+        self.demands = Demands(plan, check)
 
     def status(self, name: Name) -> Optional[os.stat_result]:
         """Return the status of a regular file, through a link where it is one; None counts why not.
@@ -217,7 +213,7 @@ class Reader:
             left -= len(data)
             self._coverage.bytes_read += len(data)
             if content is None:
-                content = Content(self._plan, readers, data, self.question, self._check)
+                content = Content(self.demands, readers, data, self._check)
             is_last = not data or not left
             content.take(data, is_last=is_last)
             if is_last or not content.is_open():
@@ -230,15 +226,6 @@ class Reader:
         if not is_pseudo:
             self._look_again(opened, facts.digests, is_whole=not (is_last and left))
         return facts
-
-    def question(self, readers: Sequence[Candidate]) -> LineQuestion:
-        """Return what the readers ask of lines; most files are asked the same."""
-        some, every = patterns_of(readers, all_lines=False), patterns_of(readers, all_lines=True)
-        question = self._questions.get((some, every))
-        if question is None:
-            question = LineQuestion(self._plan.patterns, some=some, every=every, check=self._check)
-            self._questions[some, every] = question
-        return question
 
     def _look_again(self, opened: Opened, digests: Mapping[str, str], *, is_whole: bool) -> None:
         """Say when what was read is not one state of the file; if it is, its digests may be kept."""
