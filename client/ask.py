@@ -35,6 +35,8 @@ def ask(template: Any, choices: Choices) -> int:
     if choices.target == LOCAL:
         if choices.is_sealed:
             raise InvalidInput("usage", "nothing leaves this machine: there is no answer to seal")
+        if choices.sending.is_paced:
+            raise InvalidInput("usage", "this machine is one: there is nothing to hold back")
         from client.local import ask_here  # noqa: PLC0415  (what runs modules is not needed to ask others)
 
         return ask_here(complete(template, choices._replace(target=None)), choices)
@@ -105,6 +107,9 @@ def confirm(connection: Connection, action: Action, sending: Sending) -> None:
     say_operations(action)
     say(f"{page.total:,} {'agent' if page.total == 1 else 'agents'} would be asked: {names}{more}")
     # Computed here: what a server says of a target is not what endpoints enforce.
+    if sending.is_paced:
+        sending.require_time(page.total, action.expireafter - datetime.now(UTC))
+        say(f"they are asked {sending.describe()}")
     say(f"endpoints enforce: {parse_target(action.target).enforced()}")
     if action.sealed_to:
         say(f"answers are sealed to {', '.join(action.sealed_to)}")

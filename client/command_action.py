@@ -31,7 +31,7 @@ from client.options import Choices, choose, expiry_options, require_confirmable,
 from client.progress import progress_text
 from client.render import dump_json, time_text
 from client.screen import printable
-from client.sending import choose_sending, sending_options
+from client.sending import campaign_text, choose_sending, sending_options
 from client.template import EXPLANATION, new_template
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
@@ -214,6 +214,8 @@ def show(action_id: str, *, as_json: bool) -> int:
     click.echo(f"target {printable(signed.action.target)}")
     window = time_text(signed.action.validfrom), time_text(signed.action.expireafter)
     click.echo(f"valid from {window[0]} until {window[1]}")
+    if stored.campaign is not None:
+        click.echo(campaign_text(stored.campaign))
     for fingerprint in signed.action.sealed_to:
         click.echo(f"answers sealed to {fingerprint}")
     for signature in signed.envelope.signatures:

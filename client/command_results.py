@@ -74,6 +74,7 @@ def results(action_id: str, format_name: str, *, as_json: bool, is_waiting: bool
             occurrence=occurrence,
             opener=connection.opener,
         )
+        follower.tally.campaign = stored.campaign
         tally = follower.follow() if is_waiting else follower.collect()
         codes.append(tally.exit_code)
         if chosen == "csv":

@@ -16,7 +16,7 @@ from client.follow import say
 from client.options import Choices, require_confirmable, with_options
 from client.render import dump_json, time_text
 from client.screen import printable
-from client.sending import choose_sending, sending_options
+from client.sending import all_agents_option, choose_sending
 from protocol.action import Action, encode_action
 from protocol.envelope import ACTION, encode_envelope
 from protocol.errors import EXIT_FOUND, InvalidInput
@@ -44,7 +44,7 @@ def schedule() -> None:
     "-t", "--target", metavar="CONDITION", help="Which endpoints, instead of the file's own target."
 )
 @click.option("-y", "--yes", "assume_yes", is_flag=True, help="Do not ask for confirmation.")
-@with_options(sending_options())
+@with_options([all_agents_option()])
 @click.option("--json", "as_json", is_flag=True, help="Print id and next occurrences as one JSON object.")
 def new(file: Path, *, assume_yes: bool, as_json: bool, **options: Any) -> int:
     """Sign FILE, an action as people write it, to recur; submit it, and print its id.

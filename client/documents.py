@@ -105,6 +105,22 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
     agents: int
 
 
+class Pacing(msgspec.Struct, frozen=True, kw_only=True):
+    """How an action was to be paced."""
+
+    waves: tuple[int, ...] = ()
+
+
+class Campaign(msgspec.Struct, frozen=True, kw_only=True):
+    """How a paced action stands: which wave goes out, what is held back, why it was stopped."""
+
+    state: str
+    wave: int = 1
+    held: int = 0
+    reason: str = ""
+    pacing: Pacing = Pacing()
+
+
 class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One stored action."""
 
@@ -122,6 +138,7 @@ class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     occurrence: str | None = None
     next_start: datetime | None = None
     cancelled: datetime | None = None
+    campaign: Campaign | None = None
 
 
 class ActionPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +169,13 @@ class ProgressEvent(Progress, frozen=True, kw_only=True):
     agent: str
 
 
+class CommandProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a command did not run, by the server's word."""
+
+    code: str
+    detail: str = ""
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the roster: where an agent's command stands."""
 
@@ -160,6 +184,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     agent_name: AgentName
     state: str
     occurrence: str = ""
+    wave: int = 1
+    problem: CommandProblem | None = None
     progress: Progress | None = None
 
 

@@ -13,11 +13,12 @@ import msgspec
 
 from client.answers import Opener, Question, UnreadableAnswer, verify_answer
 from client.api import Api
-from client.documents import Command, ProgressEvent, ResultItem, Roster
+from client.documents import Campaign, Command, ProgressEvent, ResultItem, Roster
 from client.names import KnownAgents
 from client.progress import Waiting
 from client.render import Writer
 from client.screen import printable
+from client.sending import campaign_text
 from client.tally import Tally
 from protocol.action import Action
 from protocol.envelope import Envelope
@@ -91,6 +92,8 @@ class Follower:
                     self._take_event(event.data, waiting)
                 elif event.kind == "progress":
                     self._take_progress(event.data, waiting)
+                elif event.kind == "campaign":
+                    self._take_campaign(event.data, waiting)
         return self._finish()
 
     def collect(self) -> Tally:
@@ -143,6 +146,16 @@ class Follower:
             command = self.tally.roster.get(news.agent)
             if command is not None and command.id == news.id and news.agent not in self.tally.answered:
                 waiting.hear(news.agent, news)
+
+    def _take_campaign(self, data: bytes, waiting: Waiting) -> None:
+        """Show how a paced action stands, and say it where a wave begins, and where it was stopped."""
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            news = msgspec.json.decode(data, type=Campaign)
+            before, self.tally.campaign = self.tally.campaign, news
+            waiting.stage(campaign_text(news))
+            if before is None or (before.state, before.wave) != (news.state, news.wave):
+                with waiting.aside():
+                    say(campaign_text(news))
 
     def _take(self, item: ResultItem, waiting: Waiting) -> None:
         if item.occurrence != self._occurrence:

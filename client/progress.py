@@ -60,6 +60,7 @@ class Waiting:
         self._total = total
         self._done = 0
         self._running: dict[str, Progress] = {}
+        self._stage = ""
         self._bars: Bars | None = None
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -89,13 +90,19 @@ class Waiting:
 
     @property
     def text(self) -> str:
-        """What those do that run, as far as they say."""
+        """How far a paced action is, and what those do that run, as far as they say."""
         told = progress_text(self._running.values())
-        return f"{len(self._running):,} running: {told}" if told else ""
+        running = f"{len(self._running):,} running: {told}" if told else ""
+        return "; ".join(filter(None, (self._stage, running)))
 
     def hear(self, agent: str, progress: Progress) -> None:
         """Say how far an agent is that has not answered."""
         self._running[agent] = progress
+        self._show()
+
+    def stage(self, text: str) -> None:
+        """Say how far a paced action is."""
+        self._stage = text
         self._show()
 
     def advance(self, agent: str, done: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TextIO
 from client.answers import Answer
 from client.coverage import ANSWERED, Coverage
 from client.screen import csv_cell, printable
+from client.sending import campaign_text
 from client.tally import Tally
 from protocol.result import OperationResult, Result
 
@@ -141,6 +142,8 @@ class _Table:
             self._line(f"not believed: {printable(detail)}")
         if tally.hostile_count > len(tally.hostile):
             self._line(f"and {tally.hostile_count - len(tally.hostile):,} more that are not believed")
+        if tally.campaign is not None:
+            self._line(campaign_text(tally.campaign))
         took = f"; {tally.elapsed_s:.2f} s" if tally.elapsed_s is not None else ""
         action = f"; action {tally.action_id}" if tally.action_id else ""
         self._line(

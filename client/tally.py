@@ -8,9 +8,11 @@ answered the question.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from client.answers import Answer, UnreadableAnswer
 from client.coverage import ANSWERED, Coverage
-from client.documents import Command
+from client.documents import Campaign, Command
 from protocol.errors import (
     EXIT_FOUND,
     EXIT_MISSING_ANSWERS,
@@ -56,6 +58,7 @@ class Tally:
         self.warnings: list[str] = []
         self.is_out_of_reach = False
         self.elapsed_s: float | None = None  # from the submission to the last answer, where both were here
+        self.campaign: Campaign | None = None
         self._is_refused = False
         self._is_incomplete = False
 
@@ -121,7 +124,7 @@ class Tally:
                 reason = f"{problem.code}: {problem.detail}" if problem is not None else "no reason given"
                 lines.append(Missing(agent, command.agent_name, result.status, reason))
             else:
-                reason = _REASONS.get(command.state, "its answer has not been received")
+                reason = _why_missing(command)
                 lines.append(Missing(agent, command.agent_name, command.state, reason))
         return sorted(lines, key=lambda line: (line.agent_name, line.agent))
 
@@ -150,5 +153,14 @@ class Tally:
             "hostile_count": self.hostile_count,
             "warnings": list(self.warnings),
             **({"elapsed_s": round(self.elapsed_s, 4)} if self.elapsed_s is not None else {}),
+            **({"campaign": msgspec.to_builtins(self.campaign)} if self.campaign is not None else {}),
             "exit": self.exit_code,
         }
+
+
+def _why_missing(command: Command) -> str:
+    if command.state == "pending" and command.wave == 0:
+        return "the command is held back"
+    if command.state == "cancelled" and command.problem is not None:
+        return f"{command.problem.code}: {command.problem.detail}"
+    return _REASONS.get(command.state, "its answer has not been received")

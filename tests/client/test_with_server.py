@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from client.main import run_command_line
 from protocol.envelope import ACTION, Envelope, decode_envelope, encode_envelope
 from protocol.heartbeat import Heartbeat
-from protocol.result import OperationResult
+from protocol.result import OperationResult, Problem
 from server.checking import facts_of
 from server.rows import ReceivedResult
 from tests.client.opponent import SimulatedAgent
@@ -60,9 +61,12 @@ def enrol(api: ApiServer, name: str) -> SimulatedAgent:
     return agent
 
 
-def answer(api: ApiServer, agent: SimulatedAgent, question: Envelope) -> None:
+def answer(api: ApiServer, agent: SimulatedAgent, question: Envelope, *, fails: bool = False) -> None:
     """Do what the relay does with an answer: store it, then tell followers."""
     result = agent.result(question)
+    if fails:
+        problem = Problem(code="child-failed", step=0, detail="it ended without an answer")
+        result = msgspec.structs.replace(result, status="failed", results=(), problem=problem)
     signed = agent.sign(result)
     received = ReceivedResult(
         agent_id=agent.id,
@@ -104,6 +108,64 @@ def test_a_question_goes_through_login_submission_and_stream(api: ApiServer, cap
     assert capsys.readouterr().out.startswith(f"{action_id}  done")
     assert run_command_line(["action", "show", action_id, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == action_id
+
+
+def answer_paced(api: ApiServer, *agents: SimulatedAgent) -> threading.Thread:
+    """Do what the scheduler does with one paced action, and answer it: the first agent in vain."""
+
+    def run() -> None:
+        while not api.was_woken():
+            pass
+        is_first = True
+        [action_id] = api.store.running_campaigns()
+        while api.store.running_campaigns():
+            api.publish(api.store.advance_campaign(action_id, datetime.now(UTC)).changes)
+            for command in api.store.pending_commands(datetime.now(UTC), 100):
+                agent = next(agent for agent in agents if agent.id == command.agent_id)
+                answer(api, agent, decode_envelope(command.body, ACTION), fails=is_first)
+                is_first = False
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_failing_first_wave_is_said_and_nobody_else_is_asked(api: ApiServer, capsys: Printed) -> None:
+    agents = [enrol(api, f"web{number}") for number in range(4)]
+    thread = answer_paced(api, *agents)
+    words = ["agentinfo", "--yes", "--json", "--waves", "1,2", "--stop-at", "50%"]
+    assert run_command_line(words) == 3
+    thread.join()
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out.splitlines()[-1])["summary"]
+    why = "1 of 1 answers failed, which is 50% or more; wave 1"
+    assert summary["campaign"] == {
+        "state": "stopped",
+        "wave": 1,
+        "held": 0,
+        "reason": why,
+        "pacing": {"waves": [1, 2]},
+    }
+    assert [line["state"] for line in summary["missing"]].count("cancelled") == 3
+    assert {line["reason"] for line in summary["missing"] if line["state"] == "cancelled"} == {
+        f"stopped: {why}"
+    }
+    assert f"mig: stopped: {why}" in printed.err
+
+    assert run_command_line(["action", "show", summary["action"]]) == 0
+    assert f"stopped: {why}" in capsys.readouterr().out
+    assert run_command_line(["results", summary["action"]]) == 3
+    assert f"stopped: {why}" in capsys.readouterr().out
+
+
+def test_waves_are_said_as_they_go_out(api: ApiServer, capsys: Printed) -> None:
+    agents = [enrol(api, f"web{number}") for number in range(4)]
+    thread = answer_paced(api, *agents)
+    assert run_command_line(["agentinfo", "--yes", "--waves", "1,2"]) == 3
+    thread.join()
+    printed = capsys.readouterr()
+    assert "mig: wave 3 of 3: all let out" in printed.err
+    assert "3 of 4 agents answered" in printed.out
 
 
 def test_only_agents_that_the_target_means_are_asked(api: ApiServer, capsys: Printed) -> None:
