@@ -7,9 +7,29 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import desk, opponent  # noqa: F401  (fixtures)
+from tests.hostile.captured import Captured
 from tests.hostile.opponent import Endpoint
 from tests.support.endpoint import make_baked
-from tests.support.gpg import Investigator
+from tests.support.gpg import Investigator, temporary_investigator
+from tests.support.platform import running_platform
+
+
+@pytest.fixture(scope="session")
+def ada() -> Iterator[Investigator]:
+    """The investigator of these stories, to whom answers can be sealed."""
+    with temporary_investigator("Ada Investigator") as investigator:
+        investigator.add_encryption_key()
+        yield investigator
+
+
+@pytest.fixture(scope="session")
+def captured(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Iterator[Captured]:
+    """A platform with two agents that the opponent owns; all stories share it, so each leaves it working."""
+    directory = tmp_path_factory.mktemp("platform")
+    table = {"heartbeat_s": 5}
+    with running_platform(directory, ada, "one", "two", agent_table=table) as platform:
+        yield Captured(platform)
+
 
 MakeEndpoint = Callable[..., Endpoint]
 

@@ -8,6 +8,7 @@ token can be had by asking; and what is withheld is missed. The client is the re
 import json
 import zlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,7 @@ def test_a_stream_that_never_ends_ends_with_the_action(
             yield b":\n"
 
     monkeypatch.setattr(desk, "events", events)
+    monkeypatch.setattr("client.follow.GRACE", timedelta(seconds=1))
     desk.is_released.clear()
     try:
         code = run_command_line([*ASK, "--expire", "1s"])

@@ -5,12 +5,15 @@ each attack the endpoint still answers its investigator.
 """
 
 import json
+import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from agent.config import AgentLimits
 from protocol.envelope import ACTION, CANCEL, LOGIN, TRUST, Envelope, Signature, encode_envelope
+from protocol.result import decode_result
 from tests.hostile.conftest import MakeEndpoint
 from tests.hostile.opponent import SILENCE, Endpoint, edited, opened, resigned, rewrapped
 from tests.support.endpoint import make_action, sign_action
@@ -103,6 +106,18 @@ def test_only_a_binary_detached_signature_is_one(
     words = ("--compress-algo", "none", "--local-user", ada.fingerprint, *way)
     other = Signature(ada.fingerprint, ada.gpg(*words, data=unsigned.signed_bytes)[:4096])
     assert endpoint.deliver(encode_envelope(unsigned._replace(signatures=(other,)))) == SILENCE
+    require_unharmed(endpoint, ada)
+
+
+@pytest.mark.parametrize("version", [2, 3, 5, 6])
+def test_a_signature_of_another_version_is_none(endpoint: Endpoint, ada: Investigator, version: int) -> None:
+    """Pitfall 5: version 4 and no other; version 5 is LibrePGP's, and hashes differently."""
+    body = sign_action(ada)
+    [signature] = opened(body).signatures
+    at = 2 + (signature.sig[0] & 3)  # behind the header, in the old format that gpg writes
+    other = signature.sig[:at] + bytes([version]) + signature.sig[at + 1 :]
+    assert signature.sig[at] == 4
+    assert endpoint.deliver(resigned(body, signature._replace(sig=other))) == SILENCE
     require_unharmed(endpoint, ada)
 
 
@@ -240,6 +255,24 @@ def test_what_a_full_journal_has_forgotten_cannot_run_again(
     assert endpoint.deliver(first) == "journal-closed"
     assert "first" not in endpoint.ran()
     assert endpoint.deliver(sign_later(8)) == "done"
+
+
+def test_what_a_user_of_the_endpoint_leaves_on_its_disk_holds_up_no_search(
+    endpoint: Endpoint, ada: Investigator, tmp_path: Path
+) -> None:
+    """Pitfall 12: what blocks when it is opened, what leads round in circles, what has no end."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    search = {"paths": [str(tmp_path)], "contents": ["x"], "sha256": ["0" * 64]}
+    operations = [{"module": "file", "parameters": {"searches": {"s": search}}}]
+    assert endpoint.deliver(sign_action(ada, operations=operations)) == "done"
+    [result] = decode_result(endpoint.answers[-1].payload).results
+    assert result.status == "ok"
+    assert result.statistics["skipped"]
 
 
 # -- timing --------------------------------------------------------------------------------------------------

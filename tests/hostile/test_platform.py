@@ -7,79 +7,23 @@ answer shows that nothing true was lost.
 """
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+import socket
+from collections import Counter
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 
-import pika
-import pytest
-from pika.spec import BasicProperties
-
-from agent.runtime.journal import read_journal
-from protocol.names import AGENTS_EXCHANGE, COMMANDS_EXCHANGE, agent_queue, result_key
+from protocol.names import AGENTS_EXCHANGE, agent_queue, result_key
+from tests.hostile.captured import BOTH, Captured
 from tests.hostile.opponent import edited, opened, rewrapped
 from tests.support.broker import AgentKey
 from tests.support.endpoint import sign_action
 from tests.support.gpg import Investigator
-from tests.support.platform import Platform, running_platform, wait_until
-
-pytestmark = pytest.mark.system
-
-
-class Opponent:
-    """Who has taken over the platform's machine."""
-
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-
-    def agent(self, name: str) -> str:
-        """Return the id of the agent of this name."""
-        done = self.platform.mig("agents", "-t", f"tags->>'name' = '{name}'", "--json")
-        return str(json.loads(done.stdout.splitlines()[0])["id"])
-
-    def publish(self, key: str, *bodies: bytes, exchange: str = COMMANDS_EXCHANGE) -> None:
-        """Publish with the server's own account."""
-        with closing(pika.BlockingConnection(pika.URLParameters(self.platform.broker.url))) as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            for body in bodies:
-                channel.basic_publish(exchange, key, body, BasicProperties(delivery_mode=2), mandatory=True)
-
-    def delete_queue(self, name: str) -> None:
-        with closing(pika.BlockingConnection(pika.URLParameters(self.platform.broker.url))) as connection:
-            connection.channel().queue_delete(name)
-
-    def execute(self, statement: str, *values: object) -> None:
-        """Change the database."""
-        path = self.platform.directory / "server" / "mig.sqlite"
-        with closing(sqlite3.connect(path, timeout=30)) as database, database:
-            database.execute(statement, values)
-
-    def ran(self, name: str) -> list[str]:
-        """Return the names of the actions that ran on an agent, by its journal."""
-        return [
-            entry.name
-            for entry in read_journal(self.platform.directory / f"state-{name}" / "journal").entries
-        ]
-
-    def require_unharmed(self) -> None:
-        """Fail unless both agents answer a true question."""
-        answers, summary = self.platform.mig_json("agentinfo", "-t", "os = 'linux'")
-        assert (len(answers), summary["exit"]) == (2, 0)
-
-    def wait_online(self, name: str) -> None:
-        wait_until(lambda: self.platform.is_online(name), f"agent {name}")
-
-
-@pytest.fixture(scope="module")
-def captured(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Iterator[Opponent]:
-    with running_platform(tmp_path_factory.mktemp("platform"), ada, "one", "two") as platform:
-        yield Opponent(platform)
+from tests.support.platform import wait_until
 
 
 def test_an_action_that_is_handed_to_another_agent_does_not_run_there(
-    captured: Opponent, ada: Investigator
+    captured: Captured, ada: Investigator
 ) -> None:
     body = sign_action(ada, name="for one", target="tags->>'name' = 'one'")
     captured.publish(captured.agent("two"), body)
@@ -91,7 +35,7 @@ def test_an_action_that_is_handed_to_another_agent_does_not_run_there(
 
 
 def test_an_action_runs_once_however_often_and_whenever_it_is_delivered(
-    captured: Opponent, ada: Investigator
+    captured: Captured, ada: Investigator
 ) -> None:
     body = sign_action(ada, name="once", target="tags->>'name' = 'one'")
     one = captured.agent("one")
@@ -105,7 +49,7 @@ def test_an_action_runs_once_however_often_and_whenever_it_is_delivered(
     assert captured.ran("one").count("once") == 1
 
 
-def test_a_flood_at_the_broker_stops_nobody(captured: Opponent, bob: Investigator) -> None:
+def test_a_flood_at_the_broker_stops_nobody(captured: Captured, bob: Investigator) -> None:
     forged = sign_action(bob, name="forged")
     one = captured.agent("one")
     captured.publish(one, *(rewrapped(forged, number) for number in range(200)), b"", b"{}", bytes(1 << 20))
@@ -115,7 +59,7 @@ def test_a_flood_at_the_broker_stops_nobody(captured: Opponent, bob: Investigato
 
 
 def test_an_answer_that_the_platform_publishes_as_an_agents_is_not_taken(
-    captured: Opponent, ada: Investigator
+    captured: Captured, ada: Investigator
 ) -> None:
     liar = AgentKey()
     one = captured.agent("one")
@@ -127,18 +71,18 @@ def test_an_answer_that_the_platform_publishes_as_an_agents_is_not_taken(
     assert "Traceback" not in log
 
 
-def test_a_queue_that_is_deleted_stands_again(captured: Opponent) -> None:
+def test_a_queue_that_is_deleted_stands_again(captured: Captured) -> None:
     captured.delete_queue(agent_queue(captured.agent("two")))
 
     def is_answered() -> bool:
-        _, summary = captured.platform.mig_json("agentinfo", "-t", "os = 'linux'", "--expire", "10s")
+        _, summary = captured.platform.mig_json("agentinfo", "-t", BOTH, "--expire", "10s")
         return bool(summary["exit"] == 0)
 
     wait_until(is_answered, "an answer of both")
 
 
 def test_an_investigator_whom_the_platform_adds_commands_nobody(
-    captured: Opponent, bob: Investigator, tmp_path: Path
+    captured: Captured, bob: Investigator, tmp_path: Path
 ) -> None:
     platform = captured.platform
     key = tmp_path / "bob.asc"
@@ -152,14 +96,8 @@ def test_an_investigator_whom_the_platform_adds_commands_nobody(
     assert "by Bob" not in captured.ran("one") + captured.ran("two")
 
 
-def ask_both(captured: Opponent) -> str:
-    """Ask a question of both agents, and return the action's id."""
-    _, summary = captured.platform.mig_json("agentinfo", "-t", "os = 'linux'")
-    return str(summary["action"])
-
-
-def test_answers_exchanged_in_the_database_are_not_believed(captured: Opponent) -> None:
-    action = ask_both(captured)
+def test_answers_exchanged_in_the_database_are_not_believed(captured: Captured) -> None:
+    action = captured.ask()
     captured.execute(
         "UPDATE results SET envelope = (SELECT other.envelope FROM results AS other"
         " WHERE other.action_id = results.action_id AND other.seq != results.seq) WHERE action_id = ?",
@@ -171,9 +109,9 @@ def test_answers_exchanged_in_the_database_are_not_believed(captured: Opponent) 
     captured.require_unharmed()
 
 
-def test_answers_deleted_from_the_database_are_missed(captured: Opponent) -> None:
+def test_answers_deleted_from_the_database_are_missed(captured: Captured) -> None:
     """Not promised: that the platform keeps answers. Promised: that the roster misses them."""
-    action = ask_both(captured)
+    action = captured.ask()
     captured.execute("DELETE FROM results WHERE action_id = ?", action)
     done = captured.platform.mig("results", action, check=False)
     assert done.returncode == 3
@@ -182,7 +120,7 @@ def test_answers_deleted_from_the_database_are_missed(captured: Opponent) -> Non
 
 
 def test_an_action_edited_in_the_database_does_not_run(
-    captured: Opponent, ada: Investigator, tmp_path: Path
+    captured: Captured, ada: Investigator, tmp_path: Path
 ) -> None:
     platform = captured.platform
     platform.kill("two")
@@ -199,3 +137,24 @@ def test_an_action_edited_in_the_database_does_not_run(
     captured.wait_online("two")
     captured.require_unharmed()
     assert "edited" not in captured.ran("two")
+
+
+def test_logins_without_end_cost_the_others_nothing(captured: Captured) -> None:
+    """Pitfall 11: what fails is cheap and limited, and nobody waits for those who send slowly."""
+    address = ("127.0.0.1", captured.platform.api_port)
+    with ExitStack() as idle:
+        for _ in range(50):
+            connection = idle.enter_context(socket.create_connection(address))
+            connection.sendall(
+                b"POST /api/v1/session HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{"
+            )
+        refused = Counter(post_login(*address, b'{"payloadType":"x"}') for _ in range(100))
+        captured.require_unharmed()
+    assert set(refused) <= {400, 429}
+    assert refused[429]
+
+
+def post_login(host: str, port: int, body: bytes) -> int:
+    with closing(HTTPConnection(host, port, timeout=30)) as connection:
+        connection.request("POST", "/api/v1/session", body)
+        return connection.getresponse().status

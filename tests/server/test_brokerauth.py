@@ -4,7 +4,7 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import pika
@@ -134,7 +134,13 @@ def test_only_so_many_agents_may_wait(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert desk.log_in(first, first.password()) == "allow"
 
 
-def new_token(desk: Desk, *, uses: int | None = None, expires_s: float = 60) -> EnrolmentToken:
+class HasStore(Protocol):
+    """Whatever enrols agents."""
+
+    store: Store
+
+
+def new_token(desk: HasStore, *, uses: int | None = None, expires_s: float = 60) -> EnrolmentToken:
     """Make a token that the server knows."""
     token = decode_token(encode_token(os.urandom(32)))
     expires = utc_now() + timedelta(seconds=expires_s)

@@ -79,6 +79,6 @@ def test_a_copy_of_an_agent_with_its_state_is_noticed(tmp_path: Path, ada: Inves
         platform.start_agent("copy")
         wait_until(lambda: agents(platform, "status = 'online'")[0]["duplicate"], "the warning")
         [agent] = agents(platform, "status = 'online'")
-        [warning] = agent["warnings"]
-        assert warning.startswith("two agents run under this id: ")
+        # Their logs do not go on from each other either, which may be told as well.
+        assert any(warning.startswith("two agents run under this id: ") for warning in agent["warnings"])
         assert "  warning: two agents run under this id" in platform.mig("agents").stdout
