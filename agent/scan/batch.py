@@ -18,7 +18,8 @@ ENTRY = "entry"
 class Batch(NamedTuple):
     """Entries of one directory and the searches that are active for all of them.
 
-    `kinds` says what those names are that are no regular files; a listing says no more. The descriptor is
+    `kinds` says what those names are that are no regular files; a listing says no more. With `is_sifted`
+    those names of files are left out, and counted, that no search wants for their name. The descriptor is
     open until the next batch is asked for.
     """
 
@@ -27,3 +28,4 @@ class Batch(NamedTuple):
     names: Tuple[bytes, ...]
     kinds: Mapping[bytes, str]
     active: Tuple[Root, ...]
+    is_sifted: bool = False

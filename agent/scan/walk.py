@@ -16,34 +16,37 @@ Rules:
 """
 
 import errno
-import itertools
 import os
-import stat
-from typing import AbstractSet, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import (
+    AbstractSet,
+    Callable,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Optional,
+    Set,
+    Tuple,
+)
 
-from agent.scan.batch import ENTRY, LINK, Batch
+from agent.scan.batch import ENTRY, Batch
+from agent.scan.batching import Batcher
 from agent.scan.bounds import Bounds
 from agent.scan.coverage import Witness
 from agent.scan.fence import Fence
 from agent.scan.globs import split_path
+from agent.scan.listing import Names, list_names, look_up_names
 from agent.scan.mounts import Mounts
 from agent.scan.opening import open_directory, open_subdirectory
 from agent.scan.plan import Plan
 from agent.scan.roots import DirectoryRoots, Root, Tail, join
 from agent.scan.scope import Patterns, Scope, Trees
 
-BATCH_NAMES = 256
-# As many names are sorted at once; a larger directory comes in several sorted runs, to bound memory.
-SORTED_NAMES = 100_000
 # As many directories along the current path are kept open; others are opened again on the way up.
 OPEN_DIRECTORIES = 48
-
-
-class _Names(NamedTuple):
-    """Sorted names of a directory, and what those are that are no regular files."""
-
-    names: List[bytes]
-    kinds: Dict[bytes, str]
+_SHORT_PATH_BYTES = 1024
+# Scopes that are remembered for what is below them; about as many are met as there are levels.
+_MAX_SCOPES = 256
 
 
 class _Frame:
@@ -67,15 +70,23 @@ class _Frame:
 
 
 class _Path:
-    """A path as a chain of names: ten thousand levels must not cost ten thousand copies of long paths."""
+    """A path as a chain of names: ten thousand levels must not cost ten thousand copies of long paths.
 
-    __slots__ = ("name", "parent")
+    Short ones are known as a whole.
+    """
+
+    __slots__ = ("known", "name", "parent")
 
     def __init__(self, parent: Optional["_Path"], name: bytes) -> None:
         self.parent = parent
         self.name = name
+        self.known: Optional[bytes] = name if parent is None else None
+        if parent is not None and parent.known is not None and len(parent.known) < _SHORT_PATH_BYTES:
+            self.known = join(parent.known, name)
 
     def whole(self) -> bytes:
+        if self.known is not None:
+            return self.known
         names: List[bytes] = []
         at: Optional[_Path] = self
         while at is not None:
@@ -108,6 +119,10 @@ class Walker:
         self._closed = closed
         self._check = check
         self._frames: List[_Frame] = []
+        self._has_roots_below = False
+        # By the id of a scope: that scope, how many searches were closed, and what is active one level below.
+        self._below: Dict[int, Tuple[Scope, int, Scope]] = {}
+        self._batcher = Batcher(plan, coverage, self._bounds, check)
 
     def batches(self) -> Generator[Batch, None, None]:
         """Yield everything to look at."""
@@ -116,12 +131,14 @@ class Walker:
                 if path not in self._roots:
                     continue
                 scope = self._arrive(path, {}, [])
+                inside = path.rstrip(b"/") + b"/"
+                self._has_roots_below = any(root.startswith(inside) for root in self._roots)
                 try:
                     descriptor = open_directory(path, to_list=scope.needs_listing())
                 except OSError as error:
                     self._coverage.fail(path, error)
                     continue
-                yield from self._visit(descriptor, _Path(None, path), scope)
+                yield from self._visit(descriptor, os.fstat(descriptor), _Path(None, path), scope)
                 yield from self._descend()
         finally:
             for frame in self._frames:
@@ -138,15 +155,29 @@ class Walker:
                 continue
             name = frame.subdirectories.pop()
             path = _Path(frame.path, name)
-            whole = path.whole() if self._roots else b""
-            scope = self._child_scope(frame.scope, name, whole)
+            whole = path.whole() if self._has_roots_below else b""
+            scope = self._scope_below(frame.scope, name, whole)
             if self._bounds.concern(name):
                 scope = self._bounds.below(scope, frame.path.whole(), name)
-            if frame.descriptor is None or (scope.is_empty() and whole not in self._ways):
+            if frame.descriptor is None or (scope.is_empty() and path.whole() not in self._ways):
                 continue
             opened = self._open_child(frame, name, path, scope)
             if opened is not None:
-                yield from self._visit(opened[0], path, opened[1])
+                descriptor, status, kept = opened
+                yield from self._visit(descriptor, status, path, kept)
+
+    def _scope_below(self, scope: Scope, name: bytes, path: bytes) -> Scope:
+        """Return what is active in a subdirectory; where its name has no say, all of them have one scope."""
+        if scope.patterns or self._has_roots_below:
+            return self._child_scope(scope, name, path)
+        known = self._below.get(id(scope))
+        if known is not None and known[0] is scope and known[1] == len(self._closed):
+            return known[2]
+        child = self._child_scope(scope, name, path)
+        if len(self._below) >= _MAX_SCOPES:
+            self._below.clear()
+        self._below[id(scope)] = (scope, len(self._closed), child)
+        return child
 
     def _child_scope(self, scope: Scope, name: bytes, path: bytes) -> Scope:
         """Return what is active in a subdirectory: depths grow by one, globs advance, roots begin anew."""
@@ -194,7 +225,7 @@ class Walker:
 
     def _open_child(
         self, frame: _Frame, name: bytes, path: _Path, scope: Scope
-    ) -> Optional[Tuple[int, Scope]]:
+    ) -> Optional[Tuple[int, os.stat_result, Scope]]:
         assert frame.descriptor is not None  # noqa: S101  (the caller has looked)
         try:
             descriptor = open_subdirectory(name, frame.descriptor, to_list=scope.needs_listing())
@@ -209,16 +240,16 @@ class Walker:
             else:
                 self._coverage.fail(path.whole(), error)
             return None
-        device = os.fstat(descriptor).st_dev
-        if device == frame.device or scope.is_empty():
-            return descriptor, scope
-        kept = self._bounds.across(scope, path.whole(), device)
+        status = os.fstat(descriptor)
+        if status.st_dev == frame.device or scope.is_empty():
+            return descriptor, status, scope
+        kept = self._bounds.across(scope, path.whole(), status.st_dev)
         if kept.is_empty() and path.whole() not in self._ways:
             os.close(descriptor)
             return None
-        return descriptor, kept
+        return descriptor, status, kept
 
-    def _visit(self, descriptor: int, path: _Path, scope: Scope) -> Iterator[Batch]:
+    def _visit(self, descriptor: int, status: os.stat_result, path: _Path, scope: Scope) -> Iterator[Batch]:
         """Yield the batches of one directory and, where it has subdirectories, leave a frame for them."""
         keep = False
         try:
@@ -230,7 +261,7 @@ class Walker:
             yield from self._entries(descriptor, whole, scope, subdirectories)
             if subdirectories:
                 subdirectories.sort(reverse=True)
-                self._frames.append(_Frame(descriptor, os.fstat(descriptor), path, scope, subdirectories))
+                self._frames.append(_Frame(descriptor, status, path, scope, subdirectories))
                 keep = True
         finally:
             if not keep:
@@ -244,99 +275,26 @@ class Walker:
         specials: List[bytes] = []
         is_typed = self._bounds.has_typed(scope)
         if scope.needs_listing():
-            runs = self._list(descriptor, path, subdirectories, specials)
+            runs = list_names(descriptor, path, self._coverage, subdirectories, specials)
         else:
-            runs = iter([self._named_entries(descriptor, path, scope.files, specials)])
+            runs = iter([look_up_names(descriptor, path, self._coverage, scope.files, specials)])
         links: List[bytes] = []
         missing = set(scope.files)
         for entries in runs:
-            missing.difference_update(entries.names)
+            if missing:
+                missing.difference_update(entries.files, entries.kinds)
             if is_typed:
                 links += entries.kinds
-            yield from self._batch(descriptor, path, entries, scope)
+            yield from self._batcher.batches(descriptor, path, entries, scope)
         if is_typed:
-            others = sorted((*links, *specials, *subdirectories))
-            yield from self._batch(descriptor, path, _Names(others, dict.fromkeys(others, ENTRY)), scope)
+            others = (*links, *specials, *subdirectories)
+            yield from self._batcher.batches(descriptor, path, Names([], dict.fromkeys(others, ENTRY)), scope)
         if specials and self._bounds.has_untyped(scope):
             self._coverage.skip("special-file", len(specials))
         for name in sorted(missing.difference(specials, subdirectories)):
             self._coverage.vanish(join(path, name))
         if not scope.needs_listing():
             subdirectories.extend(self._ways.get(path, ()))
-
-    def _list(
-        self, descriptor: int, path: bytes, subdirectories: List[bytes], specials: List[bytes]
-    ) -> Iterator[_Names]:
-        """Yield the files and links of a directory in sorted runs; collect what else is in it."""
-        names: List[bytes] = []
-        kinds: Dict[bytes, str] = {}
-        try:
-            with os.scandir(descriptor) as listing:
-                for entry in listing:
-                    name = os.fsencode(entry.name)
-                    if entry.is_symlink():
-                        kinds[name] = LINK
-                        names.append(name)
-                    elif entry.is_dir(follow_symlinks=False):
-                        subdirectories.append(name)
-                    elif entry.is_file(follow_symlinks=False):
-                        names.append(name)
-                    else:
-                        specials.append(name)
-                    if len(names) >= SORTED_NAMES:
-                        yield _Names(sorted(names), kinds)
-                        names, kinds = [], {}
-        except OSError as error:
-            self._coverage.fail(path, error)
-        yield _Names(sorted(names), kinds)
-
-    def _named_entries(
-        self, descriptor: int, path: bytes, files: Dict[bytes, List[Root]], specials: List[bytes]
-    ) -> _Names:
-        """Return the entries of a directory in which single files only are wanted, without listing it."""
-        entries = _Names([], {})
-        for name in sorted(files):
-            try:
-                mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    self._coverage.fail(join(path, name), error)
-                continue
-            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-                specials.append(name)
-                continue
-            entries.names.append(name)
-            if stat.S_ISLNK(mode):
-                entries.kinds[name] = LINK
-        return entries
-
-    def _batch(self, descriptor: int, path: bytes, entries: _Names, scope: Scope) -> Iterator[Batch]:
-        base = tuple(scope.trees[search][1] for search in sorted(scope.trees))
-        finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
-        if not finals and not scope.files and not self._bounds.judge_names(entries.kinds):
-            groups: Iterator[Tuple[Tuple[Root, ...], Iterator[bytes]]] = iter([(base, iter(entries.names))])
-        else:
-
-            def active(name: bytes) -> Tuple[Root, ...]:
-                roots = {root.search: root for root in base}
-                for root in scope.files.get(name, ()):
-                    roots.setdefault(root.search, root)
-                for root, glob in finals:
-                    if glob is not None and glob.matches(name):
-                        if root.glob is not None:
-                            root.glob.has_matched = True
-                        roots.setdefault(root.search, root)
-                found = tuple(roots[search] for search in sorted(roots))
-                return self._bounds.seen(found, path, name, entries.kinds.get(name))
-
-            groups = itertools.groupby(entries.names, key=active)
-        for roots, group in groups:
-            while roots:
-                self._check()
-                names = tuple(itertools.islice(group, BATCH_NAMES))
-                if not names:
-                    break
-                yield Batch(descriptor, path, names, entries.kinds, roots)
 
     def _close_far(self) -> None:
         """Keep the number of open directories bounded along a deep path."""

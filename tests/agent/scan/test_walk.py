@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.module import Context
-from agent.scan import walk
+from agent.scan import batching, listing, walk
 from tests.agent.scan.runs import find, grow, paths, run, step
 from tests.support.apart import become_nobody, run_apart
 
@@ -75,8 +75,8 @@ def test_files_come_before_directories_and_both_are_sorted(tmp_path: Path) -> No
 def test_a_directory_larger_than_a_sorted_run_is_seen_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk, "SORTED_NAMES", 10)
-    monkeypatch.setattr(walk, "BATCH_NAMES", 4)
+    monkeypatch.setattr(listing, "SORTED_NAMES", 10)
+    monkeypatch.setattr(batching, "BATCH_NAMES", 4)
     grow(tmp_path, {f"{number:03}": b"" for number in range(95)})
     assert sorted(find(tmp_path, names=["."])) == [f"{number:03}" for number in range(95)]
 

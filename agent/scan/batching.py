@@ -1,0 +1,84 @@
+"""Makes batches of the names of a directory: which searches are active for which of them."""
+
+import itertools
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from agent.scan.batch import Batch
+from agent.scan.bounds import Bounds
+from agent.scan.coverage import Witness
+from agent.scan.globs import NameGlob
+from agent.scan.listing import Names
+from agent.scan.plan import Plan
+from agent.scan.roots import Root
+from agent.scan.scope import Scope
+from agent.scan.sieve import NameSieve, can_sift
+
+BATCH_NAMES = 256
+
+
+class Batcher:
+    """Makes batches; names that no search wants are left out where all at once can be asked."""
+
+    def __init__(self, plan: Plan, coverage: Witness, bounds: Bounds, check: Callable[[], None]) -> None:
+        self._plan = plan
+        self._coverage = coverage
+        self._bounds = bounds
+        self._check = check
+        self._sieves: Dict[Tuple[int, ...], Optional[NameSieve]] = {}
+
+    def batches(self, descriptor: int, path: bytes, entries: Names, scope: Scope) -> Iterator[Batch]:
+        """Yield the batches of some names of a directory, in their order."""
+        base = tuple(scope.trees[search][1] for search in sorted(scope.trees))
+        if not (base or scope.patterns or scope.files):
+            return
+        finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
+        if base and not finals and not scope.files and not self._bounds.judge_names(entries.kinds):
+            names, is_sifted = self._sift(entries, base)
+            yield from self._cut(Batch(descriptor, path, (), entries.kinds, base, is_sifted), names)
+            return
+        active = self._chooser(path, entries, scope, finals)
+        for roots, group in itertools.groupby(sorted((*entries.files, *entries.kinds)), key=active):
+            if roots:
+                yield from self._cut(Batch(descriptor, path, (), entries.kinds, roots), list(group))
+
+    def _cut(self, batch: Batch, names: List[bytes]) -> Iterator[Batch]:
+        for at in range(0, len(names), BATCH_NAMES):
+            self._check()
+            yield batch._replace(names=tuple(names[at : at + BATCH_NAMES]))
+
+    def _sift(self, entries: Names, base: Tuple[Root, ...]) -> Tuple[List[bytes], bool]:
+        """Return the names in order, without those of files that no search wants for their name."""
+        searches = tuple(root.search for root in base)
+        if searches not in self._sieves:
+            chosen = [self._plan.searches[search] for search in searches]
+            self._sieves[searches] = NameSieve(chosen) if all(map(can_sift, chosen)) else None
+        sieve = self._sieves[searches]
+        if sieve is None:
+            return sorted((*entries.files, *entries.kinds)), False
+        kept = sieve.keep(entries.files)
+        self._coverage.files_seen += len(entries.files) - len(kept)
+        return sorted((*kept, *entries.kinds)), True
+
+    def _chooser(
+        self,
+        path: bytes,
+        entries: Names,
+        scope: Scope,
+        finals: Sequence[Tuple[Root, Optional[NameGlob]]],
+    ) -> Callable[[bytes], Tuple[Root, ...]]:
+        """Return what tells which searches are active for a name."""
+        base = [scope.trees[search][1] for search in sorted(scope.trees)]
+
+        def active(name: bytes) -> Tuple[Root, ...]:
+            roots = {root.search: root for root in base}
+            for root in scope.files.get(name, ()):
+                roots.setdefault(root.search, root)
+            for root, glob in finals:
+                if glob is not None and glob.matches(name):
+                    if root.glob is not None:
+                        root.glob.has_matched = True
+                    roots.setdefault(root.search, root)
+            found = tuple(roots[search] for search in sorted(roots))
+            return self._bounds.seen(found, path, name, entries.kinds.get(name))
+
+        return active
