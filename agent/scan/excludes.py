@@ -1,38 +1,53 @@
 """What a search leaves out: globs on absolute paths, or on names.
 
 A glob with a slash stands for a place, one without for every file or directory of that name; either leaves
-out what it matches and all that is below. What the globs of a search can leave out inside one directory is
-worked out once for the directory, so that a name costs next to nothing where none of them reaches.
+out what it matches and all that is below. A walk asks of one directory after the other, each time of many
+names: what is left of the globs in a directory is worked out once, from what was left of them in its parent.
 """
 
-from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Sequence, Tuple
+from collections import OrderedDict
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from agent.scan.globs import NameGlob, split_path
+from agent.scan.globs import NameGlob, is_glob, split_path
 
 _ANY_DEPTH = b"**"
-# A walk asks of one directory, under two names at most, until it goes on to the next.
+# Directories of which is remembered what is left of the globs: the last ones, their parents, and both under
+# two names. Few, since paths may be long.
 _REMEMBERED = 16
 
-# Components that are left to be matched; None is `**`, any number of directories.
-_Rest = Tuple[Optional[NameGlob], ...]
-_Names = Tuple[NameGlob, ...]
+# One component of a glob: a name, a glob on names, or None for `**`, any number of directories.
+_Component = Union[bytes, NameGlob, None]
+# Components that are left to be matched.
+_Rest = Tuple[_Component, ...]
+
+
+class _Left(NamedTuple):
+    """What is left of the globs in a directory, and what of its names they leave out."""
+
+    states: FrozenSet[_Rest]
+    names: FrozenSet[bytes]
+    globs: Tuple[NameGlob, ...]
+
+    def has(self, name: bytes) -> bool:
+        return name in self.names or any(glob.matches(name) for glob in self.globs)
 
 
 class Exclusions:
     """The exclusions of one search."""
 
     def __init__(self, globs: Sequence[str]) -> None:
-        names: List[NameGlob] = []
-        paths: List[_Rest] = []
+        anywhere: List[_Component] = []
+        places: List[_Rest] = []
         for glob in globs:
             written = glob.encode("utf-8", "surrogateescape")
             if written.startswith(b"/"):
-                paths.append(_components(written))
+                places.append(_components(written))
             else:
-                names.append(NameGlob(written))
-        self._names = tuple(names)
-        self._paths = _spread(paths)
-        self._known: Dict[bytes, Optional[_Names]] = {}
+                anywhere.append(_component(written))
+        self._anywhere = tuple(anywhere)
+        # By directory; None where it is left out itself.
+        self._known: OrderedDict[bytes, Optional[_Left]] = OrderedDict()
+        self._top = self._make(_spread(places))
 
     def has(self, path: bytes) -> bool:
         """Tell whether a path, or a directory above it, is left out."""
@@ -40,26 +55,43 @@ class Exclusions:
 
     def has_name(self, directory: bytes, name: bytes) -> bool:
         """Tell whether a name in a directory is left out."""
-        globs = self._inside(directory)
-        return globs is None or any(glob.matches(name) for glob in globs)
+        left = self._inside(directory)
+        return left is None or left.has(name)
 
-    def _inside(self, directory: bytes) -> Optional[_Names]:
-        """Return what a name in a directory must not match; None where the directory is left out itself."""
-        if directory not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[directory] = self._follow(directory)
-        return self._known[directory]
+    def _inside(self, directory: bytes) -> Optional[_Left]:
+        if directory in self._known:
+            self._known.move_to_end(directory)
+            return self._known[directory]
+        parent, _, name = directory.rpartition(b"/")
+        if parent in self._known and name:
+            left = self._below(self._known[parent], name)
+        else:
+            left = self._top
+            for component in split_path(directory):
+                left = self._below(left, component)
+        self._known[directory] = left
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return left
 
-    def _follow(self, directory: bytes) -> Optional[_Names]:
-        states = self._paths
-        for name in split_path(directory):
-            if () in states or any(glob.matches(name) for glob in self._names):
-                return None
-            states = _spread(_advance(states, name))
+    def _below(self, left: Optional[_Left], name: bytes) -> Optional[_Left]:
+        if left is None or left.has(name):
+            return None
+        return self._make(_spread(_advance(left.states, name)))
+
+    def _make(self, states: FrozenSet[_Rest]) -> Optional[_Left]:
         if () in states:
             return None
-        return (*self._names, *(rest[0] for rest in states if len(rest) == 1 and rest[0] is not None))
+        lasts = (*self._anywhere, *(rest[0] for rest in states if len(rest) == 1))
+        return _Left(
+            states,
+            frozenset(last for last in lasts if isinstance(last, bytes)),
+            tuple(last for last in lasts if isinstance(last, NameGlob)),
+        )
+
+
+def _component(text: bytes) -> _Component:
+    return NameGlob(text) if is_glob(text) else text
 
 
 def _components(glob: bytes) -> _Rest:
@@ -67,25 +99,27 @@ def _components(glob: bytes) -> _Rest:
     if parts and parts[-1] == _ANY_DEPTH:
         # All that is below, at any depth: which is what `*` leaves out, too.
         parts.append(b"*")
-    return tuple(None if part == _ANY_DEPTH else NameGlob(part) for part in parts)
+    return tuple(None if part == _ANY_DEPTH else _component(part) for part in parts)
 
 
-def _advance(states: FrozenSet[_Rest], name: bytes) -> Iterator[_Rest]:
+def _advance(states: Iterable[_Rest], name: bytes) -> List[_Rest]:
+    advanced = []
     for rest in states:
-        glob = rest[0]
-        if glob is None:
-            yield rest
-        elif glob.matches(name):
-            yield rest[1:]
+        first = rest[0]
+        if first is None:
+            advanced.append(rest)
+        elif first == name if isinstance(first, bytes) else first.matches(name):
+            advanced.append(rest[1:])
+    return advanced
 
 
 def _spread(states: Iterable[_Rest]) -> FrozenSet[_Rest]:
     """Let every leading `**` stand for nothing, too."""
-    found = set()
+    found: Dict[_Rest, None] = {}
     for rest in states:
-        found.add(rest)
+        found[rest] = None
         left = rest
         while left and left[0] is None:
             left = left[1:]
-            found.add(left)
+            found[left] = None
     return frozenset(found)

@@ -27,7 +27,7 @@ _PLURALS = {
     "contains": "contents",
     "named": "names",
 }
-_SINGULARS = {field: name for name, field in FILTER_FIELDS.items()}
+_SINGULARS = {"byte": "bytes", **{field: name for name, field in FILTER_FIELDS.items()}}
 _LISTS = frozenset({"paths", "excludes", *FILTER_FIELDS.values(), *_BY_LENGTH})
 _CASELESS = frozenset(
     {"sizes", "mtimes", "ctimes", "atimes", "types", "capabilities", "bytes", "magics", "entropies"}

@@ -1,11 +1,13 @@
 import enum
+import shlex
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
 import pytest
 from msgspec import Meta
 
-from agent.module import Flag, ModuleParams, ModuleRecord
+from agent.module import Flag, ModuleParams, ModuleRecord, decode_params
 from agent.registry import Module, load_module, module_names
 from client.command_module import module_command
 from client.flags import flag_parameters, given_values, module_flags
@@ -119,6 +121,21 @@ def test_every_module_has_help_for_every_flag(name: str) -> None:
         assert f" -{flag.name}" not in text
     for example in load_module(name).examples:
         assert example in text
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_every_example_of_a_module_makes_parameters_that_it_takes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("webshell.yar", "kit.yar", "implant.yar"):
+        Path(file).write_text("rule any { condition: true }", encoding="utf-8")
+    loaded = load_module(name)
+    for example in loaded.examples:
+        words = shlex.split(example.partition("   ")[0].replace("DIGEST", "0" * 64))
+        assert words[:2] == ["mig", name]
+        context = module_command(name).make_context(name, words[2:])
+        decode_params(loaded.params, flag_parameters(loaded, given_values(loaded, context.params)))
 
 
 @pytest.mark.parametrize("name", module_names())

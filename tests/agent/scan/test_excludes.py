@@ -1,5 +1,6 @@
 """Tests of leaving out: by name, by place, with all that is below."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,40 @@ def test_names_that_are_not_text_can_be_excluded(tmp_path: Path) -> None:
     (tmp_path / "b\udcff").write_bytes(b"")
     grow(tmp_path, {"a": b"", "b\n": b""})
     assert find(tmp_path, names=["."], excludes=["b?"]) == ["a"]
+
+
+def plain(glob: str) -> str:
+    """Return a glob as an expression on paths, the simple way."""
+    parts = []
+    for component in glob.split("/")[1:]:
+        if component == "**":
+            parts.append("(/[^/]+)*")
+        else:
+            parts.append("/" + component.replace("*", "[^/]*").replace("?", "[^/]"))
+    whole = "".join(parts)
+    return f"{whole}/[^/]+" if glob.endswith("**") else whole
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "*", "**", "?b", "b", "a*"]), min_size=1, max_size=4), max_size=3
+    ),
+    st.lists(st.sampled_from(["a", "b", "a?", "*b"]), max_size=2),
+    st.lists(st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1, max_size=5), min_size=1),
+)
+def test_what_is_left_out_is_what_the_globs_match_or_lies_below(
+    places: list[list[str]], names: list[str], asked: list[list[str]]
+) -> None:
+    globs = ["/" + "/".join(components) for components in places]
+    excludes = Exclusions([*globs, *names])
+    expressions = [re.compile(f"{plain(glob)}(/.*)?") for glob in globs]
+    expressions += [re.compile("(/.*)?/" + plain(f"/{name}")[1:] + "(/.*)?") for name in names]
+    for components in asked:
+        path = "/" + "/".join(components)
+        left_out = any(expression.fullmatch(path) for expression in expressions)
+        assert excludes.has(path.encode()) is left_out
+        directory, _, name = path.rpartition("/")
+        assert excludes.has_name(directory.encode() or b"/", name.encode()) is left_out
 
 
 NAMES = st.sampled_from(["a", "b", "ab"])
