@@ -40,7 +40,7 @@ from agent.scan.flags import SEARCH_FLAGS, searches_from_flags
 from agent.scan.items import Match
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan, make_plan
-from agent.scan.reading import KeptDigests
+from agent.scan.recalling import QuickDigests
 from agent.scan.scan import scan
 from agent.scan.search import Label, Search
 from agent.scan.spellings import upgrade_searches
@@ -162,7 +162,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
 
 
 @contextmanager
-def _kept_digests(context: Context, now_ns: int) -> Iterator[Optional[KeptDigests]]:
+def _kept_digests(context: Context, now_ns: int) -> Iterator[Optional[QuickDigests]]:
     if context.digest_cache is None:
         yield None
         return

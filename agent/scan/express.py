@@ -36,11 +36,11 @@ from agent.scan.sieve import NameSieve, can_sift
 _FIRST_BYTES = 64 << 10
 MAX_BYTES = 1 << 20
 # The times of files are as coarse as the kernel's clock (4 ms and more), and clocks of disks may be behind.
-_SETTLED_NS = 2_000_000_000
-_CHECK_EVERY = 32
-_FORMAT, _REGULAR = 0o170000, 0o100000
+SETTLED_NS = 2_000_000_000
+CHECK_EVERY = 32
+FORMAT, REGULAR = 0o170000, 0o100000
 
-_NO_LINES = LineAnswers({}, {})
+NO_LINES = LineAnswers({}, {})
 _NONE: FrozenSet[bytes] = frozenset()
 Maker = Callable[[bytes], Digest]
 # Digests that are looked for, by what makes one of their kind.
@@ -79,10 +79,11 @@ class Express:
         mounts: Mounts,
         check: Callable[[], None],
         demands: Demands,
-        may_read: bool,
+        keeps_digests: bool = False,
     ) -> None:
         self._plan = plan
-        self._may_read = may_read
+        # Then what only digests are asked of need not be read, and others see to it.
+        self._keeps_digests = keeps_digests
         self._recorder = recorder
         self._mounts = mounts
         self._check = check
@@ -116,8 +117,8 @@ class Express:
             looks = all(one.search.matchall and one.search.stats for one in base)
             known = ("stats", "contents", "hashes", "report_kinds")
             reads = (
-                self._may_read
-                and not looks
+                not looks
+                and not (self._keeps_digests and all(one.search.is_by_digest() for one in base))
                 and all(one.search.asks_only(*known) for one in base)
                 and any(_reads_every_file(one) for one in base)
             )
@@ -171,7 +172,7 @@ class Express:
         recorder, kinds, stat = self._recorder, part.kinds, os.stat
         tests = [[(check.test, check.wanted) for check in one.search.stats] for one in shape.base]
         for index, name in enumerate(part.names, part.first):
-            if not index % _CHECK_EVERY:
+            if not index % CHECK_EVERY:
                 self._check()
             if name in kept or name in kinds:
                 yield index, name, None
@@ -189,7 +190,7 @@ class Express:
                     yield index, name, status
                     break
             else:
-                if status.st_mode & _FORMAT == _REGULAR:
+                if status.st_mode & FORMAT == REGULAR:
                     recorder.files_seen += 1
                 else:
                     yield index, name, status
@@ -200,9 +201,9 @@ class Express:
         """Read and judge all small files; leave the others."""
         recorder, kinds, wanted, is_idle = self._recorder, part.kinds, shape.wanted, shape.is_idle
         open_file, read, fstat, close = os.open, os.read, os.fstat, os.close
-        border_ns = time.time_ns() - _SETTLED_NS
+        border_ns = time.time_ns() - SETTLED_NS
         for index, name in enumerate(part.names, part.first):
-            if not index % _CHECK_EVERY:
+            if not index % CHECK_EVERY:
                 self._check()
             if name in kept or name in kinds:
                 yield index, name, None
@@ -222,7 +223,7 @@ class Express:
                 yield index, name, None
                 continue
             if (
-                status.st_mode & _FORMAT != _REGULAR
+                status.st_mode & FORMAT != REGULAR
                 or status.st_dev != device
                 or status.st_size != len(data) + len(more)
                 or status.st_ctime_ns > border_ns
@@ -243,7 +244,7 @@ class Express:
         """Judge a file of which all is at hand, as `Inspector` and `Reader` do."""
         candidates: Sequence[Candidate] = by_status(shape.base, status) if shape.has_stats else shape.base
         readers = [one for one in candidates if one.needs_reading()]
-        answers = _NO_LINES
+        answers = NO_LINES
         if shape.has_contents:
             answers = self._demands.of(readers).question.answer(data)
             facts = Facts(answers, {})
@@ -263,7 +264,7 @@ def _is_file_link(name: bytes, part: Part, directory: int) -> bool:
     if part.kinds[name] != LINK:
         return False
     try:
-        return os.stat(name, dir_fd=directory).st_mode & _FORMAT == _REGULAR
+        return os.stat(name, dir_fd=directory).st_mode & FORMAT == REGULAR
     except OSError:
         return False
 

@@ -23,7 +23,8 @@ from agent.scan.judging import UNREAD, Candidate, Facts, by_attributes, by_name,
 from agent.scan.limits import may_rank
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
-from agent.scan.reading import KeptDigests, Name, Opened, Reader, is_other
+from agent.scan.reading import Name, Opened, Reader, is_other
+from agent.scan.recalling import QuickDigests, Recaller
 from agent.scan.roots import join
 
 # Examines an open file: its descriptor (at its beginning), status and path give a small reply, never empty.
@@ -44,7 +45,7 @@ class Inspector:
         check: Callable[[], None],
         examine: Optional[Examine] = None,
         on_map: Optional[Callable[[bool], None]] = None,
-        cache: Optional[KeptDigests] = None,
+        cache: Optional[QuickDigests] = None,
     ) -> None:
         self._plan = plan
         self._recorder = recorder
@@ -56,6 +57,7 @@ class Inspector:
         )
         # What says something of each file, or is told where it may look, must see each by itself.
         self._express: Optional[Express] = None
+        self._recaller: Optional[Recaller] = None
         if examine is None and fence.is_open:
             self._express = Express(
                 plan,
@@ -63,8 +65,10 @@ class Inspector:
                 mounts=mounts,
                 check=check,
                 demands=self._reader.demands,
-                may_read=cache is None,
+                keeps_digests=cache is not None,
             )
+            if cache is not None:
+                self._recaller = Recaller(plan, recorder=recorder, mounts=mounts, check=check, cache=cache)
 
     def inspect(self, part: Part, directory: int) -> Iterator[Item]:
         """Yield what is to be said of the entries, in their order."""
@@ -83,9 +87,10 @@ class Inspector:
 
     def _entries(self, part: Part, directory: int) -> Iterable[Survivor]:
         """Return what is to be judged here; of the rest the recorder knows already."""
-        left = self._express.survivors(part, directory) if self._express is not None else None
-        if left is not None:
-            return left
+        for judge in (self._recaller, self._express):
+            left = judge.survivors(part, directory) if judge is not None else None
+            if left is not None:
+                return left
         return ((index, name, None) for index, name in enumerate(part.names, part.first))
 
     def _inspect(

@@ -18,7 +18,7 @@ from agent.scan.items import Item, Match, Part
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.pool import Pool, Turn, alone
-from agent.scan.reading import KeptDigests
+from agent.scan.recalling import QuickDigests
 from agent.scan.roots import RootFinder
 from agent.scan.settling import Settlement, in_order
 from agent.scan.source import MAP_BYTES
@@ -67,7 +67,7 @@ class Run:
         *,
         fence: Fence,
         examine: Optional[Examine],
-        cache: Optional[KeptDigests],
+        cache: Optional[QuickDigests],
         budget: Budget,
         effort: Effort,
         workers: int,

@@ -19,7 +19,7 @@ from agent.scan.inspector import Examine
 from agent.scan.items import Match
 from agent.scan.plan import Plan
 from agent.scan.pool import PoolFailure
-from agent.scan.reading import KeptDigests
+from agent.scan.recalling import QuickDigests
 from agent.scan.run import Effort, Run
 from agent.scan.settling import Settlement
 from protocol.acl import PathRules
@@ -36,7 +36,7 @@ def scan(
     truncate: Callable[[str], None],
     rules: PathRules = ANYWHERE,
     examine: Optional[Examine] = None,
-    cache: Optional[KeptDigests] = None,
+    cache: Optional[QuickDigests] = None,
     budget: Budget = UNBOUNDED,
     workers: Optional[int] = None,
     effort: Effort = PLAIN_EFFORT,

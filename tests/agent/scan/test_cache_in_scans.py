@@ -1,5 +1,6 @@
 """Tests of scans that keep digests: the same answer as without, said to be kept where it is."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.module import Context
-from agent.scan import cache
+from agent.scan import cache, recalling
 from agent.scan.mounts import Mounts
 from protocol.result import OperationResult
 from tests.agent.scan.runs import grow, paths, run
@@ -27,6 +28,7 @@ def settled() -> Iterator[None]:
     """Let files count as settled that were made a moment ago, and as trusted wherever they lie."""
     patch = pytest.MonkeyPatch()
     patch.setattr(cache, "SETTLED_NS", -(10**12))
+    patch.setattr(recalling, "SETTLED_NS", -(10**12))
     patch.setattr(Mounts, "stated_type", lambda _self, _device: "ext4")
     yield
     patch.undo()
@@ -51,6 +53,29 @@ def test_a_second_scan_reads_nothing_and_says_so(tmp_path: Path, shared: int, fi
     assert (first.statistics.get("cached"), second.statistics["cached"]) == (None, files)
     assert (second.statistics["files_seen"], second.statistics["bytes_read"]) == (files, 0)
     assert second.notes == (f"not read, since earlier scans kept their digests: {files} files",)
+
+
+@pytest.mark.parametrize("files", [50, 700], ids=["judged in place", "judged by workers"])
+def test_indicators_that_are_asked_for_again_are_found_without_reading(
+    tmp_path: Path, shared: int, files: int
+) -> None:
+    grow(tmp_path, {f"d{n % 9}/{n:03}": b"%d" % (n // 3) for n in range(files)})
+    grow(tmp_path, {"large": b"x" * (3 << 20)})
+    os.mkfifo(tmp_path / "d1/fifo")
+    (tmp_path / "d1/link").symlink_to("../d2/002")
+    digests = [hashlib.sha256(content).hexdigest() for content in (b"0", b"7", b"x" * (3 << 20))]
+    search = {"sha256": digests, "md5": ["0" * 32], "options": {"returnhashes": ["sha1"]}}
+    plain = run(None, s1={"paths": [str(tmp_path)], **search})
+    first, second = scan(shared, tmp_path, search), scan(shared, tmp_path, search)
+    assert len(plain.records) == 8
+    # The link leads to a file that was read under its own name, or will be.
+    assert list(plain.records) == without_label(first) == without_label(second)
+    assert all(record["cached"] for record in second.records)
+    read = int(first.statistics["files_read"])
+    assert files + 1 <= read <= files + 2
+    assert first.statistics.get("cached", 0) == files + 2 - read
+    assert (second.statistics["files_read"], second.statistics["cached"]) == (0, files + 2)
+    assert second.statistics["skipped"] == plain.statistics["skipped"]
 
 
 def test_a_search_that_wants_it_fresh_reads_every_file(tmp_path: Path, shared: int) -> None:

@@ -22,7 +22,7 @@ __all__ = ["tree"]
 @pytest.fixture
 def in_bulk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let files that a test has just made count as settled; return how many entries were left over."""
-    monkeypatch.setattr(express, "_SETTLED_NS", -(10**15))
+    monkeypatch.setattr(express, "SETTLED_NS", -(10**15))
     left: list[int] = []
     survivors = Express.survivors
 
@@ -48,7 +48,7 @@ def one_by_one(patch: pytest.MonkeyPatch) -> None:
 def test_judging_in_bulk_gives_what_judging_one_by_one_gives(tree: Path, found: list[dict[str, Any]]) -> None:
     named = {f"s{number}": placed(search, tree) for number, search in enumerate(found)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(express, "_SETTLED_NS", -(10**15))
+        patch.setattr(express, "SETTLED_NS", -(10**15))
         patch.setattr(express, "_FIRST_BYTES", 8)
         in_bulk = Asked(named, workers=0).all()
     with pytest.MonkeyPatch.context() as patch:
