@@ -50,6 +50,10 @@ class LineQuestion:
         self.max_line_bytes = max_line_bytes
         self.overlap_bytes = overlap_bytes
         self.nothing = LineAnswers(dict.fromkeys(some, False), {})
+        # What most searches ask for is one expression, which requires a literal.
+        self._literal = b""
+        if len(some) == 1 and not every:
+            self._literal = patterns.patterns[next(iter(some))].literal
 
     def begin(self) -> "LineScan":
         """Begin with a file that comes in pieces."""
@@ -69,6 +73,8 @@ class LineQuestion:
         Literals hold no line end, so where one is in the bytes it is in a line. Expressions are asked of the
         bytes as they are, with an empty line too many at the end, unless a `\r` may be part of a line's end.
         """
+        if self._literal and len(data) <= _GLANCED_BYTES:
+            return self._literal not in data
         glances = self.patterns.choose(self.some).glances
         if self.every or glances is None or len(data) > _GLANCED_BYTES:
             return False

@@ -24,8 +24,8 @@ from protocol.errors import InvalidInput
 # What can match across a line's end in spite of never_nl and (?m), or ask where the text begins or ends.
 # Found in a pattern (also when merely quoted in it) they only cost speed: it goes line by line.
 _NEEDS_LINES = ("\\A", "\\z", "\\C")
-# Instructions of a compiled expression. 16 KiB of alternatives take as many; `\pL{1000}` takes 7,000. Hostile
-# text may cost RE2 about 1 ns for each of them and byte.
+# Instructions of an expression on lines. 16 KiB of alternatives take as many, `\pL{1000}` takes 7,000.
+# Hostile text may cost RE2 some nanoseconds for each of them and byte.
 MAX_PROGRAM = 20_000
 # What the automaton of one expression, or of many in one, may take before RE2 begins it anew.
 _PATTERN_BYTES = 8 << 20
@@ -108,8 +108,10 @@ def _compile(
     return _require_engine().compile(expression.encode("utf-8", "surrogatepass"), options)
 
 
-def require_pattern(expression: str, where: str) -> None:
-    """Refuse an expression that RE2 does not compile, or not small enough; without RE2 nothing is said.
+def require_pattern(expression: str, where: str, *, on_lines: bool = False) -> None:
+    """Refuse an expression that RE2 does not compile; without RE2 nothing is said.
+
+    One that is matched on lines must not be too large either; what else there is to match is short.
 
     Raises:
         ValueError: with the expression and what is wrong with it.
@@ -118,17 +120,19 @@ def require_pattern(expression: str, where: str) -> None:
     engine = _engine()
     if engine is None:
         return
-    for as_bytes in (True, False):
-        try:
-            program = _compile(expression, as_bytes=as_bytes).programsize
-        except engine.error as error:
-            reason = error.args[0] if error.args else "not an expression"
-            text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-            raise ValueError(f"{where}: {expression!r} is not a regular expression: {text}") from None
-        if program > MAX_PROGRAM:
-            # The expression comes last: it is the part that may be cut where this is shown.
-            limit = f"{program} instructions, at most {MAX_PROGRAM}"
-            raise ValueError(f"{where}: an expression is too large ({limit}): {expression!r}")
+    try:
+        programs = [
+            _compile(expression, as_bytes=as_bytes).programsize
+            for as_bytes in ((expression.isascii(),) if on_lines else (True, False))
+        ]
+    except engine.error as error:
+        reason = error.args[0] if error.args else "not an expression"
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"{where}: {expression!r} is not a regular expression: {text}") from None
+    if on_lines and max(programs) > MAX_PROGRAM:
+        # The expression comes last: it is the part that may be cut where this is shown.
+        limit = f"{max(programs)} instructions, at most {MAX_PROGRAM}"
+        raise ValueError(f"{where}: an expression is too large ({limit}): {expression!r}")
 
 
 class TextPattern:

@@ -285,7 +285,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"the path {path!r} is not text") from None
         for field in ("names", "modes", "xattrs", "contents"):
             for value in getattr(self, field):
-                require_pattern(split_inverse(value)[0], field)
+                require_pattern(split_inverse(value)[0], field, on_lines=field == "contents")
         for value in self.capabilities:
             mask_of(split_inverse(value)[0])
         for value in self.magics:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,7 +12,7 @@ from agent.module import Context, decode_params
 from agent.registry import load_module
 from agent.scan import patterns
 from protocol.errors import InvalidInput
-from tests.agent.scan.runs import run
+from tests.agent.scan.runs import find, grow, run
 
 HOSTILE = "^(a+)+$"
 
@@ -64,21 +65,30 @@ def test_only_what_means_the_same_on_many_lines_is_searched_in_blocks(
     assert patterns.compile_lines(expression).by_block is by_block
 
 
-# As UTF-8, `\\pL` is many ranges of bytes; as Latin-1 it is a few.
-LARGE = [
-    r"(?:\pL{30}){33}",
-    "(?:a{1000}){1000}",
-    "|".join(f"(?:[ab]*a[ab]{{{n}}}c)" for n in range(500, 600)),
-]
+# As UTF-8, `\\pL` is many ranges of bytes; as Latin-1, which lines are matched in, it is a few.
+LETTERS = r"\pL{1000}"
+MANY = "|".join(f"(?:[ab]*a[ab]{{{n}}}c)" for n in range(500, 600))
 
 
-@pytest.mark.parametrize("expression", LARGE, ids=["in UTF-8", "repeated", "many"])
-@pytest.mark.parametrize("field", ["names", "contents"])
+@pytest.mark.parametrize(
+    ("field", "expression"),
+    [
+        ("names", LETTERS),
+        ("names", "(?:a{1000}){1000}"),
+        ("contents", "(?:a{1000}){1000}"),
+        ("contents", MANY),
+    ],
+)
 def test_an_expression_too_large_for_an_endpoint_is_refused_before_a_file_is_touched(
     field: str, expression: str
 ) -> None:
     with pytest.raises(InvalidInput, match="too large|not a regular expression"):
         decode_params(load_module("file").params, {"searches": {"s1": {"paths": ["/"], field: [expression]}}})
+
+
+def test_what_is_large_in_another_encoding_only_is_searched_for(tmp_path: Path) -> None:
+    grow(tmp_path, {"a": b"x" * 1000, "b": b"x" * 999})
+    assert find(tmp_path, contents=[LETTERS]) == ["a"]
 
 
 def test_what_an_automaton_has_no_memory_for_is_found_all_the_same() -> None:
