@@ -461,6 +461,28 @@ def test_the_real_agent_runs_modules_on_every_interpreter(
     assert len(json.loads(answer.stdout)["records"]) == 1
 
 
+def test_the_real_agent_with_the_optional_part_applies_rules_within_the_limits_of_a_module(
+    programs: Path, tmp_path: Path
+) -> None:
+    done = run(
+        *(sys.executable, ROOT / "build_zipapp.py", "--only", "agent", "--with", "yara"),
+        *("--config", programs.parent / "config.toml", "--keys", programs.parent / "keys"),
+        *("--output", tmp_path / "dist"),
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "file").write_text("needle", "utf-8")
+    rule = 'rule found { strings: $a = "needle" condition: $a }'
+    parameters = {"rules": {"kit": rule}, "searches": {"s": {"paths": [str(tmp_path / "file")]}}}
+    (tmp_path / "params.json").write_text(json.dumps(parameters), "utf-8")
+    asked = ("module", "yara", "--params", tmp_path / "params.json")
+    for python in INTERPRETERS:
+        answer = run(python, "-I", "-S", "-B", tmp_path / "dist" / "mig-agent-linux-x86_64", *asked)
+        assert answer.returncode == 0, answer.stderr
+        assert [found["rule"] for found in json.loads(answer.stdout)["records"]] == ["found"]
+    plain = run(sys.executable, "-I", "-S", "-B", programs / "mig-agent-linux-x86_64", *asked)
+    assert plain.stderr == "mig-agent: unknown-module: 'yara'; built in are agentinfo, file\n"
+
+
 def test_the_real_server_makes_its_tables_out_of_the_zip(programs: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     text = (ROOT / "config.toml").read_text("utf-8")

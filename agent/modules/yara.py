@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.module import Context, Flag, ModuleParams, ModuleRecord
-from agent.scan.flags import SEARCH_FLAGS, searches_from_flags
+from agent.scan.flags import SEARCH_FLAGS, searches_from_flags, searches_from_line
 from agent.scan.helper import Helper
 from agent.scan.memory_scan import Chosen, scan_processes
 from agent.scan.patterns import require_engine as require_expressions
@@ -288,10 +288,19 @@ def review(params: Params) -> Iterator[str]:
 
 
 def upgrade(parameters: Any) -> Any:
-    """Rewrite looser spellings of the searches to canonical ones; a lone text of rules gets a label."""
+    """Rewrite the ancestor's parameters and looser spellings; a lone text of rules gets a label.
+
+    Raises:
+        InvalidInput: `bad-parameters` or `usage`, for the ancestor's `filesearch` where it makes no search.
+
+    """
     if not isinstance(parameters, dict):
         return parameters
     upgraded = dict(parameters)
+    if isinstance(upgraded.get("filesearch"), str):
+        upgraded.update(searches_from_line(upgraded.pop("filesearch")))
+    if "yara" in upgraded:
+        upgraded.setdefault("rules", upgraded.pop("yara"))
     if isinstance(upgraded.get("rules"), str):
         upgraded["rules"] = {"rules": upgraded["rules"]}
     return upgrade_searches(upgraded) if isinstance(upgraded.get("searches"), dict) else upgraded
@@ -322,7 +331,10 @@ def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         parameters.update(searches_from_flags(values))
     if values.get("pid") or values.get("process"):
         chosen = {"pids": list(values.get("pid") or ()), "names": list(values.get("process") or ())}
-        parameters["processes"] = {"p1": {name: value for name, value in chosen.items() if value}}
+        limit = {"matchlimit": values.get("matchlimit", 1000)}
+        parameters["processes"] = {
+            "p1": {**{name: value for name, value in chosen.items() if value}, **limit}
+        }
     if not ("searches" in parameters or "processes" in parameters):
         raise InvalidInput("usage", "name at least one --path, --pid or --process to scan")
     if values.get("variable"):

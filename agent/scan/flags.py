@@ -1,5 +1,6 @@
 """The flags of a file search on the command line, for every module that selects files by one."""
 
+import shlex
 from typing import Any, Dict, Iterable, List
 
 from agent.module import Flag
@@ -101,3 +102,35 @@ def _options(given: Dict[str, Any]) -> Dict[str, Any]:
 
 def _kinds(names: Iterable[str]) -> List[str]:
     return list(dict.fromkeys(name.lower().replace("-", "_") for name in names))
+
+
+def searches_from_line(line: str) -> Dict[str, Any]:
+    """Make the member `searches` of flags on one line, as the ancestor has it: `-path /etc -name x`.
+
+    Raises:
+        InvalidInput: `bad-parameters`, for a flag that is not known or lacks its value; `usage` as above.
+
+    """
+    known = {flag.name: flag for flag in SEARCH_FLAGS}
+    values: Dict[str, Any] = {}
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise InvalidInput("bad-parameters", f"the flags {line[:256]!r}: {error}") from None
+    while words:
+        name, separator, value = words.pop(0).partition("=")
+        flag = known.get(name.lstrip("-")) if name.startswith("-") else None
+        if flag is None:
+            raise InvalidInput("bad-parameters", f"{name[:256]!r} is no flag of a file search")
+        if flag.is_bool:
+            values[flag.name] = value.lower() not in ("false", "0")
+            continue
+        if not separator and not words:
+            raise InvalidInput("bad-parameters", f"{name} has no value")
+        text = value if separator else words.pop(0)
+        try:
+            typed = flag.type(text)
+        except ValueError:
+            raise InvalidInput("bad-parameters", f"{name}: {text[:256]!r} is no number") from None
+        values[flag.name] = [*values.get(flag.name, ()), typed] if flag.repeat else typed
+    return searches_from_flags(values)

@@ -31,7 +31,8 @@ from agent.scan.throttle import Throttle
 FILE, PROCESS = b"F", b"P"
 CHANGED, FAILED, GONE, LOST = "changed", "failed", "ended", "crashed"
 TIMED_OUT, TOO_LARGE, UNREADABLE = "timed-out", "too-large", "unreadable"
-_PIECE_BYTES = 8 << 20
+# One piece is one object: a file of two pieces takes twice its size in memory when they are put together.
+_PIECE_BYTES = 64 << 20
 # Told of each piece that was read: keeps to the budget, and says that the work goes on.
 Work = Callable[[int], None]
 

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,26 @@ def test_a_file_that_is_too_large_or_missing_is_refused(tmp_path: Path) -> None:
 def test_every_action_that_we_ship_is_complete_and_canonical(path: Path) -> None:
     completed = complete_action(read_action_file(path), COMPLETION)
     assert convert_action(json.loads(encode_action(completed.action))) == completed.action
+
+
+def yara_template(rules: str) -> dict[str, Any]:
+    parameters = {"rules": {"kit": rules}, "searches": {"s": {"paths": ["/srv"]}}}
+    return {**TEMPLATE, "operations": [{"module": "yara", "parameters": parameters}]}
+
+
+def test_rules_are_compiled_before_anything_is_signed() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"operations\[0\]: rules kit, line 1, column 21: unknown identifier"
+    ):
+        complete_action(yara_template("rule r { condition: nope }"), COMPLETION)
+    slow = "rule r { strings: $a = { 00 [1-9] 01 } condition: $a }"
+    assert "slow pattern" in complete_action(yara_template(slow), COMPLETION).notes[0]
+
+
+def test_without_the_engine_it_is_said_that_nobody_has_compiled_the_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What Python does where there is no such package.
+    monkeypatch.setitem(sys.modules, "yara_x", None)
+    completed = complete_action(yara_template("rule r { condition: nope }"), COMPLETION)
+    assert completed.notes[0].startswith("the rules were not compiled here")

@@ -305,7 +305,7 @@ def test_flags_make_parameters_and_read_the_rules(tmp_path: Path) -> None:
     params = decode_params(yara.Params, made)
     assert params.rules == {"web_shell": NEEDLE}
     assert params.searches["s1"].names == ("php$",)
-    assert (params.processes["p1"].pids, params.processes["p1"].names) == ((7,), ("^sshd$",))
+    assert params.processes["p1"] == yara.ProcessSearch(pids=(7,), names=("^sshd$",), matchlimit=1000)
     assert params.variables == {"a": 7, "b": "x=y", "c": True, "d": 0.5}
     assert (params.timeout_s, params.max_file_bytes) == (5, 1000)
 
@@ -327,6 +327,32 @@ def test_flags_that_cannot_be_meant_are_refused(tree: Path, flags: dict[str, Any
     with pytest.raises(InvalidInput, match=said) as caught:
         yara.from_flags(given)
     assert caught.value.code == "usage"
+
+
+def test_the_ancestors_parameters_are_understood() -> None:
+    line = "-path /srv -name '^a b$' -size='<5k' -matchany -maxdepth 3"
+    upgraded = yara.upgrade({"yara": NEEDLE, "filesearch": line})
+    params = decode_params(yara.Params, upgraded)
+    search = params.searches["s1"]
+    assert params.rules == {"rules": NEEDLE}
+    assert (search.paths, search.names, search.sizes) == (("/srv",), ("^a b$",), ("<5k",))
+    assert (search.options.matchall, search.options.maxdepth) == (False, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "name at least one --path"),
+        ("-path", "-path has no value"),
+        ("-pith /x", "'-pith' is no flag of a file search"),
+        ("/x", "'/x' is no flag of a file search"),
+        ("-path '/x", "No closing quotation"),
+        ("-path /x -maxdepth deep", "-maxdepth: 'deep' is no number"),
+    ],
+)
+def test_a_line_of_flags_that_makes_no_search_is_refused(line: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        yara.upgrade({"yara": NEEDLE, "filesearch": line})
 
 
 def test_a_lone_text_of_rules_gets_a_label_and_searches_may_be_spelt_as_in_module_file() -> None:
