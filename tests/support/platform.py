@@ -150,7 +150,7 @@ gpg_home = "{self.investigator.home}"
         )
         wait_until(self.is_listening, "the API")
 
-    def agent_tree(self, name: str) -> Path:
+    def agent_tree(self, name: str, **options: Any) -> Path:
         """Return the directory of one agent's baked source tree, made on first use."""
         tree = self.directory / f"agent-{name}"
         if not tree.exists():
@@ -162,6 +162,7 @@ gpg_home = "{self.investigator.home}"
                 "tags": {"name": name},
                 "trust": {"roots": list(self._roots)},
                 **self._agent_table,
+                **options,
             }
             bake(tree, table, {self.investigator.fingerprint: self.investigator.public_key}, self._roots)
             if self._modules is not None:
@@ -174,8 +175,9 @@ gpg_home = "{self.investigator.home}"
         code = f"import sys; sys.path.insert(0, {tree!r}); from agent.main import main; main()"
         return [sys.executable, "-I", "-B", "-c", code, *words]
 
-    def start_agent(self, name: str) -> None:
-        """Start one agent in the foreground; `tags->>'name'` is its name."""
+    def start_agent(self, name: str, **options: Any) -> None:
+        """Start one agent in the foreground; `tags->>'name'` is its name, `options` are baked in at first."""
+        self.agent_tree(name, **options)
         state = str(self.directory / f"state-{name}")
         self.spawn(name, self.agent_command(name, "run", "--foreground", "--state-dir", state))
 

@@ -51,7 +51,7 @@ def test_a_token_lets_an_agent_in_and_without_one_it_is_told_why(tmp_path: Path,
             assert secret not in platform.log(log)
 
 
-def test_an_agent_waits_is_seen_approved_and_revoked_by_signed_decisions(
+def test_an_agent_waits_is_seen_approved_and_revoked_by_signed_decisions_and_a_copy_of_it_shows(
     tmp_path: Path, ada: Investigator
 ) -> None:
     with running_platform(tmp_path, ada, enrolment="approval", agent_table={"heartbeat_s": 1}) as platform:
@@ -64,15 +64,14 @@ def test_an_agent_waits_is_seen_approved_and_revoked_by_signed_decisions(
         wait_until(lambda: platform.is_online("web1"), "the agent")
         assert platform.mig("agents", "revoke", waiting["id"], "--yes").stdout == f"revoked {waiting['id']}\n"
         wait_until(lambda: "revoked" in status(platform, "web1"), "the end", seconds=REVOKED_S)
-        assert "CONNECTION_FORCED - revoked" in platform.log("web1")
+        # Its next heartbeat may be refused before its connection is closed.
+        ends = ("CONNECTION_FORCED - revoked", "ACCESS_REFUSED - access to exchange 'mig.agents'")
+        assert any(end in platform.log("web1") for end in ends)
         signed = tmp_path / "approval"
         platform.mig("agents", "approve", waiting["id"], "--yes", "--output", str(signed))
         platform.mig_server("agent", "approve", "--file", str(signed), "--config", str(platform.config))
         wait_until(lambda: platform.is_online("web1"), "the agent again", seconds=120)
-
-
-def test_a_copy_of_an_agent_with_its_state_is_noticed(tmp_path: Path, ada: Investigator) -> None:
-    with running_platform(tmp_path, ada, "web1", agent_table={"heartbeat_s": 1}) as platform:
+        # A copy of it, with its state.
         shutil.copytree(tmp_path / "agent-web1", tmp_path / "agent-copy")
         (tmp_path / "state-copy").mkdir(mode=0o700)
         shutil.copy2(tmp_path / "state-web1" / "identity.json", tmp_path / "state-copy" / "identity.json")

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import secrets
-import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import pika
 import pytest
 
 from protocol.envelope import SEALED_RESULT
-from protocol.names import AGENTS_EXCHANGE
+from protocol.names import AGENTS_EXCHANGE, RESULTS_QUEUE
 from protocol.sealing import MAX_SEALED_ENVELOPE_BYTES
 from server.broker import MAX_MESSAGE_BYTES
 from tests.support.gpg import Investigator, temporary_investigator
 from tests.support.platform import Platform, running_platform, wait_until
 
 pytestmark = pytest.mark.system
+
+ONE = "tags->>'name' = 'one'"
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def tap(platform: Platform) -> Iterator[Tap]:
 def stored_bytes(platform: Platform) -> Iterator[tuple[Path, bytes]]:
     """Yield every file that server, broker and agent keep or have logged."""
     for path in platform.directory.rglob("*"):
-        if path.is_file() and not path.is_relative_to(platform.directory / "agent-one"):
+        if path.is_file() and not path.relative_to(platform.directory).parts[0].startswith("agent-"):
             yield path, path.read_bytes()
 
 
@@ -97,8 +99,10 @@ def holders(platform: Platform, text: str) -> list[Path]:
     return [path for path, data in stored_bytes(platform) if shows(data, text)]
 
 
-def ask(platform: Platform, tmp_path: Path, *words: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    return platform.mig_json("file", "--path", str(tmp_path), "--name", "^canary-", *words)
+def ask(
+    platform: Platform, tmp_path: Path, *words: str, target: str = ONE
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    return platform.mig_json("file", "-t", target, "--path", str(tmp_path), "--name", "^canary-", *words)
 
 
 def test_a_sealed_answer_is_read_by_the_investigator_and_nobody_on_the_way(
@@ -159,20 +163,45 @@ def test_a_reader_whom_the_agents_do_not_trust_refuses_the_action(
     platform: Platform, tmp_path: Path, canary: str
 ) -> None:
     done = platform.mig(
-        *("file", "--path", str(tmp_path), "--name", "^canary-", "--sealed-to", "F" * 40, "--yes"),
+        *("file", "-t", ONE, "--path", str(tmp_path), "--name", "^canary-", "--sealed-to", "F" * 40, "--yes"),
         check=False,
     )
     assert done.returncode == 4
     assert f"cannot-seal: {'F' * 40} is not a trusted investigator" in done.stdout
 
 
-def test_an_agent_built_to_seal_everything_does_so_unasked(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, canary: str, carol: Investigator
+def test_a_sealed_answer_that_waits_on_the_endpoint_cannot_be_read_there(
+    platform: Platform, tmp_path: Path, canary: str
 ) -> None:
-    table = {"seal_to": [carol.fingerprint]}
-    directory = tmp_path_factory.mktemp("forced")
-    with running_platform(directory, carol, "one", agent_table=table) as platform:
-        answers, _ = ask(platform, tmp_path)
-        assert [record["path"] for record in answers[0]["records"]] == [str(tmp_path / canary)]
-        assert holders(platform, canary) == []
-    shutil.rmtree(directory, ignore_errors=True)
+    file = tmp_path / "action.json"
+    search = {"paths": [str(tmp_path)], "names": ["^canary-"]}
+    operations = [{"module": "file", "parameters": {"searches": {"s": search}}}]
+    file.write_text(
+        json.dumps({"name": "waits", "target": ONE, "operations": operations, "syntaxversion": 2})
+    )
+    signed = platform.mig("action", "sign", str(file), "--seal").stdout.strip()
+    with pika.BlockingConnection(pika.URLParameters(platform.broker.url)) as connection:
+        channel = connection.channel()
+        channel.queue_unbind(RESULTS_QUEUE, AGENTS_EXCHANGE, "result.*")
+        try:
+            action = platform.mig("action", "submit", signed, "--yes").stdout.strip()
+            spool = platform.directory / "state-one" / "spool"
+            wait_until(lambda: [*spool.glob("[!.]*")], "an answer that waits")
+            assert holders(platform, canary) == []
+        finally:
+            channel.queue_bind(RESULTS_QUEUE, AGENTS_EXCHANGE, "result.*")
+    platform.kill("one")
+    platform.start_agent("one")
+    wait_until(lambda: canary in platform.mig("results", action, check=False).stdout, "the answer")
+    assert holders(platform, canary) == []
+
+
+def test_an_agent_built_to_seal_everything_does_so_unasked(
+    platform: Platform, tmp_path: Path, canary: str, carol: Investigator
+) -> None:
+    platform.start_agent("sealer", seal_to=[carol.fingerprint])
+    wait_until(lambda: platform.is_online("sealer"), "agent sealer")
+    answers, _ = ask(platform, tmp_path, target="tags->>'name' = 'sealer'")
+    assert [record["path"] for record in answers[0]["records"]] == [str(tmp_path / canary)]
+    assert holders(platform, canary) == []
+    platform.kill("sealer", signal.SIGTERM)
