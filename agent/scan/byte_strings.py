@@ -1,17 +1,20 @@
 """Byte strings, found anywhere in a file's raw bytes while they go by, many at once.
 
-A few are looked for one by one, which Python does at memory speed; many are joined into one expression (where
-google-re2 is there) that tells whether any of them is in a chunk at all. What lies across two chunks is found
-in their edges, joined.
+A few are looked for one by one, in what is large from their rarest byte on; many are joined into one
+expression that tells whether any of them is in a chunk at all. Both need google-re2; where that is missing it
+takes longer, no more. What lies across two chunks is found in their edges, joined.
 """
 
 from collections import OrderedDict
 from typing import AbstractSet, Dict, FrozenSet, Optional, Sequence, Set
 
+from agent.scan.literals import probe_of
 from agent.scan.patterns import Pattern, join_bytes
 
 # So many are quicker one by one than joined.
 _FEW = 6
+# Below this, and without re2, Python itself is quick enough.
+_PROBED_BYTES = 16 << 10
 # A chunk this large pays for joining those that are left, after others were found.
 _JOIN_BYTES = 256 << 10
 _KEPT = 16
@@ -22,7 +25,19 @@ class ByteStrings:
 
     def __init__(self, strings: Sequence[bytes]) -> None:
         self.strings = tuple(strings)
+        self._probes: Dict[int, Optional[Pattern]] = {}
         self._joined: OrderedDict[FrozenSet[int], Optional[Pattern]] = OrderedDict()
+
+    def is_in(self, index: int, data: bytes) -> bool:
+        """Tell whether a string is in some bytes."""
+        string = self.strings[index]
+        if len(data) >= _PROBED_BYTES:
+            if index not in self._probes:
+                self._probes[index] = join_bytes([probe_of(string)])
+            probe = self._probes[index]
+            if probe is not None and probe.search(data) is None:
+                return False
+        return string in data
 
     def are_absent(self, wanted: FrozenSet[int], data: bytes, *, may_join: bool) -> bool:
         """Tell whether none is in some bytes, where that is known at less cost than by looking for each."""
@@ -78,6 +93,6 @@ class ByteScan:
     def _find(self, data: bytes, *, may_join: bool) -> None:
         if not self._open or self._strings.are_absent(self._open, data, may_join=may_join):
             return
-        found: Set[int] = {index for index in self._open if self._strings.strings[index] in data}
+        found: Set[int] = {index for index in self._open if self._strings.is_in(index, data)}
         self.answers.update(dict.fromkeys(found, True))
         self._open -= found

@@ -20,8 +20,11 @@ _MIN_BYTES = 2
 _COMMON_BYTES = range(3, 13)
 _COMMON_AMONG = 256
 _REPEATS = "*+?{"
-# Bytes of logs, code and prose, those first that are met most often; all others are met less.
-_FREQUENT = b" etaoinsrldhcum0123456789.pgfby:w/,v-k_=()\"'x[]*#jqz<>;TSACEIRDNPLMOFBUHGVWKYXJQZ"
+# Bytes of programs, logs, code and prose, those first that are met most often; all others are met less.
+_FREQUENT = (
+    b"\x00 etaoinsrldhcum0123456789.pgfby:w/,v-k_=()\"'x[]*#jqz<>;TSACEIRDNPLMOFBUHGVWKYXJQZ"
+    b"\xff\x01\x02\x03\x04\x08\x10\x8b"
+)
 _LEAST_PROBE_BYTES = 3
 # Escapes that stand for one character of a class, or for none.
 _CLASS_ESCAPES = "dDsSwWbB"

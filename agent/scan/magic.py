@@ -7,7 +7,7 @@ Sources: the format's own document where there is one (named in the table), else
 https://github.com/file/file/tree/master/magic/Magdir.
 """
 
-from typing import Callable, Dict, FrozenSet, List, Tuple
+from typing import Callable, Dict, FrozenSet, Set, Tuple
 
 # As far as any type looks: ECMA-119 has its first volume descriptor at sector 16.
 HEAD_BYTES = 0x8000 + 8
@@ -67,6 +67,7 @@ _PE_FIELD = slice(0x3C, 0x40)
 # whose first was 45: file(1) tells them apart by that (Magdir/cafebabe).
 _CAFEBABE = b"\xca\xfe\xba\xbe"
 _FIRST_JAVA = 45
+_ARMOR = b"-----BEGIN"
 
 
 def _is_pe(head: bytes) -> bool:
@@ -83,9 +84,13 @@ def _is_java(head: bytes) -> bool:
     return head.startswith(_CAFEBABE) and int.from_bytes(head[6:8], "big") >= _FIRST_JAVA
 
 
-def _is_armored(head: bytes, label: bytes) -> bool:
-    line = b"-----BEGIN " + label
-    return head.startswith(line) or b"\n" + line in head[:_PEM_BYTES]
+def _armors(head: bytes) -> Set[str]:
+    """Return what lines begin with five dashes and BEGIN: of OpenPGP (RFC 9580, 6.2.1), or of RFC 7468."""
+    head = head[:_PEM_BYTES]
+    if _ARMOR not in head:
+        return set()
+    labels = [part[:4] for part in (b"\n" + head).split(b"\n" + _ARMOR + b" ")[1:]]
+    return {"pgp" if label == b"PGP " else "pem" for label in labels}
 
 
 _LOOKS: Dict[str, Callable[[bytes], bool]] = {
@@ -93,19 +98,22 @@ _LOOKS: Dict[str, Callable[[bytes], bool]] = {
     "macho": _is_universal,
     "java": _is_java,
     "pdf": lambda head: b"%PDF-" in head[:_PDF_BYTES],
-    "pem": lambda head: _is_armored(head, b"") and not _is_armored(head, b"PGP "),
-    "pgp": lambda head: _is_armored(head, b"PGP "),  # RFC 9580, 6.2.1
 }
 
-MAGIC_NAMES = tuple(sorted({*_SIGNATURES, *_LOOKS}))
+MAGIC_NAMES = tuple(sorted({*_SIGNATURES, *_LOOKS, "pem", "pgp"}))
+
+_ALL = tuple((place, magic, name) for name, pairs in _SIGNATURES.items() for place, magic in pairs)
+# Most signatures stand at the beginning, and most files begin otherwise.
+_AT_START = {
+    first: tuple((magic, name) for place, magic, name in _ALL if not place and magic[0] == first)
+    for first in {magic[0] for _, magic, _ in _ALL}
+}
+_FURTHER_ON = tuple(one for one in _ALL if one[0])
 
 
 def magic_of(head: bytes) -> FrozenSet[str]:
     """Return the types that a file's first bytes say, `HEAD_BYTES` of them or the whole file."""
-    found: List[str] = [
-        name
-        for name, signatures in _SIGNATURES.items()
-        if any(head.startswith(magic, place) for place, magic in signatures)
-    ]
+    found = [name for magic, name in _AT_START.get(head[0] if head else -1, ()) if head.startswith(magic)]
+    found += [name for place, magic, name in _FURTHER_ON if head.startswith(magic, place)]
     found += [name for name, is_it in _LOOKS.items() if is_it(head)]
-    return frozenset(found)
+    return frozenset(found) | _armors(head)

@@ -67,6 +67,7 @@ def test_the_longest_text_that_an_expression_surely_requires(expression: str, li
         (b"ab", b"ab"),
         (b"x", b"x"),
         (b"\x00\x00", b"\x00\x00"),
+        (b"\x00\x00\x90MZ\x00", b"\x90MZ\x00"),
     ],
 )
 def test_a_literal_is_looked_for_from_its_rarest_byte_on(literal: bytes, probe: bytes) -> None:
