@@ -103,6 +103,7 @@ class Coverage:
                 **{name: dict(reasons) for name, reasons in self.counted.items()},
                 **{f"{name}_max": value for name, value in self.slowest.items()},
             },
+            "holes": list(self.holes()),
         }
 
 

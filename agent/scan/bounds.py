@@ -37,12 +37,10 @@ class Bounds:
 
     def below(self, scope: Scope, directory: bytes, name: bytes) -> Scope:
         """Return what is active in a subdirectory, before it is touched."""
-        excluding = {search for search in scope.searches() if search in self._excludes}
-        leaving = {
-            root.search
-            for root in (*(root for _, root in scope.trees.values()), *(root for root, _ in scope.patterns))
-            if root.search in excluding and self._is_excluded(root, directory, name)
-        }
+        path = join(directory, name)
+        # What begins here was judged by its own path (`agent.scan.roots`).
+        from_above = [root for root in scope.roots() if root.real != path]
+        leaving = {root.search for root in from_above if self._is_excluded(root, directory, name)}
         if leaving:
             self._coverage.skip("excluded")
             scope = scope.without(leaving)

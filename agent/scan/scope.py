@@ -28,6 +28,13 @@ class Scope(NamedTuple):
         """Return how much is active below."""
         return len(self.trees) + len(self.patterns)
 
+    def roots(self) -> Iterator[Root]:
+        """Yield the roots of what is active below, some more than once."""
+        for _, root in self.trees.values():
+            yield root
+        for root, _ in self.patterns:
+            yield root
+
     def searches(self) -> Iterator[int]:
         """Yield the searches that are active here, some more than once."""
         yield from self.trees

@@ -160,9 +160,11 @@ def test_one_agents_hole_keeps_all_from_being_shown_as_nothing_found(
     coverage = Coverage("file")
     coverage.add(OperationResult(found=False, status="ok", statistics={"files_seen": 9, "skipped": {}}))
     assert coverage.holes() == ()
+    assert coverage.members()["holes"] == []
     assert "answered, nothing found; " in coverage.describe()
     coverage.add(OperationResult(found=False, status="ok", statistics=statistics))
     assert coverage.holes() == (hole,)
+    assert coverage.members()["holes"] == [hole]
     assert f"nothing found in what could be looked at; files_seen {9 + statistics['files_seen']}" in (
         coverage.describe()
     )

@@ -74,6 +74,14 @@ def test_a_glob_does_not_lead_into_what_is_excluded(tree: Path) -> None:
     assert run(s1={**search, "excludes": [f"{tree}/v*"]}).records == ()
 
 
+def test_a_path_that_another_path_of_the_search_leads_to_is_judged_by_its_own_name(tree: Path) -> None:
+    (tree / "link").symlink_to("a/b")
+    search = {"paths": [f"{tree}/a", f"{tree}/link"], "names": ["^z$"], "excludes": [f"{tree}/link/b"]}
+    assert run(s1=search).records
+    both = {**search, "paths": [f"{tree}/link", f"{tree}/a"]}
+    assert paths(run(s1=both), tree) == ["link/z"]
+
+
 def test_another_search_sees_what_one_excludes(tree: Path) -> None:
     result = run(
         s1={"paths": [str(tree)], "names": ["."], "excludes": ["b", "var"]},
