@@ -214,6 +214,8 @@ def show(action_id: str, *, as_json: bool) -> int:
     click.echo(f"target {printable(signed.action.target)}")
     window = time_text(signed.action.validfrom), time_text(signed.action.expireafter)
     click.echo(f"valid from {window[0]} until {window[1]}")
+    if stored.deleted_answers:
+        click.echo(f"{stored.deleted_answers:,} answers were deleted because of their age")
     if stored.campaign is not None:
         click.echo(campaign_text(stored.campaign))
     for fingerprint in signed.action.sealed_to:

@@ -75,6 +75,7 @@ def results(action_id: str, format_name: str, *, as_json: bool, is_waiting: bool
             opener=connection.opener,
         )
         follower.tally.campaign = stored.campaign
+        follower.tally.has_deleted = bool(stored.deleted_answers)
         tally = follower.follow() if is_waiting else follower.collect()
         codes.append(tally.exit_code)
         if chosen == "csv":

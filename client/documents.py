@@ -139,6 +139,7 @@ class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     next_start: datetime | None = None
     cancelled: datetime | None = None
     campaign: Campaign | None = None
+    deleted_answers: int = 0
 
 
 class ActionPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ class Tally:
         self.is_out_of_reach = False
         self.elapsed_s: float | None = None  # from the submission to the last answer, where both were here
         self.campaign: Campaign | None = None
+        self.has_deleted = False  # the server says that some answers are there no more
         self._is_refused = False
         self._is_incomplete = False
 
@@ -124,7 +125,7 @@ class Tally:
                 reason = f"{problem.code}: {problem.detail}" if problem is not None else "no reason given"
                 lines.append(Missing(agent, command.agent_name, result.status, reason))
             else:
-                reason = _why_missing(command)
+                reason = _why_missing(command, has_deleted=self.has_deleted)
                 lines.append(Missing(agent, command.agent_name, command.state, reason))
         return sorted(lines, key=lambda line: (line.agent_name, line.agent))
 
@@ -158,9 +159,11 @@ class Tally:
         }
 
 
-def _why_missing(command: Command) -> str:
+def _why_missing(command: Command, *, has_deleted: bool) -> str:
     if command.state == "pending" and command.wave == 0:
         return "the command is held back"
     if command.state == "cancelled" and command.problem is not None:
         return f"{command.problem.code}: {command.problem.detail}"
-    return _REASONS.get(command.state, "its answer has not been received")
+    if command.state in _REASONS:
+        return _REASONS[command.state]
+    return "its answer was deleted because of its age" if has_deleted else "its answer has not been received"

@@ -80,6 +80,7 @@ CODES: Dict[str, CodeInfo] = {
     "forbidden": CodeInfo(403, EXIT_REFUSED, "this investigator may not do this"),
     "not-found": CodeInfo(404, EXIT_USAGE, "there is no such thing"),
     "conflict": CodeInfo(409, EXIT_REFUSED, "it is there already, and different"),
+    "gone": CodeInfo(410, EXIT_MISSING_ANSWERS, "it was deleted because of its age"),
     "no-agents": CodeInfo(404, EXIT_NOTHING_FOUND, "no agent matches the target"),
     "too-many-agents": CodeInfo(
         403, EXIT_REFUSED, "it would reach more agents than it may unless it says so"

@@ -21,6 +21,7 @@ DEFAULT_PATH = Path("/etc/mig/config.toml")
 _TABLES = frozenset({"agent", "server", "client"})
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 _MAX_PORT = 65535
+_LONGEST_DAYS = 36500
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +42,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     a monitoring system may ask for figures, without a login; empty for nowhere. `trust_roots` is a directory
     of the certificates (`*.asc`) of which `trust_threshold` must have signed a trust bundle that is taken, as
     `[agent.trust]` names them; empty to take what anybody signed, and leave it to the agents.
-    An action reaches at most `max_agents` agents unless its submission says that it is meant for all.
+    An action reaches at most `max_agents` agents unless its submission says that it is meant for all. Answers
+    are deleted `keep_answers_days` after they came, actions, with all that belongs to them,
+    `keep_actions_days` after they were over; 0 for never.
     `verifiers` is the number of processes that check the signatures of answers; 0 leaves it to the server.
     """
 
@@ -60,6 +63,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trust_roots: str = ""
     trust_threshold: Annotated[int, Meta(ge=1, le=8)] = 1
     max_agents: Annotated[int, Meta(ge=1)] = 1000
+    keep_answers_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
+    keep_actions_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
     verifiers: Annotated[int, Meta(ge=0, le=MOST)] = 2
 
     @property
@@ -119,6 +124,11 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
     for path in filter(None, _paths(config)):
         if not Path(path).is_absolute():
             raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")
+    if config.keep_actions_days and not 0 < config.keep_answers_days <= config.keep_actions_days:
+        raise InvalidInput(
+            "bad-config",
+            "[server]: keep_answers_days must be from 1 to keep_actions_days: answers go with their action",
+        )
     addresses = [config.api_address, config.broker_auth_address]
     if config.metrics_address is not None:
         addresses.append(config.metrics_address)

@@ -150,7 +150,9 @@ def _database(database: Database) -> str:
         )
     with database.writing() as connection:  # one statement that changes nothing shows that it may be written
         connection.execute(sa.text("DELETE FROM sessions WHERE 1 = 0"))
-    return f"{database.dialect}, at this version, can be written"
+    size, free = Store(database).size_bytes()
+    text = f"{size >> 20:,} MiB" + (f" of which {free >> 20:,} are free for what comes" if free >> 20 else "")
+    return f"{database.dialect}, at this version, can be written; {text}"
 
 
 def _agents(agents: list[AgentRow]) -> str:

@@ -21,6 +21,7 @@ from server.metrics import Meters, MetricsApp, Standing
 from server.neighbours import Neighbours
 from server.notices import NOTICE_KEY_FILE, Notices, load_notice_key
 from server.relay import Handler, Relay
+from server.retention import Retention
 from server.scheduler import Scheduler
 from server.services import Services
 from server.shutout import shut_out
@@ -47,6 +48,7 @@ class Parts:
     meters: Meters
     metrics: MetricsApp
     neighbours: Neighbours
+    retention: Retention
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -55,6 +57,7 @@ class Parts:
             self.scheduler.run(),
             self.trust.run(),
             self.neighbours.run(),
+            self.retention.run(),
         )
 
 
@@ -162,4 +165,5 @@ def assemble(
         meters=meters,
         metrics=MetricsApp(meters, standing),
         neighbours=neighbours,
+        retention=Retention(config=config, database=database, store=store, clock=clock),
     )

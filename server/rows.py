@@ -160,6 +160,7 @@ class ActionRow(msgspec.Struct, frozen=True, kw_only=True):
     next_start: datetime | None = None
     cancelled: datetime | None = None
     campaign: Campaign | None = None
+    deleted_answers: int = 0
 
 
 class CommandRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -114,6 +114,7 @@ actions = sa.Table(
     sa.Column("signers", JSON_VALUE, nullable=False),
     sa.Column("submitter", sa.String(40), nullable=False),
     sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.Column("deleted_answers", sa.Integer, nullable=False, server_default="0"),  # because of their age
     sa.Index(None, "created", "id"),
 )
 
@@ -153,6 +154,7 @@ results = sa.Table(
     sa.Column("envelope", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("command_id"),
     sa.Index(None, "action_id", "seq"),
+    sa.Index(None, "received"),
     sqlite_autoincrement=True,  # never gives a deleted row's number again
 )
 
@@ -251,4 +253,12 @@ campaigns = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),  # running, ended, stopped
     sa.Column("reason", sa.Text, nullable=False),
     sa.Index(None, "state"),
+)
+
+# Actions that were deleted because of their age.
+deleted_actions = sa.Table(
+    "deleted_actions",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("deleted", UtcTime, nullable=False),
 )

@@ -21,6 +21,8 @@ relay = "{relay}"
 rabbitmqctl = "{rabbitmqctl}"         # closes the connections of revoked agents; "" where it cannot be run
 enrolment = "token"                   # mig-server agent token new; "approval": agents wait; "open": takes all
 max_agents = 1000                     # an action for more needs mig ... --all-agents: a guard against a slip
+keep_answers_days = 0                 # answers are deleted so long after they came; 0: never
+keep_actions_days = 0                 # actions and what belongs to them, so long after they ended; 0: never
 state_dir = "{state}"
 agents_dir = "{state}/agents"         # mig-agent-<platform> files, served at /agents/<platform>
 """

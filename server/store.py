@@ -18,6 +18,7 @@ from server.store_commands import CommandStore
 from server.store_counts import CountStore
 from server.store_enrolment import EnrolmentStore
 from server.store_logins import LoginStore
+from server.store_retention import RetentionStore
 from server.store_schedules import ScheduleStore
 from server.store_trust import TrustStore
 from server.store_witnesses import WitnessStore
@@ -34,6 +35,7 @@ class Store(
     ScheduleStore,
     CancelStore,
     CampaignStore,
+    RetentionStore,
     TrustStore,
     CountStore,
     WitnessStore,

@@ -97,7 +97,7 @@ async def submit(  # noqa: PLR0917  (Litestar passes all by name)
     security=SECURED,
     operation_class=EnvelopeOperation,
     request_max_body_size=MAX_ENVELOPE_BYTES,
-    responses=refusals(400, 401, 403, 404, 409, 413, 503),
+    responses=refusals(400, 401, 403, 404, 409, 410, 413, 503),
 )
 async def cancel(
     body: RawBody,
@@ -136,7 +136,7 @@ async def list_actions(
     tags=["actions"],
     guards=[needs("read")],
     security=SECURED,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 410, 503),
 )
 async def show_action(services: NamedDependency[Services], action_id: FromPath[str]) -> StoredAction:
     """Return one action with the envelope that agents get."""
@@ -149,7 +149,7 @@ async def show_action(services: NamedDependency[Services], action_id: FromPath[s
     tags=["actions"],
     guards=[needs("read")],
     security=SECURED,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 410, 503),
 )
 async def list_commands(
     services: NamedDependency[Services], action_id: FromPath[str], occurrence: Occurrence = None
@@ -167,7 +167,7 @@ async def list_commands(
     tags=["actions"],
     guards=[needs("read")],
     security=SECURED,
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 410, 503),
 )
 async def list_results(  # noqa: PLR0917  (Litestar passes all by name)
     services: NamedDependency[Services],
@@ -179,13 +179,16 @@ async def list_results(  # noqa: PLR0917  (Litestar passes all by name)
 ) -> ResultPage:
     """Return one page of answers in the order of their arrival; a page may hold fewer than `limit`.
 
-    The audit log says who has read how many, before they are given.
+    The audit log says who has read how many, before they are given. 410 `gone` where all that there were have
+    been deleted because of their age.
     """
-    await _require_action(services, action_id)
+    row = await _require_action(services, action_id)
     page = await services.database.read(_result_page, services.store, action_id, after, limit, occurrence)
     if page.results:
         read = {"answers": len(page.results), "after": after, "last": page.results[-1].seq}
         await _record_read(services, session_of(request).fingerprint, {"action": action_id, **read})
+    elif row.deleted_answers and not after:
+        raise InvalidInput("gone", f"{row.deleted_answers:,} answers were deleted because of their age")
     return page
 
 
@@ -196,7 +199,7 @@ async def list_results(  # noqa: PLR0917  (Litestar passes all by name)
     guards=[needs("read")],
     security=SECURED,
     media_type="text/event-stream",
-    responses=refusals(400, 401, 403, 404, 503),
+    responses=refusals(400, 401, 403, 404, 410, 503),
 )
 async def follow(
     services: NamedDependency[Services],
@@ -253,6 +256,11 @@ async def _require_action(services: Services, action_id: str) -> ActionRow:
     row = None
     if len(action_id) == _ACTION_ID_LENGTH and action_id.isascii() and action_id.isprintable():
         row = await services.database.read(services.store.get_action, action_id)
+        deleted = (
+            await services.database.read(services.store.find_deletion, action_id) if row is None else None
+        )
+        if deleted is not None:
+            raise InvalidInput("gone", f"the action was deleted because of its age on {deleted:%Y-%m-%d}")
     if row is None:
         raise InvalidInput("not-found", "no such action")
     return row

@@ -42,6 +42,7 @@ _WHY = {
     403: "the investigator has not this right, or a signature or validity was refused",
     404: "there is no such thing",
     409: "it is there already, and different",
+    410: "it was deleted because of its age",
     413: "larger than allowed",
     429: "asked too often; the header Retry-After says when to ask again",
     503: "the database is away",

@@ -156,6 +156,7 @@ class ActionSummary(msgspec.Struct, frozen=True, kw_only=True):
     occurrence: Annotated[str | None, Meta(description="the one started last, of an action with a schedule")]
     next_start: datetime | None
     cancelled: datetime | None
+    deleted_answers: Annotated[int, Meta(description="answers that were deleted because of their age")]
     campaign: Annotated[Campaign | None, Meta(description="how an action stands that is paced")]
 
 

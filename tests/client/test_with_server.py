@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -166,6 +166,23 @@ def test_waves_are_said_as_they_go_out(api: ApiServer, capsys: Printed) -> None:
     printed = capsys.readouterr()
     assert "mig: wave 3 of 3: all let out" in printed.err
     assert "3 of 4 agents answered" in printed.out
+
+
+def test_answers_that_were_deleted_are_named_as_such(api: ApiServer, capsys: Printed) -> None:
+    agents = [enrol(api, "web1"), enrol(api, "web2")]
+    thread = answer_in_background(api, *agents)
+    assert run_command_line(["agentinfo", "--yes", "--json"]) == 0
+    thread.join()
+    action_id = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]["action"]
+    now = datetime.now(UTC) + timedelta(days=9)
+    assert api.store.delete_answers(now, now, 1) == 1
+    assert run_command_line(["results", action_id]) == 3
+    assert "done: its answer was deleted because of its age" in capsys.readouterr().out
+    assert run_command_line(["action", "show", action_id]) == 0
+    assert "1 answers were deleted because of their age" in capsys.readouterr().out
+    assert api.store.delete_answers(now, now, 1) == 1
+    assert run_command_line(["results", action_id]) == 3
+    assert "gone: 2 answers were deleted because of their age" in capsys.readouterr().err
 
 
 def test_only_agents_that_the_target_means_are_asked(api: ApiServer, capsys: Printed) -> None:
