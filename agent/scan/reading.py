@@ -109,7 +109,10 @@ class Reader:
         try:
             status = self._stat(name)
         except OSError as error:
-            if name.is_link and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            if name.is_link and not self._fence.admits_path(os.path.realpath(name.path)):
+                # As if it were there: nobody may learn by a link what exists where they may not look.
+                self._coverage.withhold(name.path)
+            elif name.is_link and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
                 self._coverage.skip("dangling-link")
             elif error.errno == errno.ENOENT:
                 self._coverage.vanish(name.path)

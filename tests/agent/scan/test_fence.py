@@ -61,6 +61,26 @@ def test_links_do_not_lead_out(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "target", ["closed/secret", "closed/no such file", "closed/deep", "closed/none/at/all"]
+)
+def test_a_link_does_not_tell_whether_something_exists_where_nobody_may_look(tree: Path, target: str) -> None:
+    (tree / "open/probe").symlink_to(tree / target)
+    result = held(tree, tree / "open")
+    assert withheld(result) == 4
+    assert "dangling-link" not in result.statistics["skipped"]
+    assert [note for note in result.notes if "probe" in note] == [
+        f"{tree / 'open/probe'}: not looked at, this endpoint's access rules do not allow it"
+    ]
+
+
+def test_a_link_within_what_is_allowed_is_said_to_lead_nowhere(tree: Path) -> None:
+    (tree / "open/probe").symlink_to(tree / "open/no such file")
+    result = held(tree, tree / "open")
+    assert withheld(result) == 3
+    assert result.statistics["skipped"]["dangling-link"] == 1
+
+
+@pytest.mark.parametrize(
     "path",
     ["closed", "open/dir-link", "open/dir-link/secret", "open/up", "open/*-link/secret", "open/dir-link/*"],
 )
