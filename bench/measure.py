@@ -20,6 +20,13 @@ Argv = Sequence[str]
 _SAMPLE_S = 0.02
 # A search that finds nothing ends with 1, as grep does; xargs with 123 where one of its commands did.
 _FINE = (0, 1, 123)
+_FAILED = b'"status": "failed"'  # as `mig-agent module` says it
+_YIELDING = """
+import os, sys
+from agent.platform.limits import yield_to_others
+yield_to_others()
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Sample(NamedTuple):
@@ -54,11 +61,14 @@ def run_once(argv: Argv, pulse: Callable[[int], None] | None = None) -> Sample:
         if pulse is not None:
             stop.set()
             watcher.join()
-        if process.returncode not in _FINE:
-            errors.seek(0)
-            raise Failed(f"{argv[0]} ended with {process.returncode}: {errors.read(2000).decode()}")
+        errors.seek(0)
         output.seek(0)
-        return Sample(wall_s, usage.ru_utime + usage.ru_stime, output.read().count(b"\n"))
+        complaint, said = errors.read(10_000), output.read()
+        # What Python does not catch ends with 1, as a search that finds nothing does.
+        if process.returncode not in _FINE or b"Traceback" in complaint or _FAILED in said[:1000]:
+            last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+            raise Failed(f"{argv[0]} ended with {process.returncode}: {last}")
+        return Sample(wall_s, usage.ru_utime + usage.ru_stime, said.count(b"\n"))
 
 
 def _keep_pulsing(pulse: Callable[[int], None], pid: int, stop: threading.Event) -> None:
@@ -126,18 +136,22 @@ def openssl_speed(seconds: int = 3) -> float:
 
 
 @contextmanager
-def kept_running(argv: Argv) -> Iterator[None]:
-    """Have a command run over and over in a session of its own while the body runs."""
+def kept_running(argv: Argv, root: Path) -> Iterator[None]:
+    """Have a command run over and over while the body runs, as an agent runs a command: it gives way.
+
+    `root` holds the project: how a child of the agent gives way is asked of the agent's own code.
+    """
     stop = threading.Event()
     running: list[subprocess.Popen[bytes]] = []
 
     def repeat() -> None:
         while not stop.is_set():
             process = subprocess.Popen(
-                argv,
+                [sys.executable, "-c", _YIELDING, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                cwd=root,
                 start_new_session=True,
             )
             running.append(process)
