@@ -59,6 +59,7 @@ def scan_processes(
 
     """
     require_memory_allowed(context.paths)
+    tally.begin("processes")
     choosers = {label: _Chooser(one) for label, one in chosen.items()}
     limits = MatchLimits({label: one.matchlimit for label, one in chosen.items()}, context.truncate)
     own = _own_pids()
@@ -67,6 +68,7 @@ def scan_processes(
         context.check()
         try:
             with Process(pid) as process:
+                tally.counts["processes_seen"] += 1
                 about = ProcessName(pid, process.name(), _executable(process))
                 labels = [label for label, chooser in choosers.items() if chooser.wants(about)]
                 outcome = _look(process, helper, tally, is_own=pid in own) if labels else None
@@ -88,7 +90,6 @@ def scan_processes(
 
 
 def _look(process: Process, helper: Helper, tally: Tally, *, is_own: bool) -> Optional[Outcome]:
-    tally.counts["processes_seen"] += 1
     if is_own:
         tally.lose(_OWN)
         return None

@@ -77,6 +77,11 @@ class Tally:
         self.not_scanned: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
 
+    def begin(self, kind: str) -> None:
+        """Have the counts of files or of processes told also where they are zero."""
+        for what in ("scanned", "matched"):
+            self.counts[f"{kind}_{what}"] += 0
+
     def count(self, kind: str, outcome: Outcome, name: str) -> None:
         """Count one file or process; `kind` is the plural of what it is.
 
@@ -166,6 +171,7 @@ def scan_files(
         tally.tell()
         context.progress()
 
+    tally.begin("files")
     plan = make_plan(
         {label: _every_match(selection) for label, selection in selections.items()}, time.time_ns()
     )

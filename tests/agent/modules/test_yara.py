@@ -210,8 +210,9 @@ def test_a_rule_that_matches_everywhere_gives_a_bounded_record_that_says_so(tmp_
 
 @on_linux
 def test_the_engines_end_over_one_file_costs_only_that_file(tree: Path) -> None:
-    # Room for the engine and for small files, not for the large one.
-    grow(tree, {"a.large": b"needle" * (20 << 20)})
+    # Room for the engine and for small files, not for the large ones; the second is a worker's.
+    large = b"needle" * (20 << 20)
+    grow(tree, {"a.large": large, **{f"n/{n}": b"hay" for n in range(300)}, "z/b.large": large})
     parameters = {
         "rules": {"kit": NEEDLE},
         "searches": {"s1": {"paths": [str(tree)]}},
@@ -226,8 +227,9 @@ def test_the_engines_end_over_one_file_costs_only_that_file(tree: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     not_scanned, notes, found = json.loads(done.stdout)
-    assert not_scanned == {"crashed": 1}
-    assert any(note.startswith(f"{tree}/a.large: not scanned: its process ended ") for note in notes)
+    assert not_scanned == {"crashed": 2}
+    for name in ("a.large", "z/b.large"):
+        assert any(note.startswith(f"{tree}/{name}: not scanned: its process ended ") for note in notes)
     assert [Path(path).name for path in found] == ["a.txt", "c.bin"]
 
 
