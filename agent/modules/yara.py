@@ -8,13 +8,14 @@ rules to their memory. `found` means that at least one rule matched.
 There are three outcomes for each file or process. A rule matched: that is a record. No rule did: it is
 counted in `files_scanned` or `processes_scanned` and nothing is said of it. It was not scanned:
 `not_scanned` counts it by reason, and a note names it: too-large, timed-out, unreadable, changed, ended,
-crashed (the rule engine died over it), failed (the engine gave up), own-process (the agent's own are left
-out: they hold the rules), no-file.
+crashed (the rule engine died over it), failed (the engine gave up), in-pieces, own-process (the agent's own
+are left out: they hold the rules), no-file.
 
 A file is read whole into memory, up to `max_file_bytes`. Memory is looked at stretch by stretch, mappings
 side by side being one, in windows of 32 MiB that overlap by 1 MiB: a rule is judged on one window at a time,
 offsets are addresses, and what a rule says of the file (filesize, `at`, module pe) is about that window.
-Processes are not stopped. What they never touched and what they map of devices is not read.
+With `together` it is judged on all memory of a process at once, up to 128 MiB, and beyond that in pieces,
+which is said. Processes are not stopped. What they never touched and what they map of devices is not read.
 
 Rules cannot include files. Of YARA's modules these may be imported: crx dex dotnet elf hash lnk macho math
 pe string time zip. The variables filename, filepath and extension are about the file, or the program of the
@@ -108,6 +109,10 @@ class Params(ModuleParams, frozen=True, kw_only=True):
         Dict[Label, ProcessSearch],
         Meta(description="whose memory to scan, by a label that names each in the answer", max_length=1000),
     ] = msgspec.field(default_factory=dict)
+    together: Annotated[
+        bool,
+        Meta(description="judge a rule on all memory of a process at once, not on each stretch by itself"),
+    ] = False
     variables: Annotated[
         Dict[Identifier, Union[bool, int, float, Text]],
         Meta(description="external variables that the rules use, by name", max_length=100),
@@ -234,7 +239,7 @@ def _findings(
             label: Chosen(one.pids, one.names, one.matchlimit)
             for label, one in sorted(params.processes.items())
         }
-        yield from scan_processes(chosen, helper, tally, context)
+        yield from scan_processes(chosen, helper, tally, context, is_together=params.together)
     if params.searches:
         yield from scan_files(params.searches, helper, bounds, tally, context)
 
@@ -310,6 +315,7 @@ _OWN_FLAGS = (
     Flag("rules", "file with YARA rules; its name is their namespace", repeat=True, metavar="FILE"),
     Flag("pid", "number of a process whose memory to scan", repeat=True, type=int),
     Flag("process", "regular expression on a process's name; ! leaves out", repeat=True, metavar="REGEX"),
+    Flag("together", "judge a rule on all memory of a process at once", is_bool=True, default=False),
     Flag("variable", "external variable of the rules, as NAME=VALUE", repeat=True, metavar="NAME=VALUE"),
     Flag("timeout", "seconds that the rules may take over one file", type=int),
     Flag("maxsize", "bytes of the largest file to scan", type=int),
@@ -337,6 +343,8 @@ def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         }
     if not ("searches" in parameters or "processes" in parameters):
         raise InvalidInput("usage", "name at least one --path, --pid or --process to scan")
+    if values.get("together"):
+        parameters["together"] = True
     if values.get("variable"):
         parameters["variables"] = dict(map(_variable, values["variable"]))
     for flag, name in (("timeout", "timeout_s"), ("maxsize", "max_file_bytes")):

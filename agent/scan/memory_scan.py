@@ -14,9 +14,10 @@ from typing import Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 from agent.module import Context
 from agent.platform.process_memory import Process, ProcessGone, list_pids
 from agent.scan.helper import Helper
+from agent.scan.outcome import GONE, Outcome, decode
 from agent.scan.patterns import TextPattern, split_inverse
 from agent.scan.rule_scan import Finding, MatchLimits, ProcessName, Tally, ask
-from agent.scan.rule_work import GONE, PROCESS, Outcome, decode
+from agent.scan.rule_work import PROCESS, PROCESS_TOGETHER
 from agent.scan.texts import path_text
 from protocol.acl import PathRules
 from protocol.errors import InvalidInput
@@ -50,9 +51,9 @@ def require_memory_allowed(rules: PathRules) -> None:
 
 
 def scan_processes(
-    chosen: Mapping[str, Chosen], helper: Helper, tally: Tally, context: Context
+    chosen: Mapping[str, Chosen], helper: Helper, tally: Tally, context: Context, *, is_together: bool
 ) -> Iterator[Finding]:
-    """Yield what matches in the memory of the processes that are chosen.
+    """Yield what matches in the memory of the processes that are chosen, each judged at once if asked for.
 
     Raises:
         InvalidInput: `acl-refused`.
@@ -62,6 +63,7 @@ def scan_processes(
     tally.begin("processes")
     choosers = {label: _Chooser(one) for label, one in chosen.items()}
     limits = MatchLimits({label: one.matchlimit for label, one in chosen.items()}, context.truncate)
+    kind = PROCESS_TOGETHER if is_together else PROCESS
     own = _own_pids()
     named = {pid for one in chosen.values() for pid in one.pids}
     for pid in sorted(named.union(list_pids())):
@@ -71,7 +73,7 @@ def scan_processes(
                 tally.counts["processes_seen"] += 1
                 about = ProcessName(pid, process.name(), _executable(process))
                 labels = [label for label, chooser in choosers.items() if chooser.wants(about)]
-                outcome = _look(process, helper, tally, is_own=pid in own) if labels else None
+                outcome = _look(process, helper, tally, kind, is_own=pid in own) if labels else None
         except ProcessGone:
             if pid in named:
                 tally.lose(GONE, f"process {pid}: not scanned: there is none")
@@ -89,11 +91,11 @@ def scan_processes(
             return
 
 
-def _look(process: Process, helper: Helper, tally: Tally, *, is_own: bool) -> Optional[Outcome]:
+def _look(process: Process, helper: Helper, tally: Tally, kind: bytes, *, is_own: bool) -> Optional[Outcome]:
     if is_own:
         tally.lose(_OWN)
         return None
-    return decode(ask(helper, PROCESS + b"%d" % process.pid, process.descriptor))
+    return decode(ask(helper, kind + b"%d" % process.pid, process.descriptor))
 
 
 def _executable(process: Process) -> bytes:

@@ -21,19 +21,9 @@ from agent.module import Context
 from agent.scan.coverage import Coverage
 from agent.scan.helper import Helper, HelperLost
 from agent.scan.items import Match
+from agent.scan.outcome import LOST, TIMED_OUT, UNREADABLE, Hit, Outcome, decode, encode
 from agent.scan.plan import Plan, make_plan
-from agent.scan.rule_work import (
-    FILE,
-    LOST,
-    TIMED_OUT,
-    UNREADABLE,
-    Bounds,
-    Hit,
-    Outcome,
-    decode,
-    encode,
-    too_large,
-)
+from agent.scan.rule_work import FILE, Bounds, too_large
 from agent.scan.run import Effort
 from agent.scan.scan import scan
 from agent.scan.search import Selection

@@ -14,7 +14,8 @@ import pytest
 from agent.execute import run_operation
 from agent.module import UNBOUNDED, Cancelled, Context, decode_params
 from agent.modules import yara
-from agent.scan.rule_work import CHANGED, TOO_LARGE, Bounds, Outcome, RuleWork, decode
+from agent.scan.outcome import CHANGED, TOO_LARGE, Outcome, decode
+from agent.scan.rule_work import Bounds, RuleWork
 from agent.scan.rules import compile_rules
 from protocol.acl import PathRules
 from protocol.errors import InvalidInput

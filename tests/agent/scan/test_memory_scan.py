@@ -14,7 +14,9 @@ from agent.execute import run_operation
 from agent.module import UNBOUNDED, Context
 from agent.platform.process_memory import Process
 from agent.scan.helper import Helper
-from agent.scan.rule_work import GONE, Bounds, RuleWork, decode
+from agent.scan.memory_look import BUNDLE_BYTES
+from agent.scan.outcome import GONE, decode
+from agent.scan.rule_work import Bounds, RuleWork
 from agent.scan.rules import compile_rules
 from protocol.acl import PathRules
 from protocol.result import OperationResult
@@ -138,3 +140,41 @@ def test_memory_is_not_read_where_path_rules_could_be_got_round_by_it(rules: Pat
         assert result.notes[0].startswith("acl-refused: ")
         assert said in result.notes[0]
         assert look(planted.pid, Context(paths=PathRules(allow=("/proc",)))).found
+
+
+def test_patterns_that_lie_apart_count_together_where_that_is_asked_for() -> None:
+    # One stands in the mapping that is planted, the other in the program's own file.
+    rules = """rule both {
+      strings: $key = "planted-here-by-a-test" $elf = { 7f 45 4c 46 }
+      condition: all of them
+    }"""
+    with plant(b"planted-here-by-a-test", size=1 << 24) as planted:
+        chosen = {"p1": {"pids": [planted.pid]}}
+        apart = ask(rules=rules, processes=chosen).records
+        assert f"{planted.start:#x}" not in {record["region"]["address"] for record in apart}
+        [record] = ask(rules=rules, processes=chosen, together=True).records
+        places = {one["identifier"]: one["matches"] for one in record["patterns"]}
+        assert {"offset": planted.address, "length": 22} in places["$key"]
+        with Process(planted.pid) as process:
+            for match in places["$elf"]:
+                assert process.read(match["offset"], 4) == b"\x7fELF"
+
+
+def test_together_a_match_where_two_windows_meet_is_told_once() -> None:
+    content = bytearray(b"x" * (40 << 20))
+    borders = [(32 << 20) - 11, (32 << 20) - (1 << 20) - 7, (31 << 20) + 100]
+    for border in borders:
+        content[border : border + 22] = b"planted-here-by-a-test"
+    with plant(bytes(content), size=len(content)) as planted:
+        [record] = ask(rules=IMPLANT, processes={"p1": {"pids": [planted.pid]}}, together=True).records
+        offsets = [match["offset"] for match in record["patterns"][0]["matches"]]
+        assert len(offsets) == len(set(offsets)) == record["patterns"][0]["count"]
+        assert set(offsets) >= {planted.start + border for border in borders}
+
+
+def test_more_memory_than_is_judged_at_once_is_judged_in_pieces_and_that_is_said() -> None:
+    content = b"planted-here-by-a-test".ljust(BUNDLE_BYTES)
+    with plant(content, size=len(content)) as planted:
+        result = ask(rules=IMPLANT, processes={"p1": {"pids": [planted.pid]}}, together=True)
+        assert result.found
+        assert result.statistics["not_scanned"] == {"in-pieces": 1}
