@@ -19,6 +19,7 @@ from agent.module import decode_params
 from agent.registry import load_module
 from agent.runtime import frames
 from agent.runtime.journal import Journal, JournalEntry, read_journal
+from agent.runtime.progress import decode_progress
 from agent.runtime.verdict import decode_cancel_verdict, decode_verdict, encode_admitted, encode_refused
 from agent.scan.lines import LineQuestion
 from agent.scan.magic import magic_of
@@ -137,6 +138,7 @@ TARGETS: dict[str, FuzzTarget] = {
     ),
     "openpgp-signature-file": FuzzTarget(parse_signature_file, (vector("good-ed25519-24", "sig.asc"),)),
     "openpgp-signature": FuzzTarget(_verify, (parse_signature_file(vector("good-ed25519-24", "sig.asc")),)),
+    "progress": FuzzTarget(decode_progress, (b'{"operation":0,"statistics":{"files_seen":1,"cpu_s":0.5}}',)),
     "frames": FuzzTarget(
         _feed, (frames.encode_frame(frames.READY) + frames.encode_frame(frames.ANSWER, b"[]"),)
     ),

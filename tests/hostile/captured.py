@@ -40,6 +40,7 @@ class Captured:
         self.broker = platform.broker
         self.mig = platform.mig
         self._ids: dict[str, str] = {}
+        self.older: dict[str, bytes] = {}  # what agents had signed a while before
 
     def agent(self, name: str) -> str:
         """Return the id of the agent of this name."""

@@ -26,7 +26,7 @@ def ada() -> Iterator[Investigator]:
 def captured(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Iterator[Captured]:
     """A platform with two agents that the opponent owns; all stories share it, so each leaves it working."""
     directory = tmp_path_factory.mktemp("platform")
-    table = {"heartbeat_s": 5}
+    table = {"heartbeat_s": 2}
     with running_platform(directory, ada, "one", "two", agent_table=table) as platform:
         yield Captured(platform)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from protocol.audit import NO_HEAD, encode_entry
+from protocol.envelope import HEARTBEAT, decode_envelope
 from tests.hostile.captured import Captured
 from tests.support.broker import AgentKey
 from tests.support.platform import wait_until
@@ -25,9 +26,18 @@ Entry = dict[str, Any]
 @pytest.fixture(scope="module")
 def copy(captured: Captured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Captured]:
     """The server over a copy, made when both agents had signed what they saw of the log."""
-    captured.ask()
     captured.wait_witnessed()
+    older = captured.execute("SELECT agent_id, envelope FROM witnesses")
+    lengths = [(agent, own_log(envelope)) for agent, envelope in older]
+    captured.ask()
+
+    def have_grown() -> bool:
+        rows = dict(captured.execute("SELECT agent_id, envelope FROM witnesses"))
+        return all(own_log(rows[agent]) > length for agent, length in lengths)
+
+    wait_until(have_grown, "heads of the agents' logs that have grown")
     copy = captured.copy_server(tmp_path_factory.mktemp("copy"))
+    copy.older = dict(older)
     yield copy
     copy.platform.stop()
 
@@ -46,6 +56,12 @@ def server(copy: Captured) -> Iterator[Captured]:
     copy.execute("DELETE FROM witnesses")
     for row in witnesses:
         copy.execute(f"INSERT INTO witnesses VALUES ({', '.join('?' * len(row))})", *row)  # noqa: S608
+
+
+def own_log(envelope: bytes) -> int:
+    """Return how long an agent says, signed, that its own log is."""
+    said = json.loads(decode_envelope(bytes(envelope), HEARTBEAT).payload)
+    return int(said["log_head"][0])
 
 
 def entries(server: Captured) -> list[Entry]:
@@ -113,6 +129,17 @@ def test_witnesses_that_contradict_cannot_be_made_up_nor_be_exchanged(server: Ca
     made_up = AgentKey().sign("application/vnd.mig.heartbeat+json", b"{}")
     server.execute("UPDATE witnesses SET envelope = ? WHERE agent_id = ?", made_up, first)
     assert server.mig("audit", "verify", check=False).returncode == 4
+
+
+def test_an_older_heartbeat_in_the_place_of_an_agents_newest_shows(server: Captured) -> None:
+    """What an agent signed last is what contradicts; this client has seen it."""
+    for agent, envelope in server.older.items():
+        server.execute(
+            "UPDATE witnesses SET envelope = ?, earlier = NULL WHERE agent_id = ?", envelope, agent
+        )
+    done = server.mig("audit", "verify", check=False)
+    assert done.returncode == 4
+    assert done.stdout.count("or an older heartbeat is shown") == len(server.older)
 
 
 def test_witnesses_that_are_withheld_are_missed(server: Captured) -> None:
