@@ -33,7 +33,7 @@ from agent.scan.plan import Plan
 from agent.scan.sieve import NameSieve, can_sift
 
 # What is read at first; and up to where the rest is read with a second call.
-_FIRST_BYTES = 64 << 10
+_FIRST_BYTES = 32 << 10
 MAX_BYTES = 1 << 20
 # The times of files are as coarse as the kernel's clock (4 ms and more), and clocks of disks may be behind.
 SETTLED_NS = 2_000_000_000

@@ -11,6 +11,7 @@ Bytes are searched where they are: what is copied is the line that goes across t
 
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, NamedTuple, Set
 
+from agent.scan.literals import probe_of
 from agent.scan.pattern_set import Block, PatternSet, SomeLines, lines_of
 from agent.scan.patterns import LinePattern
 
@@ -51,9 +52,10 @@ class LineQuestion:
         self.overlap_bytes = overlap_bytes
         self.nothing = LineAnswers(dict.fromkeys(some, False), {})
         # What most searches ask for is one expression, which requires a literal.
-        self._literal = b""
+        self._literal = self._rarest = b""
         if len(some) == 1 and not every:
             self._literal = patterns.patterns[next(iter(some))].literal
+            self._rarest = probe_of(self._literal)[:1] if self._literal else b""
 
     def begin(self) -> "LineScan":
         """Begin with a file that comes in pieces."""
@@ -74,7 +76,7 @@ class LineQuestion:
         bytes as they are, with an empty line too many at the end, unless a `\r` may be part of a line's end.
         """
         if self._literal and len(data) <= _GLANCED_BYTES:
-            return self._literal not in data
+            return self._rarest not in data or self._literal not in data
         glances = self.patterns.choose(self.some).glances
         if self.every or glances is None or len(data) > _GLANCED_BYTES:
             return False
