@@ -108,12 +108,19 @@ def confirm(connection: Connection, action: Action, sending: Sending) -> None:
     say(f"{page.total:,} {'agent' if page.total == 1 else 'agents'} would be asked: {names}{more}")
     # Computed here: what a server says of a target is not what endpoints enforce.
     if sending.is_paced:
-        sending.require_time(page.total, action.expireafter - datetime.now(UTC))
+        if problem := sending.too_slow(page.total, action.expireafter - datetime.now(UTC)):
+            raise InvalidInput("usage", problem)
         say(f"they are asked {sending.describe()}")
     say(f"endpoints enforce: {parse_target(action.target).enforced()}")
     if action.sealed_to:
         say(f"answers are sealed to {', '.join(action.sealed_to)}")
     click.confirm("Ask them?", abort=True, err=True)
+
+
+def warn_of_rate(sending: Sending, count: int, action: Action) -> None:
+    """Say where a paced action expires before all of it is sent."""
+    if problem := sending.too_slow(count, action.expireafter - datetime.now(UTC)):
+        say(f"warning: the last ones will not be asked: {problem}")
 
 
 def say_operations(action: Action) -> None:
@@ -130,6 +137,7 @@ def submit_and_follow(connection: Connection, signed: SignedAction, choices: Cho
     if submitted.new:
         count = f"{submitted.commands:,} {'agent' if submitted.commands == 1 else 'agents'}"
         say(f"action {action.id} asks {count}; endpoints enforce: {parse_target(action.target).enforced()}")
+        warn_of_rate(choices.sending, submitted.commands, action)
     else:
         say(f"action {action.id} was submitted before; here is what it brings")
     if action.schedule is not None:

@@ -20,7 +20,7 @@ from client.action import (
     read_action_file,
     read_signed,
 )
-from client.ask import confirm, say_operations
+from client.ask import confirm, say_operations, warn_of_rate
 from client.config import load_config
 from client.connect import Connection, connect, make_signer
 from client.documents import ActionSummary, Command
@@ -192,6 +192,7 @@ def submit(file: Path, *, assume_yes: bool, as_json: bool, **options: Any) -> in
     submitted = connection.api.submit(encode_envelope(read.envelope), sending.query())
     state = f"{submitted.commands:,} commands" if submitted.new else "was submitted before"
     say(f"{state}; answers: mig results {read.action.id}")
+    warn_of_rate(sending, submitted.commands, read.action)
     members = {"id": read.action.id, "commands": submitted.commands, "new": submitted.new}
     click.echo(dump_json(members) if as_json else read.action.id)
     return EXIT_FOUND

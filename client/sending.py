@@ -64,19 +64,14 @@ class Sending(NamedTuple):
                 f"{count:,} agents match, at most {allowed:,} are asked without --all-agents",
             )
 
-    def require_time(self, count: int, valid: timedelta) -> None:
-        """Raise where the rate alone takes longer than the action is valid: the last ones would expire.
-
-        Raises:
-            InvalidInput: `usage`.
-
-        """
-        if self.rate is not None and count / self.rate > valid.total_seconds():
-            raise InvalidInput(
-                "usage",
-                f"{count:,} agents at {self.rate:g} a second take {count / self.rate:,.0f} s, and the action "
-                f"is valid for {valid.total_seconds():,.0f} s: say --expire",
-            )
+    def too_slow(self, count: int, valid: timedelta) -> str:
+        """Return why the last commands would expire before they are sent: by the rate alone; or nothing."""
+        if self.rate is None or count / self.rate <= valid.total_seconds():
+            return ""
+        return (
+            f"{count:,} agents at {self.rate:g} a second take {count / self.rate:,.0f} s, and the action "
+            f"is valid for {valid.total_seconds():,.0f} s: say --expire"
+        )
 
     def describe(self) -> str:
         """Return in words how the action goes out."""

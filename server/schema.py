@@ -133,7 +133,7 @@ commands = sa.Table(
     sa.Column("wave", sa.Integer, nullable=False, server_default="1"),
     # With the wave, so that the outbox passes by what is held back without reading its rows.
     sa.Index(None, "state", "expireafter", "wave"),
-    sa.Index(None, "action_id", "state"),
+    sa.Index(None, "action_id", "state", "wave"),
     sa.Index(None, "agent_id", "state"),
 )
 

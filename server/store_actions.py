@@ -104,6 +104,8 @@ class ActionStore(StorePart):
                 envelope = decode_envelope(envelope_bytes, ACTION)
                 return self._add_signatures(connection, action.id, envelope, signers, submitter, now)
             enrolled = [] if action.schedule is not None else _enrolled(connection, agent_ids)
+            if manner.pacing is not None:  # no neighbours by name, rack or subnet in one wave
+                enrolled.sort(key=lambda agent_id: command_id(action.id, agent_id, ""))
             if action.schedule is not None:
                 start = {"next_start": first_start(action, now), "occurrence": ""}
                 connection.execute(sa.insert(schema.schedules).values(action_id=action.id, **start))

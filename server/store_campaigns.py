@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from protocol.command import FINAL_STATES, CommandState
+from protocol.command import OPEN_STATES, CommandState
 from server import schema
 from server.pacing import Campaign, Decision, Pacing, Standing, decide
 from server.rows import ONLINE_S, Advanced, AuditEvent, Change
@@ -23,6 +23,7 @@ _agents = schema.agents
 
 _FAILED = (CommandState.FAILED.value, CommandState.TIMED_OUT.value, CommandState.REFUSED.value)
 _ANSWERED = (CommandState.DONE.value, *_FAILED)
+_OPEN = sorted(state.value for state in OPEN_STATES)
 _PENDING, _SENT = CommandState.PENDING.value, CommandState.SENT.value
 STOPPED = "stopped"
 
@@ -141,23 +142,20 @@ def _stand(  # noqa: PLR0917  (what the campaign's row says, and the time)
     pacing: Pacing,
     now: datetime,
 ) -> Standing:
+    of_action = _commands.c.action_id == action_id
     groups: Sequence[sa.Row[Any]] = connection.execute(
-        sa.select(
-            _commands.c.wave,
-            _commands.c.state,
-            sa.func.count().label("number"),
-            sa.func.max(_commands.c.updated).label("latest"),
-        )
-        .where(_commands.c.action_id == action_id)
+        sa.select(_commands.c.wave, _commands.c.state, sa.func.count().label("number"))
+        .where(of_action)
         .group_by(_commands.c.wave, _commands.c.state)
     ).all()
     out = [group for group in groups if group.wave > 0]
     in_wave = [group for group in out if group.wave == wave]
-    is_open = [group for group in in_wave if CommandState(group.state) not in FINAL_STATES]
+    is_open = [of_action, _commands.c.state.in_(_OPEN), _commands.c.wave > 0]
+    latest = sa.select(sa.func.max(_commands.c.updated)).where(*is_open, _commands.c.wave == wave)
     recent = sa.select(
         sa.func.count().label("number"), sa.func.min(_commands.c.updated).label("oldest")
     ).where(
-        _commands.c.action_id == action_id,
+        of_action,
         _commands.c.wave > 0,
         _commands.c.state == _SENT,
         _commands.c.updated > now - timedelta(seconds=pacing.wave_wait_s),
@@ -169,8 +167,8 @@ def _stand(  # noqa: PLR0917  (what the campaign's row says, and the time)
         held=_sum(group for group in groups if group.wave == 0 and group.state == _PENDING),
         in_wave=_sum(in_wave),
         unsent=_sum(group for group in in_wave if group.state == _PENDING),
-        open_in_wave=_sum(is_open),
-        last_sent=max((group.latest for group in is_open), default=None),
+        open_in_wave=_sum(group for group in in_wave if group.state in _OPEN),
+        last_sent=connection.execute(latest).scalar_one(),
         under_way=sent.number
         + _sum(group for group in out if group.state in (_PENDING, CommandState.ACKNOWLEDGED.value)),
         oldest_sent=sent.oldest,
@@ -184,17 +182,21 @@ def _sum(groups: Iterable[sa.Row[Any]]) -> int:
 
 
 def _release(connection: sa.Connection, action_id: str, decision: Decision, now: datetime) -> None:
-    """Let out as many as was decided: agents that are online first, else in the order of their hashes."""
-    is_online = sa.case((_agents.c.heartbeattime > now - timedelta(seconds=ONLINE_S), 0), else_=1)
-    chosen: list[str] = list(
-        connection.execute(
-            sa.select(_commands.c.id)
-            .join(_agents, _agents.c.id == _commands.c.agent_id)
-            .where(_commands.c.action_id == action_id, _commands.c.state == _PENDING, _commands.c.wave == 0)
-            .order_by(is_online, _commands.c.id)
-            .limit(decision.release)
-        ).scalars()
+    """Let out as many as was decided, agents that are online first.
+
+    No order is asked for besides: they were inserted in the order of their ids, which are hashes, and to sort
+    ten thousand of them at each look would cost more than all else.
+    """
+    is_online = _agents.c.heartbeattime > now - timedelta(seconds=ONLINE_S)
+    held = (
+        sa.select(_commands.c.id)
+        .join(_agents, _agents.c.id == _commands.c.agent_id)
+        .where(_commands.c.action_id == action_id, _commands.c.state == _PENDING, _commands.c.wave == 0)
     )
+    chosen: list[str] = list(connection.execute(held.where(is_online).limit(decision.release)).scalars())
+    if len(chosen) < decision.release:
+        away = held.where(sa.or_(_agents.c.heartbeattime.is_(None), ~is_online))
+        chosen += connection.execute(away.limit(decision.release - len(chosen))).scalars()
     for ids in chunks(chosen):
         connection.execute(
             sa.update(_commands).where(_commands.c.id.in_(ids)).values(wave=decision.wave, updated=now)

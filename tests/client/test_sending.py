@@ -62,11 +62,11 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], refusal: str) -
         choose_sending(options)
 
 
-def test_a_rate_that_outlasts_the_action_is_refused() -> None:
+def test_a_rate_that_outlasts_the_action_is_told() -> None:
     sending = Sending(rate=2.0)
-    sending.require_time(600, timedelta(minutes=5))
-    with pytest.raises(InvalidInput, match="601 agents at 2 a second take 300 s.*--expire"):
-        sending.require_time(601, timedelta(minutes=5))
+    assert not sending.too_slow(600, timedelta(minutes=5))
+    problem = sending.too_slow(601, timedelta(minutes=5))
+    assert problem == "601 agents at 2 a second take 300 s, and the action is valid for 300 s: say --expire"
 
 
 @given(st.text(), st.text(), st.integers(), st.integers())

@@ -168,6 +168,20 @@ def test_waves_are_said_as_they_go_out(api: ApiServer, capsys: Printed) -> None:
     assert "3 of 4 agents answered" in printed.out
 
 
+def test_a_rate_that_the_expiry_does_not_leave_time_for_is_warned_of(
+    api: ApiServer, tmp_path: Path, capsys: Printed
+) -> None:
+    for name in ("web1", "web2"):
+        enrol(api, name)
+    path = tmp_path / "slow.json"
+    path.write_text('{"name": "slow", "operations": [{"module": "agentinfo", "parameters": {}}]}')
+    assert run_command_line(["action", "sign", str(path), "--expire", "1h"]) == 0
+    signed = capsys.readouterr().out.strip()
+    assert run_command_line(["action", "submit", signed, "--yes", "--rate", "0.0005"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: the last ones will not be asked: 2 agents at 0.0005 a second take 4,000 s" in said
+
+
 def test_answers_that_were_deleted_are_named_as_such(api: ApiServer, capsys: Printed) -> None:
     agents = [enrol(api, "web1"), enrol(api, "web2")]
     thread = answer_in_background(api, *agents)
