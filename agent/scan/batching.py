@@ -32,7 +32,7 @@ class Batcher:
         if not (base or scope.patterns or scope.files):
             return
         finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
-        if base and not finals and not scope.files and not self._bounds.judge_names(entries.kinds):
+        if base and not finals and not scope.files and not self._bounds.judge_names(base, path, entries):
             names, is_sifted = self._sift(entries, base)
             yield from self._cut(Batch(descriptor, path, (), entries.kinds, base, is_sifted), names)
             return

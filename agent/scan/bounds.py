@@ -4,10 +4,11 @@ Each search has bounds of its own. A directory that one leaves out is still walk
 that one does not see is seen by them. What was left out is counted, and file systems are named, once each.
 """
 
-from typing import Mapping, Optional, Set, Tuple
+from typing import Optional, Sequence, Set, Tuple
 
 from agent.scan.batch import ENTRY
 from agent.scan.coverage import Witness
+from agent.scan.listing import Names
 from agent.scan.mounts import Mounts, Remote
 from agent.scan.plan import Plan
 from agent.scan.roots import Root, join
@@ -79,9 +80,20 @@ class Bounds:
         """Tell whether a search that wants files only is active."""
         return not self._typed or not self._typed.issuperset(scope.searches())
 
-    def judge_names(self, kinds: Mapping[bytes, str]) -> bool:
-        """Tell whether `seen` must be asked of names, of which these are no regular files."""
-        return bool(self._excludes or (kinds and (self._typed or self._mounts.has_remote())))
+    def judge_names(self, roots: Sequence[Root], directory: bytes, entries: Names) -> bool:
+        """Tell whether `seen` must be asked of each name of a directory: most have nothing to leave out."""
+        if entries.kinds and self._typed:
+            return True
+        for root in roots:
+            excludes = self._excludes.get(root.search)
+            if excludes is None:
+                continue
+            for shown in dict.fromkeys((directory, root.show(directory))):
+                if excludes.has_any(shown, entries.files) or excludes.has_any(shown, entries.kinds):
+                    return True
+        if not self._mounts.has_remote() or all(root.search not in self._local for root in roots):
+            return False
+        return any(self._remote(directory, name, kind) is not None for name, kind in entries.kinds.items())
 
     def seen(
         self, roots: Tuple[Root, ...], directory: bytes, name: bytes, kind: Optional[str]
@@ -103,14 +115,17 @@ class Bounds:
         """Keep off what an entry or a link would have us touch elsewhere."""
         if not self._mounts.has_remote() or all(root.search not in self._local for root in roots):
             return roots
-        if kind == ENTRY:
-            remote = self._mounts.remote_at(directory, name)
-        else:
-            remote = self._mounts.remote_on_way(join(directory, name))
+        remote = self._remote(directory, name, kind)
         if remote is None:
             return roots
         self._leave_alone(remote)
         return tuple(root for root in roots if root.search not in self._local)
+
+    def _remote(self, directory: bytes, name: bytes, kind: str) -> Optional[Remote]:
+        """Return where an entry, or a link, leads that is elsewhere."""
+        if kind == ENTRY:
+            return self._mounts.remote_at(directory, name)
+        return self._mounts.remote_on_way(join(directory, name))
 
     def _is_excluded(self, root: Root, directory: bytes, name: bytes) -> bool:
         excludes = self._excludes.get(root.search)

@@ -6,7 +6,7 @@ names: what is left of the globs in a directory is worked out once, from what wa
 """
 
 from collections import OrderedDict
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Collection, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from agent.scan.globs import NameGlob, is_glob, split_path
 
@@ -57,6 +57,13 @@ class Exclusions:
         """Tell whether a name in a directory is left out."""
         left = self._inside(directory)
         return left is None or left.has(name)
+
+    def has_any(self, directory: bytes, names: Collection[bytes]) -> bool:
+        """Tell whether any of these names in a directory is left out."""
+        left = self._inside(directory)
+        if left is None or (left.names and not left.names.isdisjoint(names)):
+            return True
+        return any(glob.matches(name) for glob in left.globs for name in names)
 
     def _inside(self, directory: bytes) -> Optional[_Left]:
         if directory in self._known:

@@ -17,6 +17,7 @@ import sys
 from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 from agent.scan.mounts import unescape
+from agent.scan.opening import resolve
 from protocol.acl import PathRules
 
 _MOUNTS = "/proc/self/mountinfo"
@@ -77,7 +78,7 @@ class Fence:
         encode: Callable[[str], bytes] = os.fsencode
         self._allow = None if rules.allow is None else tuple(map(encode, rules.allow))
         written = tuple(map(encode, rules.deny))
-        self._deny = tuple(dict.fromkeys((*written, *map(os.path.realpath, written))))
+        self._deny = tuple(dict.fromkeys((*written, *map(resolve, written))))
 
     def admits(self, descriptor: int) -> bool:
         """Tell whether what is open here may be looked at."""

@@ -8,7 +8,7 @@ FIFO that took a file's place does not hang the scan.
 
 import errno
 import os
-from typing import Optional
+from typing import List, Optional
 
 from agent.scan.globs import split_path
 
@@ -30,6 +30,24 @@ def _open_quietly(name: bytes, flags: int, directory: Optional[int]) -> int:
         if error.errno != errno.EPERM or not _NOATIME:
             raise
         return os.open(name, flags, dir_fd=directory)
+
+
+def resolve(path: bytes) -> bytes:
+    """Return an absolute path without links; what cannot be resolved stands at its end as it is.
+
+    That is what is not there, and links that we may not read, such as /proc/1/cwd for whoever is not its user
+    (proc(5)): os.path.realpath raises for these.
+    """
+    rest: List[bytes] = []
+    while True:
+        try:
+            real = os.path.realpath(path)
+        except OSError:
+            path, _, name = path.rpartition(b"/")
+            path = path or b"/"
+            rest.append(name)
+        else:
+            return b"/".join([real.rstrip(b"/"), *reversed(rest)]) if rest else real
 
 
 def open_file(name: bytes, directory: int, *, follow: bool) -> int:

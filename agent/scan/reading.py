@@ -30,7 +30,7 @@ from agent.scan.fence import Fence, path_of
 from agent.scan.intake import Content, Demands
 from agent.scan.judging import UNREAD, Candidate, Facts
 from agent.scan.mounts import READABLE_PSEUDO_TYPES, UNREADABLE_NAMES, Mounts
-from agent.scan.opening import open_file, open_for_status
+from agent.scan.opening import open_file, open_for_status, resolve
 from agent.scan.plan import Plan
 from agent.scan.source import MAP_BYTES, MappedSource, PlainSource, Source
 
@@ -109,7 +109,7 @@ class Reader:
         try:
             status = self._stat(name)
         except OSError as error:
-            if name.is_link and not self._fence.admits_path(os.path.realpath(name.path)):
+            if name.is_link and not (self._fence.is_open or self._fence.admits_path(resolve(name.path))):
                 # As if it were there: nobody may learn by a link what exists where they may not look.
                 self._coverage.withhold(name.path)
             elif name.is_link and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):

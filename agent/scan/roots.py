@@ -23,7 +23,7 @@ from agent.scan.coverage import Witness
 from agent.scan.fence import Fence
 from agent.scan.globs import NameGlob, is_glob, split_path
 from agent.scan.mounts import Mounts
-from agent.scan.opening import open_directory
+from agent.scan.opening import open_directory, resolve
 from agent.scan.plan import Plan
 from agent.scan.texts import path_text
 
@@ -115,9 +115,7 @@ class RootFinder:
                 return
         except OSError:
             return
-        self._expand(
-            Root(search, order, self._follow(head, os.path.realpath(head)), head, use), components[first:]
-        )
+        self._expand(Root(search, order, self._follow(head, resolve(head)), head, use), components[first:])
 
     def _add_given(self, root: Root) -> None:
         """Add a path that is written out; `root.real` is still unknown."""
@@ -127,7 +125,7 @@ class RootFinder:
         if name in (b"", b".."):
             self._add_tree(root, root.shown)
             return
-        real_parent = os.path.realpath(parent or b"/")
+        real_parent = resolve(parent or b"/")
         entry = join(real_parent, name)
         is_typed = self._searches[root.search].is_typed
         try:
@@ -145,7 +143,7 @@ class RootFinder:
             if is_link and is_typed:
                 self._say(root.shown, f"{path_text(root.shown)} is a link, and is looked at as one")
             elif is_link:
-                self._follow(root.shown, os.path.realpath(entry))
+                self._follow(root.shown, resolve(entry))
             self._follow(parent or b"/", real_parent)
             self._add_file(root._replace(real=real_parent, shown=parent or b"/"), name)
         elif not stat.S_ISDIR(mode):
@@ -183,7 +181,7 @@ class RootFinder:
         """Tell, before it is touched, whether a path leads to where a search does not look, or may not."""
         if self._is_elsewhere(search, path) or self._is_excluded(search, path):
             return True
-        if self._fence.admits_path(os.path.realpath(path)):
+        if self._fence.admits_path(resolve(path)):
             return False
         self._coverage.withhold(path)
         return True
@@ -200,7 +198,7 @@ class RootFinder:
 
     def _is_excluded(self, search: int, path: bytes) -> bool:
         excludes = self._searches[search].excludes
-        if excludes is None or not (excludes.has(path) or excludes.has(os.path.realpath(path))):
+        if excludes is None or not (excludes.has(path) or excludes.has(resolve(path))):
             return False
         self._coverage.skip("excluded")
         self._say(path, f"{path_text(path)}: is excluded by the search itself")
@@ -212,7 +210,7 @@ class RootFinder:
             self._coverage.note(text)
 
     def _below(self, root: Root, name: bytes) -> Root:
-        return root._replace(real=os.path.realpath(join(root.real, name)), shown=join(root.shown, name))
+        return root._replace(real=resolve(join(root.real, name)), shown=join(root.shown, name))
 
     def _directories(self, root: Root, component: bytes) -> Iterator[bytes]:
         """Yield the names of the directories, and links to directories, that match one component."""
@@ -256,7 +254,7 @@ class RootFinder:
         return self.roots.setdefault(root.real, DirectoryRoots())
 
     def _add_tree(self, root: Root, entry: bytes) -> None:
-        resolved = root._replace(real=self._follow(root.shown, os.path.realpath(entry)))
+        resolved = root._replace(real=self._follow(root.shown, resolve(entry)))
         trees = self._at(resolved).trees
         if not any(tree.search == root.search for tree in trees):
             trees.append(resolved)

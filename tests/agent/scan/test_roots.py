@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.scan.runs import find, grow, paths, run
+from tests.support.apart import become_nobody, run_apart
 
 
 @pytest.fixture
@@ -190,3 +191,18 @@ def test_one_character_of_a_name_is_one_dot(tmp_path: Path) -> None:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"")
     result = run(s1={"paths": [str(tmp_path)], "names": ["^.$"]})
     assert paths(result, tmp_path) == ["é", "\\xff"]
+
+
+@pytest.mark.parametrize("path", ["/proc/1/cwd", "/proc/1/cwd/x", "/proc/1", "/proc/1/c*d/x", "/proc/1/cw*"])
+def test_a_link_that_may_not_be_read_is_an_error_and_the_scan_goes_on(tmp_path: Path, path: str) -> None:
+    grow(tmp_path, {"a": b""})
+
+    def search() -> object:
+        options = {"maxdepth": 1}
+        base = {"names": ["^(a|cwd)$"], "options": options}
+        result = run(s1={**base, "paths": [path]}, s2={**base, "paths": ["/proc/self/attr"]})
+        return [result.status, list(result.notes), result.statistics["errors"]]
+
+    status, notes, errors = run_apart(search, prepare=become_nobody)
+    assert status == "ok"
+    assert errors or any("matched nothing" in note for note in notes)
