@@ -42,9 +42,24 @@ class AgentLimits(NamedTuple):
 
 
 class ScanConfig(NamedTuple):
-    """The table `[agent.scan]`: `digest_cache` keeps digests of files between scans (`agent.scan.cache`)."""
+    """The table `[agent.scan]`: `digest_cache` keeps digests of files between scans (`agent.scan.cache`).
+
+    The others are what a scan may take at most, 0 for without a bound (`agent.module.Budget`): percent of one
+    processor, bytes read per second, processes beside the first.
+    """
 
     digest_cache: bool = False
+    cpu_percent: int = 0
+    read_bytes_per_s: int = 0
+    workers: int = 0
+
+    def budget(self) -> Dict[str, int]:
+        """Return the bounds, under the names of `agent.module.Budget`."""
+        return {
+            "cpu_percent": self.cpu_percent,
+            "read_bytes_per_s": self.read_bytes_per_s,
+            "workers": self.workers,
+        }
 
 
 class TrustConfig(NamedTuple):
@@ -129,6 +144,14 @@ def _read_number(table: Dict[str, Any], name: str, default: int, lowest: int, hi
     return int(value)
 
 
+def _read_bound(table: Dict[str, Any], name: str, lowest: int) -> int:
+    """Return a number that is 0 where there is no bound."""
+    value = _read_number(table, name, 0, 0, 1 << 50)
+    if 0 < value < lowest:
+        _refuse(name, f"must be 0 for no bound, or at least {lowest}")
+    return value
+
+
 def _read_relay(table: Dict[str, Any]) -> str:
     relay = _read_text(table, "relay")
     try:
@@ -210,7 +233,13 @@ def _read_limits(table: Dict[str, Any]) -> AgentLimits:
 
 def _read_scan(table: Dict[str, Any]) -> ScanConfig:
     scan = _require_table(table.get("scan", {}), "[agent.scan]", ScanConfig._fields)
-    return ScanConfig(digest_cache=_read_flag(scan, "digest_cache", default=False))
+    return ScanConfig(
+        digest_cache=_read_flag(scan, "digest_cache", default=False),
+        cpu_percent=_read_number(scan, "cpu_percent", 0, 0, 100_000),
+        # Less would not get through a system within the longest time that a command may take.
+        read_bytes_per_s=_read_bound(scan, "read_bytes_per_s", 1 << 16),
+        workers=_read_number(scan, "workers", 0, 0, 64),
+    )
 
 
 def _read_fingerprints(table: Dict[str, Any], name: str) -> Tuple[str, ...]:

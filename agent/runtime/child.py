@@ -227,6 +227,7 @@ def _run(
             limits=allowed,
             facts=facts,
             paths=paths,
+            budget=trust.budget,
             digest_cache=trust.digest_cache,
             is_cancelled=is_cancelled,
             on_progress=partial(report, done - 1),

@@ -15,6 +15,7 @@ from typing import Any, Dict, FrozenSet, NamedTuple, Optional, Tuple
 import msgspec
 
 from agent.config import MAX_SCHEDULE_S, AgentLimits
+from agent.module import UNBOUNDED, Budget
 from agent.runtime.readers import Sealing
 from protocol.acl import Acl, convert_acl
 from protocol.action import UtcTime
@@ -50,6 +51,7 @@ class ToldTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_schedule_s: int
     seal_to: Tuple[str, ...]
     require_sealed: bool
+    budget: Dict[str, int]
     digest_cache: Optional[int] = None
 
 
@@ -69,7 +71,8 @@ class Trust(NamedTuple):
     """Whom this agent obeys, and how far.
 
     `version` is that of the bundle, None where there is none to obey; `refusal` then says why. `managers` may
-    cancel what others signed. `digest_cache` is the descriptor of what was lent to keep digests in.
+    cancel what others signed. `digest_cache` is the descriptor of what was lent to keep digests in; `budget`
+    is what a scan may take.
     """
 
     keyring: Keyring
@@ -83,6 +86,7 @@ class Trust(NamedTuple):
     managers: FrozenSet[str] = frozenset()
     refusal: str = ""
     digest_cache: Optional[int] = None
+    budget: Budget = UNBOUNDED
 
     def require_in_force(self, now: datetime) -> None:
         """Raise unless there is somebody to obey now.
@@ -148,6 +152,7 @@ def resolve_trust(told: ToldTrust) -> Trust:
         managers=frozenset(told.manage),
         max_schedule=timedelta(seconds=told.max_schedule_s),
         digest_cache=told.digest_cache,
+        budget=Budget(**told.budget),
     )
     roots = make_roots(told.roots, told.root_fingerprints, told.threshold)
     if not roots.keyring.fingerprints:

@@ -142,6 +142,7 @@ def encode_trust(baked: Baked, held: Held, now: datetime, *, digest_cache: Optio
             "seal_to": baked.config.seal_to,
             "require_sealed": baked.config.require_sealed,
             "digest_cache": digest_cache,
+            "budget": baked.config.scan.budget(),
         }
     )
 

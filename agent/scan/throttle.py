@@ -10,6 +10,7 @@ from typing import Callable
 from agent.module import Budget
 
 _CREDIT_S = 1.0
+_LEAST_S = 0.001  # shorter pauses cost more than they spare
 _SLICE_S = 0.1  # so that a pause can be cancelled
 
 
@@ -64,7 +65,7 @@ class Throttle:
         while self._meters:
             now = self._monotonic()
             ahead = max((meter.ahead_s(now, use()) for meter, use in self._meters), default=0.0)
-            if ahead <= 0:
+            if ahead < _LEAST_S:
                 return
             self._sleep(min(ahead, _SLICE_S))
             check()

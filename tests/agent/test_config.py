@@ -25,7 +25,7 @@ def test_what_is_left_out_takes_its_documented_default() -> None:
     assert config.limits == AgentLimits()
     assert (config.heartbeat_s, config.warm_child, config.max_validity_s) == (60, True, 604800)
     assert config.native == ("memfd", "directory")
-    assert config.scan == ScanConfig(digest_cache=False)
+    assert config.scan == ScanConfig(digest_cache=False, cpu_percent=0, read_bytes_per_s=0, workers=0)
 
 
 def test_the_projects_own_configuration_decodes() -> None:
@@ -56,6 +56,9 @@ def test_the_projects_own_configuration_decodes() -> None:
         ("seal_to", ["A" * 40] * 2, r"seal_to: must name at most 16 investigators, each once"),
         ("require_sealed", "yes", r"require_sealed: must be true or false"),
         ("scan", {"digest_cache": 1}, r"digest_cache: must be true or false"),
+        ("scan", {"cpu_percent": -1}, r"cpu_percent: must be a whole number"),
+        ("scan", {"read_bytes_per_s": 1000}, r"read_bytes_per_s: must be 0 for no bound, or at least 65536"),
+        ("scan", {"workers": 65}, r"workers: must be a whole number"),
         ("scan", {"cache": True}, r"\[agent.scan\]: unknown member 'cache'"),
         ("native", [], r"native: must be a list"),
         ("native", ["download"], r"native: must be a list"),

@@ -549,3 +549,10 @@ def test_the_module_loads_with_its_flags_and_examples() -> None:
     assert loaded.flags is file.FLAGS
     assert all(example.startswith("mig file ") for example in loaded.examples)
     assert stat.S_ISREG(Path(file.__file__).stat().st_mode)
+
+
+def test_flags_may_lower_what_a_scan_takes() -> None:
+    values = {"path": ("/etc",), "name": (".",), "cpu-percent": 50, "workers": 1, "read-bytes-per-s": None}
+    made = file.from_flags(values)
+    assert (made["cpu_percent"], made["workers"], "read_bytes_per_s" in made) == (50, 1, False)
+    assert decode_params(file.Params, made).cpu_percent == 50
