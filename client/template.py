@@ -18,8 +18,16 @@ next         mig run FILE            sign, submit, follow, print
              mig action sign FILE    only sign; a second investigator signs what that wrote
 id, validfrom and expireafter are added when it is signed: valid for 5 minutes unless --expire says more"""
 
-_FILE_SEARCH = {
-    "searches": {"example": {"paths": ["/etc"], "names": ["^passwd$"], "options": {"matchall": True}}}
+# Of modules whose parameters nest: the members that must be there would be empty objects.
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "file": {
+        "searches": {"example": {"paths": ["/etc"], "names": ["^passwd$"], "options": {"matchall": True}}}
+    },
+    "yara": {
+        "rules": {"example": 'rule example { strings: $a = "#!/bin/sh" condition: $a at 0 }'},
+        "searches": {"new": {"paths": ["/var/www"], "mtimes": ["<7d"], "options": {"matchall": True}}},
+        "processes": {"shells": {"names": ["^(ba|da|z)?sh$"]}},
+    },
 }
 
 
@@ -36,7 +44,7 @@ def new_template(module: str) -> dict[str, Any]:
         "target": "status = 'online'",
         "description": {"author": "your name", "email": "you@example.net", "revision": 1},
         "threat": {"level": "info", "type": "system", "family": "example"},
-        "operations": [{"module": name, "parameters": _FILE_SEARCH if name == "file" else _parameters(name)}],
+        "operations": [{"module": name, "parameters": _EXAMPLES.get(name) or _parameters(name)}],
         "syntaxversion": 2,
     }
 

@@ -25,6 +25,7 @@ from agent.platform.limits import die_with_parent
 Serve = Callable[[bytes, Optional[int], Callable[[], None]], bytes]
 
 _LENGTH = struct.Struct("!I")
+MAX_MESSAGE_BYTES = 64 << 20  # compiled rules are the largest
 _CHECK_S = 0.25
 _CRASHED = 70  # EX_SOFTWARE of sysexits(3)
 _MAX_PATIENCE_S = 10 * 365 * 86400.0
@@ -144,6 +145,7 @@ def _receive(line: socket.socket, taken: Optional[List[int]] = None) -> bytes:
 
     Raises:
         EOFError: the other side is gone.
+        ConnectionError: it is, or it says what cannot be meant.
 
     """
     if taken is None:
@@ -152,6 +154,8 @@ def _receive(line: socket.socket, taken: Optional[List[int]] = None) -> bytes:
         head, descriptors, _, _ = socket.recv_fds(line, 1, 1)
         taken.extend(descriptors)
     (length,) = _LENGTH.unpack(head + _read(line, _LENGTH.size - len(head)))
+    if length > MAX_MESSAGE_BYTES:
+        raise ConnectionError
     return _read(line, length)
 
 

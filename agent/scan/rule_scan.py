@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import closing
 from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Set, Tuple
 
+import msgspec
 from msgspec.structs import replace
 
 from agent.module import Context
@@ -141,9 +142,15 @@ class MatchLimits:
 def ask(helper: Helper, request: bytes, descriptor: int) -> bytes:
     """Return what the helper says of a file or process, or how it ended over it."""
     try:
-        return helper.ask(request, descriptor)
+        answer = helper.ask(request, descriptor)
+        # It has met hostile bytes: what it says is looked at before anybody relies on it.
+        decode(answer)
     except HelperLost as lost:
         return encode(Outcome(holes=((TIMED_OUT if lost.is_silent else LOST, str(lost)),)))
+    except msgspec.MsgspecError:
+        helper.close()
+        return encode(Outcome(holes=((LOST, "its process gave an answer that is none"),)))
+    return answer
 
 
 def scan_files(

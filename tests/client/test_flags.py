@@ -140,4 +140,6 @@ def test_every_example_of_a_module_makes_parameters_that_it_takes(
 
 @pytest.mark.parametrize("name", module_names())
 def test_every_module_has_a_template_to_start_from(name: str) -> None:
-    assert new_template(name)["operations"][0]["module"] == name
+    [operation] = new_template(name)["operations"]
+    assert operation["module"] == name
+    decode_params(load_module(name).params, operation["parameters"])

@@ -6,14 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.execute import run_operation
 from agent.module import UNBOUNDED, Cancelled, Context, decode_params
 from agent.modules import yara
+from agent.scan import rule_scan
+from agent.scan.helper import Helper
 from agent.scan.outcome import CHANGED, TOO_LARGE, Outcome, decode
 from agent.scan.rule_work import Bounds, RuleWork
 from agent.scan.rules import compile_rules
@@ -232,6 +237,13 @@ def test_the_engines_end_over_one_file_costs_only_that_file(tree: Path) -> None:
     for name in ("a.large", "z/b.large"):
         assert any(note.startswith(f"{tree}/{name}: not scanned: its process ended ") for note in notes)
     assert [Path(path).name for path in found] == ["a.txt", "c.bin"]
+
+
+@given(st.binary(min_size=1))
+def test_whatever_a_helper_answers_is_an_outcome(answer: bytes) -> None:
+    with closing(Helper(lambda _request, _descriptor, _say: answer, silence_s=60)) as helper:
+        outcome = decode(rule_scan.ask(helper, b"F", 0))
+    assert outcome.holes or outcome == decode(answer)
 
 
 def test_cancelling_ends_a_scan_that_hangs_in_a_rule_and_keeps_what_was_found(tree: Path) -> None:

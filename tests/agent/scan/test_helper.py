@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.scan.helper import Helper, HelperLost
+from agent.scan.helper import MAX_MESSAGE_BYTES, Helper, HelperLost
 
 
 def serve(request: bytes, descriptor: int | None, say: Callable[[], None]) -> bytes:
@@ -22,6 +22,8 @@ def serve(request: bytes, descriptor: int | None, say: Callable[[], None]) -> by
         raise RuntimeError
     if word == b"hang":
         signal.pause()
+    if word == b"long":
+        return b"x" * (MAX_MESSAGE_BYTES + 1)
     if word == b"work":
         for _ in range(int(rest)):
             say()
@@ -66,6 +68,7 @@ def test_a_descriptor_travels_with_a_request_and_is_not_kept(tmp_path: Path) -> 
         (b"die 9", r"its process ended by signal 9 \(Killed\)"),
         (b"die 24", r"its process ended by signal 24 "),
         (b"fail", "its process ended with status 70"),
+        (b"long", r"its process ended by signal 9 "),
     ],
 )
 def test_how_a_helper_ended_is_told_and_the_next_request_has_a_new_one(request_: bytes, said: str) -> None:
