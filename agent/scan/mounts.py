@@ -36,11 +36,12 @@ REMOTE_TYPES = frozenset(
     }
 )  # fmt: skip
 _FUSE = "fuse."
-# Names in them that block, are consumed by reading, or show all memory: proc(5).
+# Names in them that block, are consumed by reading, or show all memory: proc(5), and of the kernel's
+# documents ABI/testing/sysfs-power (wakeup_count blocks while an event is dealt with).
 UNREADABLE_NAMES = frozenset(
     {
         b"clear_refs", b"event_pipe", b"kcore", b"kmsg", b"kpagecgroup", b"kpagecount", b"kpageflags", b"mem",
-        b"pagemap", b"sysrq-trigger", b"trace_pipe", b"vmcore",
+        b"pagemap", b"sysrq-trigger", b"trace_pipe", b"vmcore", b"wakeup_count",
     }
 )  # fmt: skip
 # As many links one after the other are followed by the kernel (path_resolution(7)).

@@ -6,6 +6,7 @@ import os
 import subprocess
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,10 @@ def unmount(point: Path, *options: str) -> None:
 def leave_memory(limit_bytes: int) -> bool:
     """Put this process, and what it forks, into a group that may hold so much memory; tell whether it could.
 
-    Source: docs.kernel.org/admin-guide/cgroup-v1/memory.html and cgroup-v2.html. The group stays, empty.
+    Who forked this process takes it away (`remove_memory_group`). Source: docs.kernel.org, admin-guide,
+    cgroup-v1/memory.html and cgroup-v2.html.
     """
-    for root, limit in ((_CGROUPS / "memory", "memory.limit_in_bytes"), (_CGROUPS, "memory.max")):
-        group = root / "mig-test"
+    for group, limit in _memory_groups(os.getppid()):
         try:
             group.mkdir(exist_ok=True)
             (group / limit).write_text(str(limit_bytes))
@@ -95,3 +96,16 @@ def peak_kib() -> int:
     """Return the most memory that this process has held at once (proc(5), VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def remove_memory_group() -> None:
+    """Take away the group of a process that is gone."""
+    for group, _ in _memory_groups(os.getpid()):
+        with suppress(FileNotFoundError):
+            group.rmdir()
+
+
+def _memory_groups(pid: int) -> tuple[tuple[Path, str], ...]:
+    """Return where a group may be, and the name of its limit, in versions 1 and 2."""
+    name = f"mig-test-{pid}"
+    return (_CGROUPS / "memory" / name, "memory.limit_in_bytes"), (_CGROUPS / name, "memory.max")

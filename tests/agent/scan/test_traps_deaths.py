@@ -11,7 +11,7 @@ import pytest
 
 from tests.agent.scan.runs import grow, run
 from tests.agent.scan.test_pool import Asked, name_of
-from tests.support.apart import become_nobody, leave_memory, run_apart
+from tests.support.apart import become_nobody, leave_memory, remove_memory_group, run_apart
 
 MIB = 1 << 20
 FILES = 500
@@ -57,7 +57,10 @@ def test_a_worker_that_the_kernel_kills_for_its_memory_costs_the_file_that_it_wa
         is_bound = leave_memory(128 * MIB)
         return scan_with(tree, starve)
 
-    found, errors, notes = run_apart(act)
+    try:
+        found, errors, notes = run_apart(act)
+    finally:
+        remove_memory_group()
     assert found == ALL_BUT_BOMB
     assert errors == 1
     assert notes == [f"{tree}/d4/bomb: not judged: the process that read it was killed by SIGKILL"]
