@@ -7,7 +7,8 @@ remembered by their ids, so that nobody takes them for something that never was.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from statistics import median
 
 import sqlalchemy as sa
 
@@ -20,6 +21,8 @@ _actions = schema.actions
 _commands = schema.commands
 _results = schema.results
 _deleted = schema.deleted_actions
+_LATELY = timedelta(minutes=10)
+_MOST_SKEW = timedelta(days=1)
 _ENDED = sorted(state.value for state in FINAL_STATES)
 
 
@@ -105,6 +108,21 @@ class RetentionStore(StorePart):
             return connection.execute(
                 sa.select(_deleted.c.deleted).where(_deleted.c.id == action_id)
             ).scalar_one_or_none()
+
+    def doubt_clock(self, now: datetime) -> str | None:
+        """Return why this server's clock may be wrong, by the clocks of agents that were heard lately."""
+        heard = schema.agents.c.heartbeattime
+        query = sa.select(schema.agents.c.clock_skew_s).where(
+            schema.agents.c.enrolment == "enrolled", heard > now - _LATELY, heard < now + _LATELY
+        )
+        with self._database.reading() as connection:
+            rows: Sequence[float | None] = connection.execute(query).scalars().all()
+        skews = [skew for skew in rows if skew is not None]
+        if not skews:
+            return "no agent was heard lately, so nothing says that the clock is right"
+        if abs(median(skews)) > _MOST_SKEW.total_seconds():
+            return f"the clock is {abs(median(skews)):,.0f} s off those of agents"
+        return None
 
     def size_bytes(self) -> tuple[int, int]:
         """Return how large the database is, and how much of it is free for what comes (SQLite)."""

@@ -20,8 +20,15 @@ DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 
 
-def delete_old(database: Database, now: datetime, *, answers: int = 0, actions: int = 0) -> None:
-    """Delete what is old by some time, as a server does with these settings."""
+def delete_old(
+    database: Database,
+    now: datetime,
+    *,
+    answers: int = 0,
+    actions: int = 0,
+    is_clock_right: bool = True,
+) -> None:
+    """Delete what is old by some time, as a server does with these settings; an agent tells that time too."""
     config = ServerConfig(
         name="mig",
         url="http://127.0.0.1:1664",
@@ -34,7 +41,10 @@ def delete_old(database: Database, now: datetime, *, answers: int = 0, actions: 
         keep_answers_days=answers,
         keep_actions_days=actions,
     )
-    retention = Retention(config=config, database=database, store=Store(database), clock=lambda: now)
+    store = Store(database)
+    if is_clock_right:
+        FleetAgent(store, "clock", now=now)
+    retention = Retention(config=config, database=database, store=store, clock=lambda: now)
     asyncio.run(retention.delete_old())
 
 
@@ -151,6 +161,27 @@ def test_old_occurrences_of_an_action_that_still_recurs_go_and_it_stays(
     row = store.get_action(action.id)
     assert row is not None
     assert row.deleted_answers == 1
+
+
+@pytest.mark.parametrize("ahead", [2 * DAY, 3650 * DAY])
+def test_a_clock_that_nobody_else_has_deletes_nothing(
+    store: Store, database: Database, ahead: timedelta
+) -> None:
+    agents = [FleetAgent(store, f"web{number}") for number in range(3)]
+    action = make_action()
+    create(store, action, *agents)
+    store.save_results([agent.answer(action) for agent in agents], NOW)
+    wrong = NOW + ahead
+    delete_old(database, wrong, answers=1, actions=1, is_clock_right=False)
+    assert deletions(store) == []  # nobody was heard: their last heartbeats came before the clock jumped
+    for agent in agents:
+        store.save_heartbeat(agent.heartbeat(NOW), wrong)
+    delete_old(database, wrong, answers=1, actions=1, is_clock_right=False)
+    assert deletions(store) == []
+    for agent in agents[1:]:  # one clock that is wrong says nothing
+        store.save_heartbeat(agent.heartbeat(wrong), wrong)
+    delete_old(database, wrong, answers=1, actions=1, is_clock_right=False)
+    assert deletions(store)
 
 
 def test_more_than_one_batch_is_deleted(store: Store, database: Database) -> None:
