@@ -32,8 +32,9 @@ from typing import Annotated, Any, Dict, Iterator, Optional, Tuple
 
 from msgspec import Meta
 
-from agent.module import Budget, Context, Flag, ModuleParams, ModuleRecord
+from agent.module import Context, ModuleRecord
 from agent.scan.batch import LINK
+from agent.scan.budget import BUDGET_FLAGS, BudgetParams, budget_from_flags
 from agent.scan.checks import TYPE_NAMES, FileType
 from agent.scan.coverage import Coverage
 from agent.scan.flags import SEARCH_FLAGS, searches_from_flags
@@ -65,7 +66,7 @@ EXAMPLES = (
 )
 
 
-class Params(ModuleParams, frozen=True, kw_only=True):
+class Params(BudgetParams, frozen=True, kw_only=True):
     """What to look for."""
 
     searches: Annotated[
@@ -76,32 +77,6 @@ class Params(ModuleParams, frozen=True, kw_only=True):
             max_length=1000,
         ),
     ]
-    cpu_percent: Annotated[
-        int,
-        Meta(
-            description="percent of one processor that all processes of the scan may use together, lower than"
-            " what the endpoint allows; 0 is that",
-            ge=0,
-            le=100_000,
-        ),
-    ] = 0
-    read_bytes_per_s: Annotated[
-        int,
-        Meta(
-            description="bytes that may be read of files in a second, lower than what the endpoint allows;"
-            " 0 is that",
-            ge=0,
-            le=1 << 50,
-        ),
-    ] = 0
-    workers: Annotated[
-        int,
-        Meta(
-            description="processes beside the first, fewer than the endpoint would start; 0 is as many",
-            ge=0,
-            le=64,
-        ),
-    ] = 0
 
 
 class Record(ModuleRecord, frozen=True, kw_only=True):
@@ -175,9 +150,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
             check=context.check,
             truncate=context.truncate,
             cache=stack.enter_context(_kept_digests(context, now_ns)),
-            budget=context.budget.lowered(
-                Budget(params.cpu_percent, params.read_bytes_per_s, params.workers)
-            ),
+            budget=params.budget(context),
             progress=progress,
         )
         # Closed at once also where the reader has enough: there may be workers.
@@ -228,12 +201,7 @@ def upgrade(parameters: Any) -> Any:
     return upgrade_searches(parameters)
 
 
-_BUDGET_FLAGS = (
-    Flag("cpu-percent", "use so many percent of one processor at most", type=int),
-    Flag("read-bytes-per-s", "read so many bytes of files in a second at most", type=int),
-    Flag("workers", "use so many processes beside the first at most", type=int),
-)
-FLAGS = (*SEARCH_FLAGS, *_BUDGET_FLAGS)
+FLAGS = (*SEARCH_FLAGS, *BUDGET_FLAGS)
 
 
 def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
@@ -243,6 +211,4 @@ def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         InvalidInput: `usage`, for flags that contradict each other or that are missing.
 
     """
-    given = {name.replace("-", "_"): value for name, value in values.items()}
-    budget = {name: given[name] for name in Budget._fields if given.get(name)}
-    return {**searches_from_flags(values), **budget}
+    return {**searches_from_flags(values), **budget_from_flags(values)}

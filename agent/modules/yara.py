@@ -29,7 +29,8 @@ from typing import Annotated, Any, Dict, Iterator, Optional, Tuple, Union
 import msgspec
 from msgspec import Meta
 
-from agent.module import Context, Flag, ModuleParams, ModuleRecord
+from agent.module import Context, Flag, ModuleRecord
+from agent.scan.budget import BUDGET_FLAGS, BudgetParams, budget_from_flags
 from agent.scan.flags import SEARCH_FLAGS, searches_from_flags, searches_from_line
 from agent.scan.helper import Helper
 from agent.scan.memory_scan import Chosen, scan_processes
@@ -92,7 +93,7 @@ class ProcessSearch(
             require_pattern(split_inverse(name)[0], "names")
 
 
-class Params(ModuleParams, frozen=True, kw_only=True):
+class Params(BudgetParams, frozen=True, kw_only=True):
     """Which rules to apply to what, and what it may cost."""
 
     rules: Annotated[
@@ -216,9 +217,9 @@ def run(params: Params, context: Context) -> Iterator[Record]:
         require_expressions("a search for processes by name")
     rules = compile_rules(params.rules, params.variables, check=context.check)
     bounds = Bounds(params.timeout_s, params.max_file_bytes, params.max_process_bytes)
+    budget = params.budget(context)
     # Each process that judges files, and each helper beside one, keeps within an equal share.
-    share = 2 * (usable_workers(context.budget) + 1)
-    work = RuleWork(rules, bounds, budget=context.budget, share=share)
+    work = RuleWork(rules, bounds, budget=budget, share=2 * (usable_workers(budget) + 1))
     tally = Tally(context, params.max_total_bytes)
     with closing(Helper(work, silence_s=params.timeout_s + _GRACE_S, check=context.check)) as helper:
         try:
@@ -241,7 +242,7 @@ def _findings(
         }
         yield from scan_processes(chosen, helper, tally, context, is_together=params.together)
     if params.searches:
-        yield from scan_files(params.searches, helper, bounds, tally, context)
+        yield from scan_files(params.searches, helper, bounds, tally, context, budget=params.budget(context))
 
 
 def _record(finding: Finding, rules: RuleSet) -> Record:
@@ -320,7 +321,7 @@ _OWN_FLAGS = (
     Flag("timeout", "seconds that the rules may take over one file", type=int),
     Flag("maxsize", "bytes of the largest file to scan", type=int),
 )
-FLAGS = (*_OWN_FLAGS, *SEARCH_FLAGS)
+FLAGS = (*_OWN_FLAGS, *SEARCH_FLAGS, *BUDGET_FLAGS)
 
 
 def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
@@ -332,7 +333,7 @@ def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
     """
     if not values.get("rules"):
         raise InvalidInput("usage", "name at least one file with --rules")
-    parameters: Dict[str, Any] = {"rules": _read_rules(values["rules"])}
+    parameters: Dict[str, Any] = {"rules": _read_rules(values["rules"]), **budget_from_flags(values)}
     if values.get("path"):
         parameters.update(searches_from_flags(values))
     if values.get("pid") or values.get("process"):

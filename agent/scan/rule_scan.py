@@ -18,7 +18,7 @@ from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Set, Tuple
 import msgspec
 from msgspec.structs import replace
 
-from agent.module import Context
+from agent.module import Budget, Context
 from agent.scan.coverage import Coverage
 from agent.scan.helper import Helper, HelperLost
 from agent.scan.items import Match
@@ -154,7 +154,13 @@ def ask(helper: Helper, request: bytes, descriptor: int) -> bytes:
 
 
 def scan_files(
-    selections: Mapping[str, Selection], helper: Helper, bounds: Bounds, tally: Tally, context: Context
+    selections: Mapping[str, Selection],
+    helper: Helper,
+    bounds: Bounds,
+    tally: Tally,
+    context: Context,
+    *,
+    budget: Budget,
 ) -> Iterator[Finding]:
     """Yield what matches in the files that the selections choose."""
 
@@ -183,7 +189,7 @@ def scan_files(
         check=context.check,
         truncate=context.truncate,
         examine=examine,
-        budget=context.budget,
+        budget=budget,
         effort=_EFFORT,
         progress=progress,
     )

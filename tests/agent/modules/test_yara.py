@@ -128,6 +128,13 @@ def test_many_files_are_scanned_by_workers_with_the_same_answer(tmp_path: Path) 
     assert result.statistics["not_scanned"] == {}
 
 
+def test_within_a_budget_the_answer_is_the_same(tree: Path) -> None:
+    chosen = {"s1": {"paths": [str(tree)]}}
+    for name, value in (("workers", 1), ("cpu_percent", 400), ("read_bytes_per_s", 1 << 20)):
+        parameters: dict[str, Any] = {"searches": chosen, name: value}
+        assert paths(ask(**parameters), tree) == ["a.txt", "sub/c.bin"]
+
+
 def test_a_matchlimit_counts_files_in_which_something_matched(tree: Path) -> None:
     result = scan(tree, options={"matchlimit": 1})
     assert paths(result, tree) == ["a.txt"]
@@ -315,6 +322,7 @@ def test_flags_make_parameters_and_read_the_rules(tmp_path: Path) -> None:
             "variable": ("a=7", "b=x=y", "c=true", "d=0.5"),
             "timeout": 5,
             "maxsize": 1000,
+            "cpu-percent": 50,
         }
     )
     params = decode_params(yara.Params, made)
@@ -322,7 +330,7 @@ def test_flags_make_parameters_and_read_the_rules(tmp_path: Path) -> None:
     assert params.searches["s1"].names == ("php$",)
     assert params.processes["p1"] == yara.ProcessSearch(pids=(7,), names=("^sshd$",), matchlimit=1000)
     assert params.variables == {"a": 7, "b": "x=y", "c": True, "d": 0.5}
-    assert (params.timeout_s, params.max_file_bytes) == (5, 1000)
+    assert (params.timeout_s, params.max_file_bytes, params.cpu_percent) == (5, 1000, 50)
 
 
 @pytest.mark.parametrize(
