@@ -9,7 +9,7 @@ Bytes are searched where they are: what is copied is the line that goes across t
 `\r\n`.
 """
 
-from typing import AbstractSet, Callable, Dict, FrozenSet, List, NamedTuple, Set
+from typing import AbstractSet, Callable, Dict, FrozenSet, List, NamedTuple, Set, Tuple
 
 from agent.scan.literals import probe_of
 from agent.scan.pattern_set import Block, PatternSet, SomeLines, lines_of
@@ -51,11 +51,11 @@ class LineQuestion:
         self.max_line_bytes = max_line_bytes
         self.overlap_bytes = overlap_bytes
         self.nothing = LineAnswers(dict.fromkeys(some, False), {})
-        # What most searches ask for is one expression, which requires a literal.
-        self._literal = self._rarest = b""
+        # Most searches ask for one expression that requires a literal: its rarest byte, and it.
+        self._literals: Tuple[Tuple[bytes, bytes], ...] = ()
         if len(some) == 1 and not every:
-            self._literal = patterns.patterns[next(iter(some))].literal
-            self._rarest = probe_of(self._literal)[:1] if self._literal else b""
+            literals = patterns.patterns[next(iter(some))].literals
+            self._literals = tuple((probe_of(literal)[:1], literal) for literal in literals)
 
     def begin(self) -> "LineScan":
         """Begin with a file that comes in pieces."""
@@ -75,15 +75,18 @@ class LineQuestion:
         Literals hold no line end, so where one is in the bytes it is in a line. Expressions are asked of the
         bytes as they are, with an empty line too many at the end, unless a `\r` may be part of a line's end.
         """
-        if self._literal and len(data) <= _GLANCED_BYTES:
-            return self._rarest not in data or self._literal not in data
+        if self._literals and len(data) <= _GLANCED_BYTES:
+            for rarest, literal in self._literals:  # noqa: SIM110  (twice as quick, for every file)
+                if rarest in data and literal in data:
+                    return False
+            return True
         glances = self.patterns.choose(self.some).glances
         if self.every or glances is None or len(data) > _GLANCED_BYTES:
             return False
         has_cr = None
-        for literal, pattern in glances:
-            if literal:
-                if literal in data:
+        for literals, pattern in glances:
+            if literals:
+                if any(literal in data for literal in literals):
                     return False
                 continue
             has_cr = b"\r" in data if has_cr is None else has_cr

@@ -16,6 +16,8 @@ from typing import List, Sequence, Tuple
 # A longer one is hardly rarer, and Python before 3.10 needs quadratic time for it in a file made for that.
 MAX_LITERAL_BYTES = 32
 _MIN_BYTES = 2
+# So many texts are looked for one after the other; of more, an automaton reads no slower.
+_MOST_LITERALS = 6
 # What many literals have in common: as long as this, and of no more of them, or to find it takes long.
 _COMMON_BYTES = range(3, 13)
 _COMMON_AMONG = 256
@@ -31,27 +33,34 @@ _CLASS_ESCAPES = "dDsSwWbB"
 _NO_CHARACTER = ".^$*+?"
 
 
-def required_literal(expression: str) -> bytes:
-    """Return the longest text that an expression surely requires; empty where none is known."""
+def required_literals(expression: str) -> Tuple[bytes, ...]:
+    """Return texts of which every match holds one, one for each alternative; none where that is not known."""
     if not expression.isascii() or "\\Q" in expression:
-        return b""
-    runs: List[str] = [""]
+        return ()
+    branches: List[List[str]] = [[""]]
     at = 0
     while at < len(expression):
         character = expression[at]
-        if character in "|)\n\r":
-            return b""
+        if character in ")\n\r":
+            return ()
+        if character == "|":
+            branches.append([""])
+            at += 1
+            continue
+        runs = branches[-1]
         if character in _REPEATS:
             runs[-1] = runs[-1][:-1]
         at, text = _next(expression, at)
         if not at:
-            return b""
+            return ()
         if text:
             runs[-1] += text
         else:
             runs.append("")
-    longest = max(runs, key=len)[:MAX_LITERAL_BYTES]
-    return longest.encode("ascii") if len(longest) >= _MIN_BYTES else b""
+    longest = [max(runs, key=len)[:MAX_LITERAL_BYTES].encode("ascii") for runs in branches]
+    if len(longest) > _MOST_LITERALS or min(map(len, longest)) < _MIN_BYTES:
+        return ()
+    return tuple(longest)
 
 
 def common_texts(literals: Sequence[bytes], most: int) -> Tuple[bytes, ...]:

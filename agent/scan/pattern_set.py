@@ -16,8 +16,7 @@ import time
 from collections import OrderedDict
 from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from agent.scan.literals import common_texts
-from agent.scan.patterns import Joined, LinePattern, Pattern, TooLarge, compile_probe
+from agent.scan.patterns import Joined, LinePattern, Pattern, TooLarge, compile_probes
 
 # Groups that are kept joined (the last used ones), and choices of patterns whose groups, or lines, are known.
 _KEPT_JOINED, _KEPT_CHOICES = 16, 256
@@ -38,8 +37,6 @@ class Costs(NamedTuple):
     # Reading a block for a pattern with a literal, and for one without or for a whole group.
     literal: int = 1
     pattern: int = 6
-    # Texts in common that are quicker to look for than what is joined.
-    common_texts: int = 3
     # Lines found in vain, for each pattern that is left, that cost as much as joining those.
     rejoin_lines: int = 3
 
@@ -64,9 +61,9 @@ class Group(NamedTuple):
 
 
 class Glance(NamedTuple):
-    """What a text must hold to have a match: the literal or, where no line ends in two bytes, the pattern."""
+    """What a text must hold to have a match: a literal or, where no line ends in two bytes, the pattern."""
 
-    literal: bytes
+    literals: Tuple[bytes, ...]
     pattern: Pattern
 
 
@@ -138,12 +135,12 @@ class PatternSet:
         glances = []
         for members, joined, _ in groups:
             if joined is not None:
-                glances.append(Glance(b"", joined.pattern))
+                glances.append(Glance((), joined.pattern))
                 continue
             for one in (self.patterns[index] for index in members):
                 if not one.by_block:
                     return None
-                glances.append(Glance(one.literal, one.pattern))
+                glances.append(Glance(one.literals, one.pattern))
         return tuple(glances)
 
     def _make_groups(self, wanted: FrozenSet[int]) -> Iterator[Group]:
@@ -158,15 +155,17 @@ class PatternSet:
                     parts += [members[:half], members[half:]]
                 else:
                     left -= set(members)
-                    literals = [self.patterns[index].literal for index in members]
-                    texts = common_texts(literals, self.costs.common_texts)
-                    yield Group(members, joined, tuple(compile_probe(text) for text in texts))
+                    yield Group(members, joined, self._common_probes(members))
         if left:
             yield Group(tuple(sorted(left)), None)
 
+    def _common_probes(self, members: Tuple[int, ...]) -> Tuple[Pattern, ...]:
+        literals = [self.patterns[index].literals for index in members]
+        return compile_probes([one for each in literals for one in each]) if all(literals) else ()
+
     def _is_worth_joining(self, members: Tuple[int, ...]) -> bool:
         literal, pattern = self.costs.literal, self.costs.pattern
-        apart = sum(literal if self.patterns[one].literal else pattern for one in members)
+        apart = sum(literal if self.patterns[one].probes else pattern for one in members)
         return len(members) > 1 and apart > literal + pattern
 
     def _join(self, members: Tuple[int, ...]) -> Optional[Joined]:
@@ -263,8 +262,9 @@ class SomeLines:
         if not one.by_block:
             return self._is_in_lines(one.pattern, block)
         text, start, end = block
-        for _ in range(self._costs.pointed_lines if one.probe is not None else 0):
-            match = one.probe.search(text, start, end) if one.probe is not None else None
+        # To find which of several comes first, each would go over the whole block for every line.
+        for _ in range(self._costs.pointed_lines if len(one.probes) == 1 else 0):
+            match = one.probes[0].search(text, start, end)
             if match is None:
                 return False
             line = line_around(block, match.start())
@@ -273,7 +273,7 @@ class SomeLines:
             start = line.end + 1
         for piece in pieces(Block(text, start, end), self._costs.piece_bytes):
             self._check()
-            if one.pattern.search(*piece) is not None:
+            if not _holds_none(one.probes, piece) and one.pattern.search(*piece) is not None:
                 return True
         return False
 

@@ -18,7 +18,7 @@ Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and 
 from functools import lru_cache
 from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
-from agent.scan.literals import probe_of, required_literal
+from agent.scan.literals import common_texts, probe_of, required_literals
 from protocol.errors import InvalidInput
 
 # What can match across a line's end in spite of never_nl and (?m), or ask where the text begins or ends.
@@ -27,6 +27,8 @@ _NEEDS_LINES = ("\\A", "\\z", "\\C")
 # Instructions of an expression on lines. 16 KiB of alternatives take as many, `\pL{1000}` takes 7,000.
 # Hostile text may cost RE2 some nanoseconds for each of them and byte.
 MAX_PROGRAM = 20_000
+# So many texts are quicker to look for, one after the other, than any expression.
+_MOST_PROBES = 3
 # What the automaton of one expression, or of many in one, may take before RE2 begins it anew.
 _PATTERN_BYTES = 8 << 20
 _JOINED_BYTES = 8 << 20
@@ -144,7 +146,7 @@ class TextPattern:
         self._lines: Optional[Pattern] = None
         if _is_block_safe(expression):
             self._lines = _compile("(?m)" + expression, as_bytes=False, never_newline=True)
-        self._literal = required_literal(expression) if self._lines is not None else b""
+        self._literals = required_literals(expression) if self._lines is not None else ()
 
     def is_in(self, name: bytes) -> bool:
         """Tell whether the expression matches somewhere in the name."""
@@ -161,7 +163,7 @@ class TextPattern:
         All are searched at once, as lines are (`compile_lines`), where no name holds a line end and all are
         UTF-8; else each by itself.
         """
-        if self._literal not in block:
+        if self._literals and not any(literal in block for literal in self._literals):
             return set()
         if self._lines is None or block.count(b"\n") >= len(names) or not _is_text(block):
             return {name for name in names if self.is_in(name)}
@@ -182,15 +184,15 @@ class LinePattern(NamedTuple):
     """An expression on lines.
 
     With `by_block` it is searched in many lines at once, and the rest is as if in each of them; otherwise it
-    must be given one line, cut out of its surroundings. Where a literal is required, `probe` points to where
-    it may be.
+    must be given one line, cut out of its surroundings. A matching line holds one of the `literals`, if there
+    are any, and one of the `probes` is found in it, if there are any.
     """
 
     expression: str
     pattern: Pattern
     by_block: bool
-    literal: bytes = b""
-    probe: Optional[Pattern] = None
+    literals: Tuple[bytes, ...] = ()
+    probes: Tuple[Pattern, ...] = ()
 
     def can_be_joined(self) -> bool:
         r"""Tell whether the expression means the same within a group; an open `\Q` would quote its end."""
@@ -207,15 +209,18 @@ def compile_lines(expression: str) -> LinePattern:
     if not _is_block_safe(expression):
         return LinePattern(expression, _compile(expression, as_bytes=as_bytes), by_block=False)
     pattern = _compile("(?m)" + expression, as_bytes=as_bytes, never_newline=True)
-    literal = required_literal(expression)
-    probe = compile_probe(literal) if literal else None
-    return LinePattern(expression, pattern, by_block=True, literal=literal, probe=probe)
+    literals = required_literals(expression)
+    probes = compile_probes(literals)
+    return LinePattern(expression, pattern, by_block=True, literals=literals, probes=probes)
 
 
-def compile_probe(literal: bytes) -> Pattern:
-    """Compile what is found wherever a literal is, at least; RE2 jumps from one rare byte to the next."""
-    pattern: Pattern = _compile(_quote(probe_of(literal)), as_bytes=True)
-    return pattern
+def compile_probes(literals: Sequence[bytes]) -> Tuple[Pattern, ...]:
+    """Compile what is found, one of it, wherever one of the literals is; nothing where that takes too many.
+
+    RE2 jumps from one first byte of a literal to the next: the rarer that is, the better.
+    """
+    texts = tuple(literals) if len(literals) <= _MOST_PROBES else common_texts(literals, _MOST_PROBES)
+    return tuple(_compile(_quote(probe_of(text)), as_bytes=True) for text in texts)
 
 
 class Joined:

@@ -23,6 +23,7 @@ def combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.builds("{}{}".format, inner, inner),
         st.builds("(?:{}|{})".format, inner, inner),
+        st.builds("{}|{}".format, inner, inner),
         st.builds("(?:{})*".format, inner),
         st.builds("(?:{})+?".format, inner),
         st.builds("(?:{})?".format, inner),
@@ -111,6 +112,7 @@ def test_a_scan_in_pieces_is_the_same_as_matching_each_line(
 @given(st.lists(EXPRESSIONS, min_size=1, max_size=12), DATA, st.lists(st.integers(0, 40)))
 @example(["a.*b", "b.*a", "^b", "b$", "[ab]a"], b"ab\nba\nab\nb\n", [])
 @example([r"\Qa", "a)", "(b", "b"], b"a)\n(b", [])
+@example(["aAb|a.*bb", "[ab]ab|aAb|A{2}"], b"bab\nabxb\naAa\nbb\n", [])
 @example(["a.*aAb", "b+aAb+", "aAb"], b"aAb\nxx\nb\n\naab\nbaAb\n", [])
 @example(["(?P<name>a)", "(?P<name>b)", "[é]"], b"b\n\xc3\xa9", [])
 def test_many_patterns_together_are_the_same_as_each_by_itself(

@@ -5,7 +5,7 @@ import re2
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from agent.scan.literals import MAX_LITERAL_BYTES, common_texts, probe_of, required_literal
+from agent.scan.literals import MAX_LITERAL_BYTES, common_texts, probe_of, required_literals
 
 ATOMS = [
     "a", "b", "ab", "c", r"\.", ".", "[ab]", "[]a]", "[^]b]", "[[:alpha:]a]", r"[\]b]", "(", ")", "(?:", "|",
@@ -35,27 +35,33 @@ def is_match(expression: str, text: str) -> bool:
 @example("x[[:]a:]b", "xa")
 def test_a_text_without_what_is_required_does_not_match(expression: str, text: str) -> None:
     if is_match(expression, text):
-        assert required_literal(expression) in text.encode()
+        literals = required_literals(expression)
+        assert not literals or any(literal in text.encode() for literal in literals)
 
 
 @pytest.mark.parametrize(
-    ("expression", "literal"),
+    ("expression", "literals"),
     [
-        ("needle", b"needle"),
-        (r"/etc/cron\.d", b"/etc/cron.d"),
-        ("[a-z]+-needle-[0-9]+", b"-needle-"),
-        (r"^root:.*:/bin/(ba)?sh$", b":/bin/"),
-        ("abcd?ef", b"abc"),
-        ("(needle)", b""),
-        ("needle|other", b""),
-        ("(?i)needle", b""),
-        ("[0-9]x[0-9]", b""),
-        ("", b""),
-        ("n" * 100, b"n" * MAX_LITERAL_BYTES),
+        ("needle", [b"needle"]),
+        (r"/etc/cron\.d", [b"/etc/cron.d"]),
+        ("[a-z]+-needle-[0-9]+", [b"-needle-"]),
+        (r"^root:.*:/bin/(ba)?sh$", [b":/bin/"]),
+        ("abcd?ef", [b"abc"]),
+        ("(needle)", []),
+        ("needle|other[0-9]", [b"needle", b"other"]),
+        ("needle|[0-9]", []),
+        ("needle|", []),
+        ("aa|bb|cc|dd|ee|ff|gg", []),
+        ("(?i)needle", []),
+        ("[0-9]x[0-9]", []),
+        ("", []),
+        ("n" * 100, [b"n" * MAX_LITERAL_BYTES]),
     ],
 )
-def test_the_longest_text_that_an_expression_surely_requires(expression: str, literal: bytes) -> None:
-    assert required_literal(expression) == literal
+def test_the_longest_text_that_each_alternative_surely_requires(
+    expression: str, literals: list[bytes]
+) -> None:
+    assert required_literals(expression) == tuple(literals)
 
 
 @pytest.mark.parametrize(
