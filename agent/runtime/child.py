@@ -174,7 +174,7 @@ def load_shared_parts() -> None:
 
     No module: one that is broken must cost nobody else's action.
     """
-    for name in ("re2", "agent.scan.scan"):
+    for name in ("re2", "agent.scan.scan", "agent.scan.pool"):
         with contextlib.suppress(ImportError):  # said by the gate, of an action that needs it
             importlib.import_module(name)
 

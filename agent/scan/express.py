@@ -18,7 +18,18 @@ Rules:
 
 import os
 import time
-from typing import AbstractSet, Callable, Dict, FrozenSet, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    AbstractSet,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from agent.scan.batch import FILE, LINK
 from agent.scan.coverage import Recorder
@@ -42,6 +53,7 @@ FORMAT, REGULAR = 0o170000, 0o100000
 
 NO_LINES = LineAnswers({}, {})
 _NONE: FrozenSet[bytes] = frozenset()
+_NO_DIGESTS: Dict[str, str] = {}
 Maker = Callable[[bytes], Digest]
 # Digests that are looked for, by what makes one of their kind.
 Digests = Tuple[Tuple[Maker, FrozenSet[str]], ...]
@@ -55,7 +67,7 @@ class _Shape(NamedTuple):
     `base` are the searches that the sieve does not decide. With `looks` every one of them asks for a status
     first; with `reads` some of them must read every file. `wanted` are the digests where a file is wanted for
     its digest or not at all; None where it takes more to tell. `is_idle` tells of a content, if it can, that
-    nobody wants a file with it.
+    nobody wants a file with it. `named` is the one search there is, where it wants files for names alone.
     """
 
     sieve: Optional[NameSieve]
@@ -66,6 +78,7 @@ class _Shape(NamedTuple):
     is_idle: Optional[Callable[[bytes], bool]]
     has_stats: bool
     has_contents: bool
+    named: Optional[int]
 
 
 class Express:
@@ -137,6 +150,7 @@ class Express:
             self._idle_test(base) if reads else None,
             has_stats=any(one.search.stats for one in base),
             has_contents=any(one.search.contents for one in base),
+            named=chosen[0].number if len(chosen) == 1 and chosen[0].search.is_by_name() else None,
         )
 
     def _idle_test(self, base: Sequence[Candidate]) -> Optional[Callable[[bytes], bool]]:
@@ -146,24 +160,41 @@ class Express:
         return question.is_nowhere if by_lines and not decide(base, Facts(question.nothing, {})) else None
 
     def _go(self, part: Part, directory: int, shape: _Shape, device: int) -> Iterator[Survivor]:
-        kept = shape.sieve.keep(list(part.names)) if shape.sieve is not None else _NONE
         if shape.reads:
-            yield from self._read_all(part, directory, shape, device, kept)
+            yield from self._read_all(part, directory, shape, device, _sift(part.names, shape))
         elif shape.looks:
-            yield from self._look_at_all(part, directory, shape, kept)
+            yield from self._look_at_all(part, directory, shape, _sift(part.names, shape))
         else:
-            yield from self._pass_by(part, directory, kept)
+            yield from self._pass_by(part, directory, shape)
 
-    def _pass_by(self, part: Part, directory: int, kept: AbstractSet[bytes]) -> Iterator[Survivor]:
-        """Leave what a name is wanted of; count the others."""
-        if not kept and not part.kinds:
-            self._recorder.files_seen += len(part.names)
+    def _pass_by(self, part: Part, directory: int, shape: _Shape) -> Iterator[Survivor]:
+        """Tell, or leave, what is wanted for its name; count the others."""
+        recorder, kinds, named = self._recorder, part.kinds, shape.named
+        # Of a part that was sifted all files are wanted; of its links nothing is known.
+        kept = _sift(kinds if part.is_sifted else part.names, shape)
+        if not kept and not kinds and not part.is_sifted:
+            recorder.files_seen += len(part.names)
             return
         for index, name in enumerate(part.names, part.first):
-            if name not in kept and (name not in part.kinds or _is_file_link(name, part, directory)):
-                self._recorder.files_seen += 1
-            else:
+            if not index % CHECK_EVERY:
+                self._check()
+            if name in kinds:
+                if name in kept or not _is_file_link(name, part, directory):
+                    yield index, name, None
+                else:
+                    recorder.files_seen += 1
+            elif not part.is_sifted and name not in kept:
+                recorder.files_seen += 1
+            elif named is None:
                 yield index, name, None
+            else:
+                status = _look(name, directory)
+                if status is None:
+                    yield index, name, None
+                else:
+                    recorder.files_seen += 1
+                    recorder.at(index)
+                    recorder.find(Found(named, FILE, keep_status(status), _NO_DIGESTS))
 
     def _look_at_all(
         self, part: Part, directory: int, shape: _Shape, kept: AbstractSet[bytes]
@@ -257,6 +288,19 @@ class Express:
         for one, checks in decide(candidates, Facts(answers, digests)):
             known = {kind: digests[kind] for kind in one.search.report_kinds if kind in digests}
             self._recorder.find(Found(one.number, FILE, keep_status(status), known, checks))
+
+
+def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:
+    return shape.sieve.keep(list(names)) if shape.sieve is not None else _NONE
+
+
+def _look(name: bytes, directory: int) -> Optional[os.stat_result]:
+    """Return the status of a regular file; None for whatever somebody else must look into."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return None
+    return status if status.st_mode & FORMAT == REGULAR else None
 
 
 def _is_file_link(name: bytes, part: Part, directory: int) -> bool:

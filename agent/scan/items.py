@@ -83,7 +83,8 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     `first` is the index of the first name in its batch. `passed_over` are indices that are not judged,
     `unmapped` those that are only read, never mapped; both for entries that have killed a worker. A file of
     `defer_bytes` or more that must be opened is left to be judged on its own; 0 leaves none. `borders` are
-    those of searches that want only the newest or oldest files (`agent.scan.limits`).
+    those of searches that want only the newest or oldest files (`agent.scan.limits`). `is_sifted` as in a
+    batch.
     """
 
     path: bytes
@@ -95,6 +96,7 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     unmapped: Tuple[int, ...] = ()
     defer_bytes: int = 0
     borders: Dict[int, int] = {}
+    is_sifted: bool = False
 
 
 class Match(NamedTuple):

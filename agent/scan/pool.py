@@ -27,6 +27,7 @@ import msgspec
 from agent.scan.items import Event, Item, Part
 from agent.scan.messages import MAX_PARTS, MAX_TASK_BYTES, Reply, ReplyReader, Task, encode_task, send_task
 from agent.scan.roots import join
+from agent.scan.turns import PoolFailure, Turn, alone
 from agent.scan.worker import (
     ENTRY,
     MAPPED,
@@ -45,34 +46,6 @@ TASK_NAMES = 192
 _DEPTH = 3
 _SPARE_DESCRIPTORS = 100
 _WORD_BYTES = 8
-
-
-class PoolFailure(Exception):
-    """The workers of a scan die faster than it is sensible to replace them."""
-
-
-class Turn:
-    """A batch on its way: `items` is complete when nothing is `waiting`. `directory` is its own to close."""
-
-    __slots__ = ("directory", "items", "part", "waiting")
-
-    def __init__(self, part: Part, directory: int) -> None:
-        self.part = part
-        self.directory = directory
-        self.items: List[Item] = []
-        self.waiting = 1
-
-    def finish_one(self) -> None:
-        """Count one of the parts as judged; with the last one the directory is closed."""
-        self.waiting -= 1
-        if not self.waiting:
-            os.close(self.directory)
-
-
-def alone(part: Part, index: int) -> Part:
-    """Return one entry of a part, to be judged whatever its size."""
-    name = part.names[index - part.first]
-    return msgspec.structs.replace(part, names=(name,), first=index, defer_bytes=0)
 
 
 class _Job(NamedTuple):

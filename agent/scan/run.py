@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from contextlib import closing
-from typing import Callable, Deque, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Deque, Iterator, List, NamedTuple, Optional, Tuple
 
 from agent.module import Budget
 from agent.scan.batch import Batch
@@ -17,14 +17,17 @@ from agent.scan.inspector import Examine, Inspector
 from agent.scan.items import Item, Match, Part
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
-from agent.scan.pool import Pool, Turn, alone
 from agent.scan.recalling import QuickDigests
 from agent.scan.roots import RootFinder
 from agent.scan.settling import Settlement, in_order
 from agent.scan.source import MAP_BYTES
 from agent.scan.texts import path_text
 from agent.scan.throttle import Throttle
+from agent.scan.turns import Turn, alone
 from agent.scan.walk import Walker
+
+if TYPE_CHECKING:
+    from agent.scan.pool import Pool
 
 _PROGRESS_S = 0.5
 _LISTEN_MS = 100
@@ -186,6 +189,7 @@ class Run:
             first=start,
             defer_bytes=limit if self._workers else 0,
             borders=self._settlement.borders(),
+            is_sifted=batch.is_sifted,
         )
 
     def _is_small(self) -> bool:
@@ -199,6 +203,8 @@ class Run:
     def _start_pool(self) -> bool:
         """Start the workers, unless there are some; tell whether there are."""
         if self._pool is None and self._workers:
+            from agent.scan.pool import Pool  # noqa: PLC0415  (most scans are over before it is loaded)
+
             try:
                 self._pool = Pool(
                     self._workers,

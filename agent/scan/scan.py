@@ -18,10 +18,10 @@ from agent.scan.fence import Fence
 from agent.scan.inspector import Examine
 from agent.scan.items import Match
 from agent.scan.plan import Plan
-from agent.scan.pool import PoolFailure
 from agent.scan.recalling import QuickDigests
 from agent.scan.run import Effort, Run
 from agent.scan.settling import Settlement
+from agent.scan.turns import PoolFailure
 from protocol.acl import PathRules
 
 _MAX_WORKERS = 8

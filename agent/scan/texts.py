@@ -6,6 +6,7 @@ Sources: mode letters as Go's `FileMode.String()` writes them, since investigato
 import base64
 import stat
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Optional
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -43,6 +44,7 @@ def path_base64(path: bytes) -> Optional[str]:
     return None
 
 
+@lru_cache(maxsize=1024)
 def mode_text(mode: int) -> str:
     """Return a mode in letters: type and special bits, or one `-`, then the permissions (`urwxr-xr-x`)."""
     letters = "".join(letter for is_type, letter in _TYPE_LETTERS if is_type(mode))
