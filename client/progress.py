@@ -19,8 +19,10 @@ _COUNTERS = {
     "files_seen": "files seen",
     "files_read": "files read",
     "bytes_read": "read",
+    "files_scanned": "files scanned",
     "processes_seen": "processes seen",
-    "processes_read": "processes read",
+    "processes_scanned": "processes scanned",
+    "bytes_scanned": "scanned",
     "errors": "errors",
 }
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

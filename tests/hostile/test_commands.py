@@ -13,7 +13,7 @@ import pytest
 
 from agent.config import AgentLimits
 from protocol.envelope import ACTION, CANCEL, LOGIN, TRUST, Envelope, Signature, encode_envelope
-from protocol.result import decode_result
+from protocol.result import OperationResult, decode_result
 from tests.hostile.conftest import MakeEndpoint
 from tests.hostile.opponent import SILENCE, Endpoint, edited, opened, resigned, rewrapped
 from tests.support.endpoint import make_action, sign_action
@@ -350,3 +350,44 @@ def test_a_pattern_cannot_hang_an_endpoint(endpoint: Endpoint, ada: Investigator
     body = sign_action(ada, operations=[{"module": "file", "parameters": {"searches": {"s": search}}}])
     assert endpoint.deliver(body) in {"done", "bad-parameters"}
     assert endpoint.deliver(sign_action(ada)) == "done"
+
+
+RULE = "rule r { condition: true }"
+
+
+def scanned(endpoint: Endpoint, ada: Investigator, rules: str, **parameters: object) -> OperationResult:
+    """Have rules applied to files, and return what the endpoint says of it."""
+    yara = {"rules": {"r": rules}, **parameters}
+    assert endpoint.deliver(sign_action(ada, operations=[{"module": "yara", "parameters": yara}])) == "done"
+    [result] = decode_result(endpoint.answers[-1].payload).results
+    return result
+
+
+@pytest.mark.parametrize(
+    "reach", ['include "/etc/passwd"', 'import "vt"', 'import "cuckoo"', 'import "console"', "garbage {"]
+)
+def test_rules_reach_nothing_but_the_bytes_given(
+    endpoint: Endpoint, ada: Investigator, tmp_path: Path, reach: str
+) -> None:
+    """Pitfall 14: no includes, no modules that ask others; and a line of what they say holds no file."""
+    searches = {"s": {"paths": [str(tmp_path)]}}
+    result = scanned(endpoint, ada, f"{reach}\n{RULE}", searches=searches)
+    assert (result.status, result.records) == ("invalid-parameters", ())
+    assert "root:" not in " ".join(result.notes)
+    require_unharmed(endpoint, ada, ran=1)
+
+
+def test_what_rules_did_not_scan_is_never_told_as_clean(
+    endpoint: Endpoint, ada: Investigator, tmp_path: Path
+) -> None:
+    """Pitfall 14: matched, not matched, and not scanned are three outcomes."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "small").write_bytes(b"x")
+    (files / "large").write_bytes(bytes(100))
+    searches = {"s": {"paths": [str(files)]}}
+    result = scanned(endpoint, ada, "rule r { condition: false }", searches=searches, max_file_bytes=10)
+    assert not result.found
+    assert result.statistics["files_scanned"] == 1
+    assert result.statistics["not_scanned"] == {"too-large": 1}
+    assert any("large" in note for note in result.notes)
