@@ -25,6 +25,26 @@ class _Parser(argparse.ArgumentParser):
         raise InvalidInput("usage", f"{message} (see {self.prog} --help)")
 
 
+class _ModuleHelp(argparse.Action):
+    """Prints the help of the module that was named, or else that of the command."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ARG002  (argparse's)
+        option_string: Optional[str] = None,  # noqa: ARG002
+    ) -> None:
+        if namespace.name is None:
+            parser.print_help()
+        else:
+            from agent.describe import describe_module  # noqa: PLC0415
+            from agent.registry import canonical_name, load_module  # noqa: PLC0415
+
+            _print(describe_module(load_module(canonical_name(namespace.name))))
+        parser.exit()
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run `mig-agent` and exit with a code of `protocol.errors`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -54,8 +74,10 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=_install_or_run, state_dir=None, token_file=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
 
-    def add(name: str, command: Any, text: str, *, has_state: bool = True) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+    def add(
+        name: str, command: Any, text: str, *, has_state: bool = True, has_help: bool = True
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, add_help=has_help)
         added.set_defaults(command=command)
         if has_state:
             added.add_argument(
@@ -73,7 +95,9 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="enrolment token of a new agent, in a file of mode 0600",
     )
-    module = add("module", _module, "run one module here and print its result as JSON", has_state=False)
+    text = "run one module here and print its result as JSON"
+    module = add("module", _module, text, has_state=False, has_help=False)
+    module.add_argument("-h", "--help", action=_ModuleHelp, nargs=0, help="behind NAME: what it takes")
     module.add_argument("name", metavar="NAME")
     module.add_argument("--params", metavar="FILE", help="JSON file with its parameters; - is standard input")
     action = add("action", _action, "run an action file here, through gate and journal")

@@ -6,8 +6,8 @@ followed; a link to a file is looked at under the link's own name; links to dire
 
 Names, modes, extended attributes and lines of contents are matched by RE2 regular expressions, found anywhere
 unless anchored with `^` and `$`; a leading `!` inverts. Names and modes are text; contents are bytes, so
-binaries can be searched.
-A line has no length limit of meaning, but one of more than 16 MiB is matched in pieces, which is noted.
+binaries can be searched. A line has no length limit of meaning, but one of more than 16 MiB is matched in
+pieces, which is noted.
 
 With `decompress` what gzip, xz, bzip2 or zstd packed is looked at in place of the file's own bytes: contents,
 byte strings, first bytes, entropy and digests. What does not unpack to its end is an error: what was found in

@@ -43,6 +43,25 @@ def test_a_module_prints_one_result_as_json(tree: AgentTree) -> None:
     assert result["records"][0]["modules"]
 
 
+def test_a_modules_help_says_what_it_answers_and_the_parameters_that_it_takes(tree: AgentTree) -> None:
+    done = tree.run("module", "filechecker", "--help")
+    assert outcome(done) == (0, "")
+    text = done.stdout.decode()
+    assert text.startswith("file: Find files by name")
+    for said in (
+        "  searches: ",
+        "(needed)",
+        "    paths: ",
+        "    xattrs: ",
+        "      matchall: ",
+        "      remotefs: ",
+    ):
+        assert said in text
+    assert max(map(len, text.splitlines())) <= 120
+    assert b"usage: mig-agent module" in tree.run("module", "--help").stdout
+    assert outcome(tree.run("module", "nothing", "--help"))[0] == 2
+
+
 def test_a_module_reads_its_parameters_from_a_file_or_standard_input(tree: AgentTree) -> None:
     search = {"searches": {"s": {"paths": ["/etc"], "names": ["^passwd$"], "options": {"maxdepth": 1}}}}
     parameters = json.dumps(search).encode()
