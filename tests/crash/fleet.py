@@ -22,6 +22,14 @@ _FROZEN_S = 1.0
 _FINAL = frozenset({"done", "failed", "refused", "timed-out", "expired", "cancelled"})
 
 
+_PACINGS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("--waves", "1,5", "--wave-wait", "3s"),
+    ("--concurrency", "4", "--wave-wait", "3s"),
+    ("--rate", "10"),
+)
+
+
 class Outcome(NamedTuple):
     """One command as the database has it, and how often its module ran on the endpoint."""
 
@@ -72,7 +80,8 @@ class Fleet:
     # -- questions
 
     def submit(self) -> None:
-        """Ask everybody to leave a mark; the same signed action again, until the server has it."""
+        """Ask everybody to leave a mark, at once or bit by bit; the same again until the server has it."""
+        pacing = self.random.choice(_PACINGS)
         token = f"mark-{uuid.uuid4()}"
         parameters = {"directory": str(self._marks), "token": token}
         body = sign_action(
@@ -86,7 +95,7 @@ class Fleet:
         file.write_bytes(body)
 
         def is_taken() -> bool:
-            done = self.platform.mig("action", "submit", str(file), "--yes", check=False)
+            done = self.platform.mig("action", "submit", str(file), "--yes", *pacing, check=False)
             assert done.returncode in {0, 1, 3, 5}, (done.stdout, done.stderr)
             return done.returncode != 5
 
