@@ -34,7 +34,7 @@ from typing import (
 from agent.scan.batch import FILE, LINK
 from agent.scan.coverage import Recorder
 from agent.scan.digests import Digest, digest_maker
-from agent.scan.intake import Demands
+from agent.scan.intake import Demands, Intake
 from agent.scan.items import Found, Part, keep_status
 from agent.scan.judging import Candidate, Facts, by_status, decide, is_undecided
 from agent.scan.lines import LineAnswers
@@ -52,6 +52,11 @@ CHECK_EVERY = 32
 FORMAT, REGULAR = 0o170000, 0o100000
 
 NO_LINES = LineAnswers({}, {})
+# What a search may ask of a file that is read here, and what it may ask where nothing is found.
+_KNOWN = (
+    "stats", "contents", "reads", "byte_strings", "wants_magic", "wants_entropy", "hashes", "report_kinds",
+)  # fmt: skip
+_FOUND = ("contents", "reads", "byte_strings", "report_kinds")
 _NONE: FrozenSet[bytes] = frozenset()
 _NO_DIGESTS: Dict[str, str] = {}
 Maker = Callable[[bytes], Digest]
@@ -78,6 +83,7 @@ class _Shape(NamedTuple):
     is_idle: Optional[Callable[[bytes], bool]]
     has_stats: bool
     has_contents: bool
+    has_reads: bool
     named: Optional[int]
 
 
@@ -128,11 +134,10 @@ class Express:
         looks = reads = False
         if base:
             looks = all(one.search.matchall and one.search.stats for one in base)
-            known = ("stats", "contents", "hashes", "report_kinds")
             reads = (
                 not looks
                 and not (self._keeps_digests and all(one.search.is_by_digest() for one in base))
-                and all(one.search.asks_only(*known) for one in base)
+                and all(one.search.asks_only(*_KNOWN) for one in base)
                 and any(_reads_every_file(one) for one in base)
             )
             if not looks and not reads:
@@ -150,14 +155,21 @@ class Express:
             self._idle_test(base) if reads else None,
             has_stats=any(one.search.stats for one in base),
             has_contents=any(one.search.contents for one in base),
+            has_reads=any(one.search.reads for one in base),
             named=chosen[0].number if len(chosen) == 1 and chosen[0].search.is_by_name() else None,
         )
 
     def _idle_test(self, base: Sequence[Candidate]) -> Optional[Callable[[bytes], bool]]:
-        """Return what tells that none of the lines looked for are there, where nobody wants such a file."""
-        question = self._demands.of(base).question
-        by_lines = all(one.search.asks_only("contents", "report_kinds") for one in base)
-        return question.is_nowhere if by_lines and not decide(base, Facts(question.nothing, {})) else None
+        """Return what tells that nothing of what is looked for is there, where nobody wants such a file."""
+        demand = self._demands.of(base)
+        nothing = Facts(demand.question.nothing, {}, strings=dict.fromkeys(demand.strings, False))
+        if not all(one.search.asks_only(*_FOUND) for one in base) or decide(base, nothing):
+            return None
+        is_nowhere = demand.question.is_nowhere
+        strings = [self._plan.byte_strings.strings[index] for index in sorted(demand.strings)]
+        if not strings:
+            return is_nowhere
+        return lambda data: not any(string in data for string in strings) and is_nowhere(data)
 
     def _go(self, part: Part, directory: int, shape: _Shape, device: int) -> Iterator[Survivor]:
         if shape.reads:
@@ -275,6 +287,19 @@ class Express:
         """Judge a file of which all is at hand, as `Inspector` and `Reader` do."""
         candidates: Sequence[Candidate] = by_status(shape.base, status) if shape.has_stats else shape.base
         readers = [one for one in candidates if one.needs_reading()]
+        facts = self._read_facts(readers, data) if shape.has_reads else self._facts(readers, data, shape)
+        for one, checks in decide(candidates, facts):
+            known = {kind: facts.digests[kind] for kind in one.search.report_kinds if kind in facts.digests}
+            self._recorder.find(Found(one.number, FILE, keep_status(status), known, checks))
+
+    def _read_facts(self, readers: Sequence[Candidate], data: bytes) -> Facts:
+        intake = Intake(self._demands, readers)
+        if readers:
+            intake.take(data, is_last=True)
+        return intake.facts()
+
+    def _facts(self, readers: Sequence[Candidate], data: bytes, shape: _Shape) -> Facts:
+        """Return the same as an intake would, where it is of lines and digests only."""
         answers = NO_LINES
         if shape.has_contents:
             answers = self._demands.of(readers).question.answer(data)
@@ -285,9 +310,7 @@ class Express:
             for kind in one.search.report_kinds:
                 if kind not in digests:
                     digests[kind] = self._makers[kind](data).hexdigest()
-        for one, checks in decide(candidates, Facts(answers, digests)):
-            known = {kind: digests[kind] for kind in one.search.report_kinds if kind in digests}
-            self._recorder.find(Found(one.number, FILE, keep_status(status), known, checks))
+        return Facts(answers, digests)
 
 
 def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:
@@ -328,7 +351,7 @@ def _reads_every_file(one: Candidate) -> bool:
     search = one.search
     if search.matchall and search.stats:
         return False
-    return bool(search.contents or search.hashes or (search.matchall and search.report_kinds))
+    return bool(search.contents or search.reads or search.hashes or (search.matchall and search.report_kinds))
 
 
 def _wanted_digests(base: Sequence[Candidate]) -> Optional[Digests]:

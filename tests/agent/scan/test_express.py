@@ -62,10 +62,12 @@ def test_what_every_file_is_asked_is_asked_in_bulk(tmp_path: Path, in_bulk: list
         {"sha256": ["0" * 64]},
         {"contents": ["y"]},
         {"sizes": [">20"]},
+        {"bytes": ["79"]},
+        {"contents": ["y"], "bytes": ["7878"], "magics": ["elf"], "entropies": [">1"]},
     )
     for search in asked:
         assert find(tmp_path, **search) == []
-    assert in_bulk == [0, 0, 0]
+    assert in_bulk == [0, 0, 0, 0, 0]
 
 
 def test_a_file_that_changed_lately_is_judged_by_itself(tmp_path: Path) -> None:
