@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.documents import Campaign, Pacing
+from client.main import run_command_line
 from client.sending import Sending, campaign_text, choose_sending
 from protocol.errors import InvalidInput
 
@@ -60,6 +61,11 @@ def test_what_is_chosen_stands_in_the_query() -> None:
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], refusal: str) -> None:
     with pytest.raises(InvalidInput, match=refusal):
         choose_sending(options)
+
+
+def test_this_machine_alone_is_not_paced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command_line(["agentinfo", "-t", "local", "--waves", "1"]) == 2
+    assert "there is nothing to hold back" in capsys.readouterr().err
 
 
 def test_a_rate_that_outlasts_the_action_is_told() -> None:
