@@ -15,7 +15,7 @@ from agent.scan import express
 from tests.agent.scan.runs import grow, run, step
 
 STEADY, VICTIMS = 600, 60
-ROUNDS = 4
+ROUNDS = 2
 
 
 @contextmanager
