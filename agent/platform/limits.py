@@ -60,20 +60,25 @@ def apply_limits(limits: ProcessLimits) -> None:
 
 
 def yield_to_others() -> None:
-    """Take the lowest processor priority and, on Linux, the idle class of disk access.
-
-    Where the kernel groups processes by session it shares processors between the groups first, and priorities
-    count within one only (sched(7), autogroup). Who leads a session therefore lowers the whole of it; anybody
-    else would lower the shell that it was started from.
-    """
+    """Take the lowest processor priority and, on Linux, the idle class of disk access."""
     os.nice(_LOWEST_PRIORITY)
-    if os.getsid(0) == os.getpid():
-        with contextlib.suppress(OSError):  # another system, or a kernel that does not group
-            _AUTOGROUP.write_text(str(_LOWEST_PRIORITY), encoding="ascii")
     number = _IOPRIO_SET.get(platform.machine())
     if sys.platform.startswith("linux") and number is not None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
+
+
+def yield_as_a_session() -> None:
+    """Give way to other sessions too, with all of one's own; for what takes long.
+
+    Where the kernel groups processes by session it shares processors between the groups first, and priorities
+    count within one only (sched(7), autogroup). A short question keeps its group's share: on a machine that
+    somebody has loaded to the brim it would else take a minute instead of a second. Only who leads a session
+    and has yielded itself does this; anybody else would lower the shell that it was started from.
+    """
+    if os.getsid(0) == os.getpid() and os.nice(0) == _LOWEST_PRIORITY:
+        with contextlib.suppress(OSError):  # another system, or a kernel that does not group
+            _AUTOGROUP.write_text(str(_LOWEST_PRIORITY), encoding="ascii")
 
 
 def _die_with_parent() -> None:

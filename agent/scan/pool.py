@@ -24,6 +24,7 @@ from typing import Deque, Dict, List, NamedTuple, Tuple
 
 import msgspec
 
+from agent.platform.limits import yield_as_a_session
 from agent.scan.items import Event, Item, Part
 from agent.scan.messages import MAX_PARTS, MAX_TASK_BYTES, Reply, ReplyReader, Task, encode_task, send_task
 from agent.scan.roots import join
@@ -73,6 +74,8 @@ class Pool:
     """Workers, and what they are at."""
 
     def __init__(self, count: int, make_inspector: MakeInspector, make_throttle: MakeThrottle) -> None:
+        # A scan that needs workers is a long one.
+        yield_as_a_session()
         self._make_inspector = make_inspector
         self._make_throttle = make_throttle
         self._shared = mmap.mmap(-1, max(count * WORDS * _WORD_BYTES, mmap.PAGESIZE))

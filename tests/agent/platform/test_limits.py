@@ -1,9 +1,14 @@
 """Tests of what a child takes, and of who gets it instead."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from agent.platform.limits import yield_to_others
+from tests.agent.scan.runs import grow, run
 from tests.support.apart import run_apart
 
 _AUTOGROUP = Path("/proc/self/autogroup")
@@ -15,16 +20,36 @@ def told() -> tuple[int, str]:
     return os.nice(0), said
 
 
-def after_yielding() -> tuple[int, str]:
+def become_child() -> None:
+    """Be what a command runs in: the leader of a session, of the lowest priority."""
+    os.setsid()
     yield_to_others()
-    return told()
 
 
-def test_who_leads_a_session_yields_with_all_of_it() -> None:
-    assert run_apart(after_yielding, prepare=os.setsid) == [19, "19" if _AUTOGROUP.exists() else ""]
+def after_scan(root: Path) -> Callable[[], Any]:
+    def act() -> Any:
+        run(s1={"paths": [str(root)], "contents": ["x"]})
+        return told()
+
+    return act
 
 
-def test_who_was_started_from_a_shell_does_not_lower_the_shell() -> None:
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    return grow(tmp_path, {f"{number:04}": b"x" for number in range(600)})
+
+
+def test_a_large_scan_gives_way_to_other_sessions_too(crowd: Path) -> None:
+    assert run_apart(after_scan(crowd), become_child) == [19, "19" if _AUTOGROUP.exists() else ""]
+
+
+def test_a_small_question_keeps_the_share_of_its_session(crowd: Path) -> None:
+    before = run_apart(told, os.setsid)
+    assert run_apart(after_scan(crowd / "0000"), become_child) == [19, before[1]]
+
+
+def test_who_was_started_from_a_shell_does_not_lower_the_shell(crowd: Path) -> None:
     before = told()
-    assert run_apart(after_yielding) == [19, before[1]]
+    assert run_apart(after_scan(crowd), yield_to_others) == [19, before[1]]
+    assert run_apart(after_scan(crowd), os.setsid) == [before[0], before[1]]
     assert told() == before
