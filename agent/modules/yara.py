@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.module import Context, Flag, ModuleRecord
-from agent.scan.budget import BUDGET_FLAGS, BudgetParams, budget_from_flags
+from agent.scan.budget import BUDGET_FLAGS, BudgetParams, budget_from_flags, portion
 from agent.scan.flags import SEARCH_FLAGS, searches_from_flags, searches_from_line
 from agent.scan.helper import Helper
 from agent.scan.memory_scan import Chosen, scan_processes
@@ -57,6 +57,8 @@ MAX_RULES_CHARACTERS = 600_000
 _MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 # Beyond its time a scan is given as much to notice it, then its process is killed.
 _GRACE_S = 5.0
+# How much of a budget is the helpers', and not of those who choose the files.
+_HELPERS_QUARTERS = 2
 
 Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z")]
 RuleText = Annotated[str, Meta(min_length=1, max_length=MAX_RULES_CHARACTERS)]
@@ -218,8 +220,10 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     rules = compile_rules(params.rules, params.variables, check=context.check)
     bounds = Bounds(params.timeout_s, params.max_file_bytes, params.max_process_bytes)
     budget = params.budget(context)
-    # Each process that judges files, and each helper beside one, keeps within an equal share.
-    work = RuleWork(rules, bounds, budget=budget, share=2 * (usable_workers(budget) + 1))
+    # The work is the helpers': one beside each process that judges files, or one for memory.
+    work = RuleWork(
+        rules, bounds, budget=portion(budget, _HELPERS_QUARTERS), share=max(1, usable_workers(budget))
+    )
     tally = Tally(context, params.max_total_bytes)
     with closing(Helper(work, silence_s=params.timeout_s + _GRACE_S, check=context.check)) as helper:
         try:
@@ -242,7 +246,8 @@ def _findings(
         }
         yield from scan_processes(chosen, helper, tally, context, is_together=params.together)
     if params.searches:
-        yield from scan_files(params.searches, helper, bounds, tally, context, budget=params.budget(context))
+        budget = portion(params.budget(context), 4 - _HELPERS_QUARTERS)
+        yield from scan_files(params.searches, helper, bounds, tally, context, budget=budget)
 
 
 def _record(finding: Finding, rules: RuleSet) -> Record:

@@ -53,3 +53,12 @@ def budget_from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
     """Return the members of `BudgetParams` that the command line's flags give."""
     given = {name.replace("-", "_"): value for name, value in values.items()}
     return {name: given[name] for name in Budget._fields if given.get(name)}
+
+
+def portion(budget: Budget, quarters: int) -> Budget:
+    """Return so many quarters of what a budget bounds; the number of workers stays."""
+    return Budget(
+        max(1, budget.cpu_percent * quarters // 4) if budget.cpu_percent else 0,
+        max(1, budget.read_bytes_per_s * quarters // 4) if budget.read_bytes_per_s else 0,
+        budget.workers,
+    )
