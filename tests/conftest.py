@@ -43,6 +43,7 @@ _ON_REAL_PARTS = (
     "tests/agent/runtime/test_running.py",
     "tests/agent/runtime/test_supervisor.py",
     "tests/agent/runtime/test_trust_intake.py",
+    "tests/agent/scan/test_memory_scan.py",
     "tests/agent/test_main.py",
     "tests/client/test_main.py",
     "tests/client/test_trust.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.execute import run_operation
@@ -150,6 +150,7 @@ def test_a_file_that_is_too_large_is_named_and_not_scanned(tree: Path) -> None:
     assert f"{tree}/sub/c.bin: not scanned: larger than 10 bytes (max_file_bytes)" in result.notes
 
 
+@pytest.mark.system
 def test_a_file_over_which_the_rules_take_too_long_is_named_and_the_others_are_scanned(tree: Path) -> None:
     grow(tree, {"a.slow": b"!"})
     result = ask(rules=NEEDLE + ENDLESS, searches={"s1": {"paths": [str(tree)]}}, timeout_s=1)
@@ -222,6 +223,7 @@ def test_a_rule_that_matches_everywhere_gives_a_bounded_record_that_says_so(tmp_
 
 
 @on_linux
+@pytest.mark.system
 def test_the_engines_end_over_one_file_costs_only_that_file(tree: Path) -> None:
     # Room for the engine and for small files, not for the large ones; the second is a worker's.
     large = b"needle" * (20 << 20)
@@ -246,6 +248,7 @@ def test_the_engines_end_over_one_file_costs_only_that_file(tree: Path) -> None:
     assert [Path(path).name for path in found] == ["a.txt", "c.bin"]
 
 
+@settings(max_examples=20)
 @given(st.binary(min_size=1))
 def test_whatever_a_helper_answers_is_an_outcome(answer: bytes) -> None:
     with closing(Helper(lambda _request, _descriptor, _say: answer, silence_s=60)) as helper:

@@ -133,6 +133,7 @@ def test_compiling_can_be_stopped() -> None:
         compile_rules({"web": many}, {}, check=stop)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("text", "data"),
     [
