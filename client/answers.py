@@ -18,9 +18,9 @@ import base64
 import binascii
 from typing import NamedTuple, Protocol
 
-from client.documents import ResultItem
 from client.screen import printable
 from protocol.action import Action
+from protocol.documents import ResultItem
 from protocol.envelope import RESULT, SEALED_RESULT, Envelope, decode_envelope, decode_envelope_of
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import require_agent_signature
@@ -125,7 +125,7 @@ def _verify(item: ResultItem, question: Question, opener: Opener | None) -> Answ
         raise InvalidInput("hostile-answer", "it is not one of the agents that were asked")
     if item.command != command_id(question.action_id, item.agent, question.occurrence):
         raise InvalidInput("hostile-answer", "the command's id does not follow from action and agent")
-    envelope = decode_envelope_of(bytes(item.envelope), ANSWER_LIMITS)
+    envelope = decode_envelope_of(item.envelope.encode(), ANSWER_LIMITS)
     public_key = _public_key(item)
     require_agent_signature(envelope, public_key, item.agent)
     if envelope.payload_type == SEALED_RESULT:

@@ -21,11 +21,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 import urllib3
 
-from client import documents
 from client.session import compose_login, load_session, save_session, session_path
 from client.signing import Signer
 from client.sse import ServerEvent, decode_events
 from client.transport import Times, Transport
+from protocol import documents
 from protocol.envelope import LOGIN, encode_envelope
 from protocol.errors import CODES, EXIT_OUT_OF_REACH, EnvironmentFailure, InvalidInput, MigError
 
@@ -75,9 +75,9 @@ class Api:
         query = {"limit": limit, "offset": offset} | ({} if target is None else {"target": target})
         return self._get("/agents", documents.AgentPage, query)
 
-    def decide_on_agents(self, envelope: bytes) -> documents.Decided:
+    def decide_on_agents(self, envelope: bytes) -> documents.Decision:
         """Hand over a signed decision to approve or revoke agents."""
-        return self._decode(self._request("POST", "/agents/approvals", body=envelope), documents.Decided)
+        return self._decode(self._request("POST", "/agents/approvals", body=envelope), documents.Decision)
 
     def list_investigators(self) -> documents.InvestigatorList:
         """Ask for all investigators."""

@@ -22,9 +22,9 @@ import msgspec
 from client.agent_logs import AgentLogs, SignedLogs
 from client.api import Api
 from client.config import ClientConfig, data_dir
-from client.documents import Witness
 from client.files import write_file
 from protocol.audit import MAX_ENTRY_BYTES, NO_HEAD, Chain, Head, Witnessed, is_sha256
+from protocol.documents import SignedEnvelope, Witness
 from protocol.errors import InvalidInput
 from protocol.heartbeat import Heartbeat
 from protocol.witness import open_witness
@@ -186,13 +186,12 @@ def open_witnesses(witness: Witness) -> SignedLogs:
     except (binascii.Error, ValueError):
         raise InvalidInput("bad-document", "its public key is not base64") from None
 
-    def opened(envelope: msgspec.Raw) -> Heartbeat:
-        return open_witness(bytes(envelope), public_key, witness.agent)
+    def opened(envelope: SignedEnvelope) -> Heartbeat:
+        return open_witness(envelope.encode(), public_key, witness.agent)
 
-    has_earlier = bytes(witness.earlier).strip() != b"null"
     return SignedLogs(
         opened(witness.envelope),
-        opened(witness.earlier) if has_earlier else None,
+        None if witness.earlier is None else opened(witness.earlier),
         tuple(map(opened, witness.contradiction[:2])),
     )
 

@@ -23,7 +23,6 @@ from client.action import (
 from client.ask import confirm, say_operations, warn_of_rate
 from client.config import load_config
 from client.connect import Connection, connect, make_signer
-from client.documents import ActionSummary, Command
 from client.files import write_file
 from client.follow import say, say_all
 from client.keys import judge_signatures, load_key_directory
@@ -36,6 +35,7 @@ from client.template import EXPLANATION, new_template
 from client.unsealing import name_readers, require_openable
 from protocol.action import Action, encode_action
 from protocol.cancel import Cancel, encode_cancel
+from protocol.documents import ActionSummary, Command
 from protocol.envelope import ACTION, CANCEL, encode_envelope
 from protocol.errors import EXIT_FOUND, EXIT_REFUSED, InvalidInput
 
@@ -205,7 +205,7 @@ def show(action_id: str, *, as_json: bool) -> int:
     """Show a stored action: what was asked, by whom, of whom, how it stands, and how far it is."""
     connection = connect()
     stored = connection.api.get_action(action_id)
-    signed = read_signed(bytes(stored.envelope))
+    signed = read_signed(stored.envelope.encode())
     if signed.action.id != action_id:
         raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
     if as_json:
@@ -277,7 +277,7 @@ def fetch_action(connection: Connection, action_id: str) -> SignedAction:
         InvalidInput: `hostile-answer` where the server shows another one.
 
     """
-    signed = read_signed(bytes(connection.api.get_action(action_id).envelope))
+    signed = read_signed(connection.api.get_action(action_id).envelope.encode())
     if signed.action.id != action_id:
         raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
     return signed

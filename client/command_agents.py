@@ -10,13 +10,13 @@ import msgspec
 
 from client.api import Api
 from client.connect import connect
-from client.documents import Agent
 from client.files import write_file
 from client.follow import say
 from client.options import Choices, require_confirmable
 from client.render import dump_json, time_text
 from client.screen import printable
 from protocol.approval import MAX_AGENTS, Approval, Decision, encode_approval
+from protocol.documents import Agent
 from protocol.envelope import APPROVAL, encode_envelope
 from protocol.errors import EXIT_FOUND, EXIT_NOTHING_FOUND, EXIT_REFUSED, InvalidInput
 from protocol.names import is_agent_id

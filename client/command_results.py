@@ -12,7 +12,6 @@ from client.answers import require_occurrence
 from client.api import Api
 from client.config import data_dir
 from client.connect import connect
-from client.documents import StoredAction
 from client.follow import Follower, say
 from client.keys import judge_signatures
 from client.names import KnownAgents
@@ -20,6 +19,7 @@ from client.options import show_options, with_options
 from client.render import Show, make_writer
 from client.screen import printable
 from protocol.action import Action
+from protocol.documents import StoredAction
 from protocol.errors import (
     EXIT_FOUND,
     EXIT_MISSING_ANSWERS,
@@ -53,7 +53,7 @@ def results(action_id: str, format_name: str, *, as_json: bool, is_waiting: bool
     connection = connect()
     api = connection.api
     stored = api.get_action(action_id)
-    signed = read_signed(bytes(stored.envelope))
+    signed = read_signed(stored.envelope.encode())
     if signed.action.id != action_id:
         raise InvalidInput("hostile-answer", f"the server shows action {printable(signed.action.id)} instead")
     verdicts = judge_signatures(signed.envelope, connection.signer.export, datetime.now(UTC))

@@ -135,7 +135,7 @@ def show(file: Path | None, *, roots: Path | None, threshold: int, as_json: bool
 
     With --roots the exit code says whether agents with these roots would take it.
     """
-    data = read_file(file) if file is not None else bytes(connect().api.get_trust().envelope)
+    data = read_file(file) if file is not None else connect().api.get_trust().envelope.encode()
     read = decode_bundle_file(data)
     now = datetime.now(UTC)
     if output is not None:

@@ -13,7 +13,6 @@ import msgspec
 
 from client.answers import Opener, Question, UnreadableAnswer, verify_answer
 from client.api import Api
-from client.documents import Campaign, Command, ProgressEvent, ResultItem, Roster
 from client.names import KnownAgents
 from client.progress import Waiting
 from client.render import Writer
@@ -21,6 +20,7 @@ from client.screen import printable
 from client.sending import campaign_text
 from client.tally import Tally
 from protocol.action import Action
+from protocol.documents import Campaign, Command, ProgressEvent, ResultItem, Roster
 from protocol.envelope import Envelope
 from protocol.errors import EnvironmentFailure, InvalidInput, MigError
 from protocol.schedule import parse_occurrence

@@ -8,12 +8,12 @@ import msgspec
 
 from agent.local import run_local
 from client.answers import Answer
-from client.documents import Command
 from client.options import Choices
 from client.render import dump_json, make_writer
 from client.tally import Tally
 from protocol.action import Action
 from protocol.command import CommandState
+from protocol.documents import Command
 from protocol.result import OperationResult, Result
 
 # An agent's id is the hash of its key; this machine has none to show.
@@ -30,7 +30,7 @@ def ask_here(action: Action, choices: Choices) -> int:
     results = msgspec.convert(answers, tuple[OperationResult, ...])
     modules = tuple(operation.module for operation in action.operations)
     name = platform.node() or "local"
-    command = Command(id=_NOBODY, agent=_NOBODY, agent_name=name, state=CommandState.DONE.value)
+    command = Command(id=_NOBODY, agent=_NOBODY, agent_name=name, state=CommandState.DONE)
     tally = Tally("", modules, (command,))
     answer = Answer(_NOBODY, name, _result(action, results, started))
     tally.add(answer)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from client.documents import Progress
+from protocol.documents import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

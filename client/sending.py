@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import click
 
 from client.action import parse_duration
-from client.documents import Campaign
 from client.screen import printable
+from protocol.documents import Campaign
 from protocol.errors import InvalidInput
 
 _MAX_COUNT = 1_000_000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from client.documents import Session
 from client.files import write_file
+from protocol.documents import Session
 from protocol.errors import InvalidInput
 from protocol.login import NONCE_BYTES, Login, encode_login
 

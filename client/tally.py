@@ -12,7 +12,7 @@ import msgspec
 
 from client.answers import Answer, UnreadableAnswer
 from client.coverage import ANSWERED, Coverage
-from client.documents import Campaign, Command
+from protocol.documents import Campaign, Command
 from protocol.errors import (
     EXIT_FOUND,
     EXIT_MISSING_ANSWERS,

@@ -17,6 +17,10 @@ class CommandState(str, Enum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
 
+    def __str__(self) -> str:
+        """Return the value, so that formatting gives it too, with every Python."""
+        return str(self.value)
+
 
 FINAL_STATES: FrozenSet[CommandState] = frozenset(
     {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from protocol.documents import Right
 from protocol.errors import EXIT_OUT_OF_REACH, EXIT_USAGE, EnvironmentFailure, InvalidInput, MigError
 from protocol.names import is_fingerprint
 from protocol.openpgp import parse_certificate, require_usable_certificate
@@ -25,7 +26,7 @@ from server.logs import set_up_logs
 from server.migrations import migrate as migrate_database
 from server.options import DEFAULT_STATE, config_option, open_database, open_store, shown
 from server.parts import utc_now
-from server.rows import RIGHTS, Right
+from server.rows import RIGHTS
 from server.setup import write_first_config
 
 _INTERRUPTED = 130

@@ -16,46 +16,13 @@ Nothing here reads a clock or a database: the store tells how a campaign stands,
 """
 
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-from msgspec import Meta
+from protocol.documents import Pacing
 
 MIN_ANSWERS = 10
-DEFAULT_WAIT_S = 60
-MAX_WAVES = 16
 _TICK = timedelta(milliseconds=100)  # what a high rate lets out goes out together so often
 _CREDIT = timedelta(seconds=1)
-
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Rate = Annotated[float, Meta(gt=0, le=10_000)]
-Percent = Annotated[float, Meta(gt=0, le=100)]
-WaitS = Annotated[int, Meta(ge=1, le=7 * 86400)]
-
-
-class Pacing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an investigator asked for: `rate` in commands a second, `stop_at` in percent of the answers."""
-
-    waves: Annotated[tuple[Count, ...], Meta(max_length=MAX_WAVES)] = ()
-    concurrency: Count | None = None
-    rate: Rate | None = None
-    stop_at: Percent | None = None
-    wave_wait_s: WaitS = DEFAULT_WAIT_S
-
-    @property
-    def holds_back(self) -> bool:
-        """Tell whether anything at all is held back."""
-        return bool(self.waves) or self.concurrency is not None or self.rate is not None
-
-
-class Campaign(msgspec.Struct, frozen=True, kw_only=True):
-    """How a paced action stands: `running` while something is held back, `stopped` for a `reason`."""
-
-    pacing: Pacing
-    state: Literal["running", "ended", "stopped"]
-    wave: Annotated[int, Meta(description="the one that goes out, from 1")]
-    held: Annotated[int, Meta(description="commands that are held back")]
-    reason: Annotated[str, Meta(description="why it was stopped")]
 
 
 class Standing(NamedTuple):

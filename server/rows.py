@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
 from protocol.action import Action
 from protocol.command import CommandState
+from protocol.documents import AgentStatus, Campaign, InvestigatorStatus, Pacing, Progress, Right
 from protocol.heartbeat import TrustStanding
 from protocol.result import Problem
 from server.checking import AnswerFacts
-from server.pacing import Campaign, Pacing
 
 ONLINE_S = 150
 OFFLINE_S = 20 * 60
@@ -20,19 +19,7 @@ REMEMBERED = timedelta(days=1)  # how long a clone, or a name used twice, is sho
 
 Enrolment = Literal["enrolled", "pending", "revoked"]
 EnrolmentPolicy = Literal["open", "approval", "token"]
-Right = Literal["read", "submit", "manage"]
 RIGHTS: tuple[Right, ...] = ("read", "submit", "manage")
-InvestigatorStatus = Literal["active", "disabled"]
-
-
-class AgentStatus(StrEnum):
-    """What the platform says of an agent: from enrolment, else from the age of its last heartbeat."""
-
-    ONLINE = "online"
-    IDLE = "idle"
-    OFFLINE = "offline"
-    PENDING = "pending"
-    REVOKED = "revoked"
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,18 +266,6 @@ class WitnessRow(msgspec.Struct, frozen=True, kw_only=True):
     earlier_received: datetime | None
     contradicted: bytes | None
     contradicting: bytes | None
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a command is: its operation from 0, for how long it runs, and what it has counted so far.
-
-    All of it is the agent's word; `told` is when it came, by the server's clock.
-    """
-
-    operation: int
-    elapsed_s: float
-    statistics: dict[str, int | float]
-    told: datetime
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,10 +7,11 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
+from protocol.documents import InvestigatorStatus, Right
 from protocol.errors import InvalidInput
 from protocol.names import is_fingerprint
 from server import schema
-from server.rows import RIGHTS, AuditEvent, InvestigatorRow, InvestigatorStatus, Right, SessionRow
+from server.rows import RIGHTS, AuditEvent, InvestigatorRow, SessionRow
 from server.store_base import StorePart, require_storable
 
 _investigators = schema.investigators

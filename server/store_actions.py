@@ -9,20 +9,12 @@ import sqlalchemy as sa
 
 from protocol.action import Action
 from protocol.command import FINAL_STATES, CommandState
+from protocol.documents import Campaign
 from protocol.envelope import ACTION, MAX_SIGNATURES, Envelope, decode_envelope, encode_envelope
 from protocol.errors import InvalidInput
 from protocol.names import command_id
 from server import schema
-from server.pacing import Campaign
-from server.rows import (
-    LIKE_ANY_OTHER,
-    ActionRow,
-    AuditEvent,
-    CommandRow,
-    CreatedAction,
-    Manner,
-    ResultRow,
-)
+from server.rows import LIKE_ANY_OTHER, ActionRow, AuditEvent, CommandRow, CreatedAction, Manner, ResultRow
 from server.store_base import StorePart, chunks, require_storable
 from server.store_campaigns import find_campaigns, insert_campaign
 from server.store_schedules import first_start

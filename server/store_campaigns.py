@@ -12,8 +12,9 @@ import msgspec
 import sqlalchemy as sa
 
 from protocol.command import OPEN_STATES, CommandState
+from protocol.documents import Campaign, Pacing
 from server import schema
-from server.pacing import Campaign, Decision, Pacing, Standing, decide
+from server.pacing import Decision, Standing, decide
 from server.rows import ONLINE_S, Advanced, AuditEvent, Change
 from server.store_base import StorePart, chunks
 

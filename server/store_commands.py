@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from protocol.command import CommandState, is_transition
+from protocol.documents import Progress
 from protocol.heartbeat import Heartbeat, RunningCommand
 from protocol.names import command_id
 from server import schema
 from server.checking import AnswerFacts
-from server.rows import Change, PendingCommand, Progress, ReceivedResult
+from server.rows import Change, PendingCommand, ReceivedResult
 from server.store_base import StorePart, chunks, ended_events, storable
 
 _log = logging.getLogger(__name__)

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from protocol.command import OPEN_STATES
+from protocol.documents import AgentStatus
 from server import schema
-from server.rows import OFFLINE_S, ONLINE_S, AgentStatus
+from server.rows import OFFLINE_S, ONLINE_S
 from server.store_base import StorePart
 
 _agents = schema.agents

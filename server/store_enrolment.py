@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from protocol.command import OPEN_STATES, CommandState
+from protocol.documents import MAX_AGENT_NAME
 from protocol.enrolment import token_id
 from protocol.errors import InvalidInput
 from server import schema
@@ -206,7 +207,7 @@ class EnrolmentStore(StorePart):
             enrolment=enrolment,
             enrolled=now,
             enrolled_by="open" if enrolment == "enrolled" else "",
-            name=storable(said.name),
+            name=storable(said.name)[:MAX_AGENT_NAME],
             tags={},
             environment=addresses,
             modules=[],

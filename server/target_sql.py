@@ -21,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from protocol.documents import AgentStatus
 from protocol.target import Endpoint, Target
 from protocol.target_like import Wildcard, fold, parse_like
 from protocol.target_match import compile_node
@@ -39,7 +40,7 @@ from protocol.target_tree import (
     Seen,
     is_platform_only,
 )
-from server.rows import OFFLINE_S, ONLINE_S, AgentStatus
+from server.rows import OFFLINE_S, ONLINE_S
 
 Condition = sa.ColumnElement[bool]
 Text = sa.ColumnElement[str]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from protocol.cancel import Cancel, decode_cancel
+from protocol.documents import Cancelled
 from protocol.envelope import CANCEL, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.target import parse_target
-from server.api.documents import Cancelled
 from server.rows import ActionRow, InvestigatorRow
 from server.services import Services
 from server.signers import require_signers

@@ -9,10 +9,11 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.params import RawBody
 from litestar.types import Guard
 
+from protocol.documents import Challenge, InvestigatorList, Right, Session
 from protocol.errors import InvalidInput
 from server.api.described import SECURED, EnvelopeOperation, refusals
-from server.api.documents import Challenge, InvestigatorList, Session, investigator_document
-from server.rows import Right, SessionRow
+from server.api.documents import investigator_document
+from server.rows import SessionRow
 from server.services import Services
 from server.sessions import MAX_LOGIN_BODY_BYTES, Sessions
 

@@ -9,23 +9,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, QueryParameter, RawBody
 from litestar.response import Stream
 
+from protocol.documents import ActionPage, Cancelled, ResultItem, ResultPage, Roster, StoredAction, Submitted
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from protocol.errors import InvalidInput
 from server.api.access import bearer_token, needs, require_right, session_of
 from server.api.agents import Limit, Offset
 from server.api.described import SECURED, EnvelopeOperation, refusals
-from server.api.documents import (
-    ActionPage,
-    Cancelled,
-    ResultItem,
-    ResultPage,
-    StoredAction,
-    Submitted,
-    action_document,
-    result_document,
-    stored_action_document,
-)
-from server.api.roster import Roster, command_document
+from server.api.documents import action_document, result_document, stored_action_document
+from server.api.roster import command_document
 from server.api.sending import All, Concurrency, Rate, StopAt, Waves, WaveWait, read_manner
 from server.api.stream import event_stream
 from server.rows import ActionRow, AuditEvent

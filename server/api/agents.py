@@ -10,6 +10,7 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter, RawBody
 
+from protocol.documents import Agent, AgentPage, Decision
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.names import is_agent_id
@@ -17,7 +18,7 @@ from protocol.target import parse_target
 from protocol.target_tree import Always, print_node
 from server.api.access import needs
 from server.api.described import SECURED, EnvelopeOperation, refusals
-from server.api.documents import Agent, AgentPage, Decision, agent_document
+from server.api.documents import agent_document
 from server.approvals import apply_approval, check_approval
 from server.oddities import warnings_for
 from server.rows import AgentRow

@@ -4,10 +4,10 @@ from litestar import Litestar, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
+from protocol.documents import Health
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from server.api import access, actions, agents, audit, downloads, pages, trust
 from server.api.described import refusals
-from server.api.documents import Health
 from server.api.errors import HANDLERS
 from server.api.headers import add_security_headers
 from server.services import Services

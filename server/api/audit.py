@@ -6,10 +6,11 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
+from protocol.documents import AuditHead, AuditPage, WitnessPage
 from server.api.access import needs
 from server.api.agents import Limit
 from server.api.described import SECURED, refusals
-from server.api.documents import AuditHead, AuditPage, WitnessPage, witness_document
+from server.api.documents import witness_document
 from server.services import Services
 
 _MAX_SEQ = (1 << 63) - 1

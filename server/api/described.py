@@ -16,7 +16,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
-from server.api.documents import ErrorDocument
+from protocol.documents import ErrorDocument
 
 SECURED: list[dict[str, list[str]]] = [{"session": []}]
 COMPONENTS = Components(

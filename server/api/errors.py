@@ -10,8 +10,8 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
+from protocol.documents import ErrorDocument, ErrorText
 from protocol.errors import CODES, MigError
-from server.api.documents import ErrorDocument, ErrorText
 from server.throttle import RateLimited
 
 _log = logging.getLogger(__name__)

@@ -1,60 +1,8 @@
-"""What the API shows of an action's commands: how each stands, how far it is, what changes.
-
-These declarations make the OpenAPI description too.
-"""
-
-from datetime import datetime
-from typing import Annotated
-
-import msgspec
-from msgspec import Meta
+"""What the API shows of an action's commands: how each stands, how far it is, what changes."""
 
 from protocol.command import CommandState
-from protocol.result import Problem
-from server.rows import Change, CommandRow, Progress
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an action's roster; `problem` says why a command did not run."""
-
-    id: str
-    agent: str
-    agent_name: str
-    state: CommandState
-    updated: datetime
-    problem: Problem | None
-    occurrence: str
-    wave: Annotated[int, Meta(description="of a paced action: it went out with it; 0 while it is held back")]
-    progress: Annotated[Progress | None, Meta(description="of a command that runs, where its agent says so")]
-
-
-class Roster(msgspec.Struct, frozen=True, kw_only=True):
-    """Everyone who was asked, and how far each is."""
-
-    commands: tuple[Command, ...]
-
-
-class CommandEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that changed its state without an answer."""
-
-    id: str
-    agent: str
-    agent_name: str
-    state: CommandState
-
-
-class ProgressEvent(Progress, frozen=True, kw_only=True):
-    """How far a command is that runs, by its agent's word."""
-
-    id: str
-    agent: str
-    agent_name: str
-
-
-class DoneEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a stream of events: no command is open."""
-
-    counts: dict[str, int]
+from protocol.documents import Command, CommandEvent, Progress, ProgressEvent
+from server.rows import Change, CommandRow
 
 
 def command_document(row: CommandRow, told: Change | None) -> Command:

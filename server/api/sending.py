@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 from litestar.params import QueryParameter
 
+from protocol.documents import DEFAULT_WAVE_WAIT_S, Pacing
 from protocol.errors import InvalidInput
-from server.pacing import DEFAULT_WAIT_S, Pacing
 from server.rows import Manner
 
 _MAX_COUNT = 1_000_000
@@ -41,7 +41,7 @@ WaveWait = Annotated[
     QueryParameter(
         ge=1,
         le=7 * 86400,
-        description=f"seconds for which a wave waits for who is silent; {DEFAULT_WAIT_S} unless given",
+        description=f"seconds for which a wave waits for who is silent; {DEFAULT_WAVE_WAIT_S} unless given",
     ),
 ]
 
@@ -66,7 +66,7 @@ def read_manner(  # noqa: PLR0917  (the query's parameters)
         "concurrency": concurrency,
         "rate": rate,
         "stop_at": stop_at,
-        "wave_wait_s": DEFAULT_WAIT_S if wave_wait is None else wave_wait,
+        "wave_wait_s": DEFAULT_WAVE_WAIT_S if wave_wait is None else wave_wait,
     }
     try:
         pacing = msgspec.convert(members, Pacing)

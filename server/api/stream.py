@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 import msgspec
 
 from protocol.command import FINAL_STATES
+from protocol.documents import Campaign, DoneEvent, ResultItem
 from protocol.errors import MigError
-from server.api.documents import ResultItem, result_document
-from server.api.roster import DoneEvent, command_event, progress_event
+from server.api.documents import result_document
+from server.api.roster import command_event, progress_event
 from server.events import FollowerDropped
-from server.pacing import Campaign
 from server.rows import Change
 from server.services import Services
 from server.store import Store

@@ -7,11 +7,12 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import RawBody
 
+from protocol.documents import PublishedTrust, StoredTrust
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from protocol.errors import InvalidInput
 from server.api.access import needs, session_of
 from server.api.described import SECURED, EnvelopeOperation, refusals
-from server.api.documents import PublishedTrust, StoredTrust, stored_trust_document
+from server.api.documents import stored_trust_document
 from server.services import Services
 from server.trust import publish_bundle
 

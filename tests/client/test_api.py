@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from client.api import MAX_ANSWER_BYTES, Api
-from client.documents import Session
 from client.session import compose_login, load_session, save_session, session_path
 from client.signing import Signer
+from protocol.documents import Session
 from protocol.envelope import LOGIN, decode_envelope
 from protocol.errors import EnvironmentFailure, InvalidInput, MigError
 from protocol.login import decode_login

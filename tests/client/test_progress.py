@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.documents import Progress
 from client.progress import Waiting, progress_text
+from protocol.documents import Progress
 
 
 def said(**statistics: Any) -> Progress:

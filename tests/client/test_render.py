@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.answers import Answer
-from client.documents import Command
 from client.render import Show, make_writer, record_line
 from client.tally import Tally
+from protocol.command import CommandState
+from protocol.documents import Command
 from protocol.result import OperationResult, Problem, Result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -45,8 +46,14 @@ def rendered(format_name: str, *answers: Answer, show: Show | None = None, asked
     out = io.StringIO()
     writer = make_writer(format_name, out, show)
     agents = {answer.agent: answer.agent_name for answer in answers}
-    roster = [Command(id="", agent=agent, agent_name=name, state="done") for agent, name in agents.items()]
-    roster += [Command(id="", agent=f"{n:032}", agent_name=f"silent{n}", state="sent") for n in range(asked)]
+    roster = [
+        Command(id="", agent=agent, agent_name=name, state=CommandState.DONE)
+        for agent, name in agents.items()
+    ]
+    roster += [
+        Command(id="", agent=f"{n:032}", agent_name=f"silent{n}", state=CommandState.SENT)
+        for n in range(asked)
+    ]
     tally = Tally("the-action", MODULES, roster)
     for answer in answers:
         if tally.add(answer):

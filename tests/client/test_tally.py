@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from client.answers import Answer
 from client.coverage import Coverage
-from client.documents import Command
 from client.tally import Tally
+from protocol.command import CommandState
+from protocol.documents import Command
 from protocol.result import OperationResult, Problem, Result
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -34,7 +35,9 @@ def answer(agent: str, *operations: OperationResult, status: Any = "done") -> An
 
 def tally(*agents: str) -> Tally:
     return Tally(
-        "x", ["file"], [Command(id="", agent=agent, agent_name=agent, state="sent") for agent in agents]
+        "x",
+        ["file"],
+        [Command(id="", agent=agent, agent_name=agent, state=CommandState.SENT) for agent in agents],
     )
 
 
@@ -95,8 +98,8 @@ def test_an_answer_overtakes_a_refusal_and_counts_once() -> None:
 def test_the_roster_says_why_an_agent_is_missing() -> None:
     account = tally("a", "b", "c")
     account.add(answer("b", status="refused"))
-    account.update_roster([Command(id="", agent="a", agent_name="a", state="expired")])
-    account.update_roster([Command(id="", agent="intruder", agent_name="x", state="done")])
+    account.update_roster([Command(id="", agent="a", agent_name="a", state=CommandState.EXPIRED)])
+    account.update_roster([Command(id="", agent="intruder", agent_name="x", state=CommandState.DONE)])
     assert [(line.agent, line.state, line.reason) for line in account.missing()] == [
         ("a", "expired", "the action expired before the agent answered"),
         ("b", "refused", "acl-refused: no"),

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from client.answers import Question, UnreadableAnswer, verify_answer
-from client.documents import Command
 from client.gpg import Gpg
 from client.options import Choices
 from client.signing import Signer
 from client.tally import Tally
 from client.unsealing import Unsealer, name_readers, require_openable
 from protocol.action import Action, encode_action
+from protocol.documents import Command
 from protocol.envelope import ACTION, HEARTBEAT, RESULT, SEALED_RESULT, Envelope, encode_envelope
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
@@ -95,7 +95,7 @@ class Sealing:
 def test_a_sealed_answer_is_opened_and_believed(asked: Action, carol: Investigator) -> None:
     sealing = Sealing(asked, carol)
     item = sealing.item(sealing.message(sealing.inner()))
-    assert b"canary" not in bytes(item.envelope)
+    assert b"canary" not in item.envelope.encode()
     answer = verify_answer(item, question_of(asked), opener(carol))
     assert answer.result.results == (FOUND,)
 

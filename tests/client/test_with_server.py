@@ -139,12 +139,12 @@ def test_a_failing_first_wave_is_said_and_nobody_else_is_asked(api: ApiServer, c
     printed = capsys.readouterr()
     summary = json.loads(printed.out.splitlines()[-1])["summary"]
     why = "1 of 1 answers failed, which is 50% or more; wave 1"
+    assert summary["campaign"].pop("pacing")["waves"] == [1, 2]
     assert summary["campaign"] == {
         "state": "stopped",
         "wave": 1,
         "held": 0,
         "reason": why,
-        "pacing": {"waves": [1, 2]},
     }
     assert [line["state"] for line in summary["missing"]].count("cancelled") == 3
     assert {line["reason"] for line in summary["missing"] if line["state"] == "cancelled"} == {

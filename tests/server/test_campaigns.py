@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protocol.action import Action
 from protocol.command import CommandState
-from server.pacing import Campaign, Pacing
+from protocol.documents import Campaign, Pacing
 from tests.server.test_scheduler import Bench, run, running
 from tests.support.broker import AgentKey
 from tests.support.relay import PATIENCE_S

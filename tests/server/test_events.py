@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from protocol.command import CommandState
+from protocol.documents import Progress
 from server.events import Events, FollowerDropped, Wake
-from server.rows import Change, Progress
+from server.rows import Change
 
 
 def change(number: int, action: str = "a") -> Change:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.pacing import MIN_ANSWERS, Decision, Pacing, Standing, decide
+from protocol.documents import Pacing
+from server.pacing import MIN_ANSWERS, Decision, Standing, decide
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

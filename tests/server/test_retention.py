@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol.documents import Pacing
 from protocol.schedule import Schedule, format_occurrence
 from server.config import ServerConfig
 from server.database import Database
-from server.pacing import Pacing
 from server.retention import Retention
 from server.store import Store
 from tests.support.fleet import ADA, NOW, FleetAgent, create, digest, make_action, states

@@ -3,11 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
+from protocol.documents import Agent, AgentStatus
 from protocol.errors import InvalidInput
 from protocol.target import parse_target
-from server.rows import AgentStatus
+from server.api.documents import agent_document
+from server.rows import Said
 from server.store import Store
 from tests.support.fleet import NOW, FleetAgent, create, make_action, states
 
@@ -112,6 +115,14 @@ def test_agents_are_found_by_target_and_in_pages(store: Store) -> None:
     assert [row.name for row in store.find_agents(None, NOW, 2, 1)[1]] == ["web1", "web2"]
     total, page = store.find_agents(parse_target("os = 'linux'"), NOW, 1, 1)
     assert (total, [row.name for row in page]) == (3, ["web1"])
+
+
+def test_a_stranger_cannot_choose_a_name_that_spoils_the_list_of_agents(store: Store) -> None:
+    """Its login may hold 511 letters, a client reads 255, and refuses a whole page for one."""
+    store.enrol_agent("1" * 32, b"k" * 32, "approval", NOW, said=Said(name="\U0001f600" * 511))
+    _, [row] = store.find_agents(None, NOW, 10, 0)
+    shown = msgspec.json.encode(agent_document(row, NOW, ()))
+    assert msgspec.json.decode(shown, type=Agent).name == "\U0001f600" * 255
 
 
 def test_a_target_finds_agents_that_are_not_enrolled_only_where_it_names_a_status(store: Store) -> None:

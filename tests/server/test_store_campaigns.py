@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import timedelta
 
 from protocol.action import Action
-from server.pacing import Pacing
+from protocol.documents import Pacing
 from server.store import Store
 from tests.support.fleet import ADA, NOW, FleetAgent, create, make_action, states
 

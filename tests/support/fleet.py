@@ -9,13 +9,13 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.action import Action, Operation, encode_action
+from protocol.documents import Pacing
 from protocol.envelope import ACTION, HEARTBEAT, RESULT, Envelope, Signature, encode_envelope
 from protocol.heartbeat import Heartbeat
 from protocol.identity import agent_id, sign_envelope
 from protocol.names import command_id
 from protocol.result import Result, decode_result
 from server.checking import facts_of
-from server.pacing import Pacing
 from server.rows import Manner, ReceivedResult
 from server.store import Store
 

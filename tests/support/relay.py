@@ -13,6 +13,7 @@ import pika
 
 from protocol.action import Action, Operation, encode_action
 from protocol.command import CommandState
+from protocol.documents import Pacing
 from protocol.envelope import (
     ACTION,
     HEARTBEAT,
@@ -31,7 +32,6 @@ from server.config import ServerConfig, parse_listen
 from server.database import Database
 from server.events import Events, Wake
 from server.front import Front, listen_on
-from server.pacing import Pacing
 from server.parts import Parts, assemble, utc_now
 from server.rows import ActionRow, Manner
 from server.store import Store
