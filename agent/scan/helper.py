@@ -120,10 +120,11 @@ class Helper:
 
     def _end(self) -> str:
         """Kill the process, and return how it had ended, or that it was killed."""
-        line, self._socket = self._socket, None
-        if line is not None:
-            line.close()
+        # Before its line is closed, which it might notice first and end by itself.
         os.kill(self._pid, signal.SIGKILL)
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         _, status = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if code >= 0:
