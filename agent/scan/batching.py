@@ -1,7 +1,7 @@
 """Makes batches of the names of a directory: which searches are active for which of them."""
 
 import itertools
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.batch import Batch
 from agent.scan.bounds import Bounds
@@ -14,6 +14,15 @@ from agent.scan.scope import Scope
 from agent.scan.sieve import NameSieve, can_sift
 
 BATCH_NAMES = 256
+_MAX_SHAPES = 256
+
+
+class _Shape(NamedTuple):
+    """What follows from a scope: searches for all names, those for some, what sifts names for all of them."""
+
+    base: Tuple[Root, ...]
+    finals: Sequence[Tuple[Root, Optional[NameGlob]]]
+    sieve: Optional[NameSieve]
 
 
 class Batcher:
@@ -24,17 +33,23 @@ class Batcher:
         self._coverage = coverage
         self._bounds = bounds
         self._check = check
-        self._sieves: Dict[Tuple[int, ...], Optional[NameSieve]] = {}
+        # By the id of a scope, which is kept with it.
+        self._shapes: Dict[int, Tuple[Scope, _Shape]] = {}
 
     def batches(self, descriptor: int, path: bytes, entries: Names, scope: Scope) -> Iterator[Batch]:
         """Yield the batches of some names of a directory, in their order."""
-        base = tuple(scope.trees[search][1] for search in sorted(scope.trees))
+        base, finals, sieve = self._shape_of(scope)
         if not (base or scope.patterns or scope.files):
             return
-        finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
         if base and not finals and not scope.files and not self._bounds.judge_names(base, path, entries):
-            names, is_sifted = self._sift(entries, base)
-            yield from self._cut(Batch(descriptor, path, (), entries.kinds, base, is_sifted), names)
+            names: Collection[bytes] = entries.files
+            if sieve is not None:
+                # Names that no search wants are left out before anything is made of them.
+                names = sieve.keep(entries.files)
+                self._coverage.files_seen += len(entries.files) - len(names)
+            if names or entries.kinds:
+                batch = Batch(descriptor, path, (), entries.kinds, base, sieve is not None)
+                yield from self._cut(batch, sorted((*names, *entries.kinds)))
             return
         active = self._chooser(path, entries, scope, finals)
         for roots, group in itertools.groupby(sorted((*entries.files, *entries.kinds)), key=active):
@@ -46,18 +61,20 @@ class Batcher:
             self._check()
             yield batch._replace(names=tuple(names[at : at + BATCH_NAMES]))
 
-    def _sift(self, entries: Names, base: Tuple[Root, ...]) -> Tuple[List[bytes], bool]:
-        """Return the names in order, without those of files that no search wants for their name."""
-        searches = tuple(root.search for root in base)
-        if searches not in self._sieves:
-            chosen = [self._plan.searches[search] for search in searches]
-            self._sieves[searches] = NameSieve(chosen) if all(map(can_sift, chosen)) else None
-        sieve = self._sieves[searches]
-        if sieve is None:
-            return sorted((*entries.files, *entries.kinds)), False
-        kept = sieve.keep(entries.files)
-        self._coverage.files_seen += len(entries.files) - len(kept)
-        return sorted((*kept, *entries.kinds)), True
+    def _shape_of(self, scope: Scope) -> _Shape:
+        """Return what is the same for all directories that share a scope."""
+        known = self._shapes.get(id(scope))
+        if known is not None and known[0] is scope:
+            return known[1]
+        base = tuple(scope.trees[search][1] for search in sorted(scope.trees))
+        finals = [(root, tail[0]) for root, tail in scope.patterns if len(tail) == 1 and tail[0] is not None]
+        chosen = [self._plan.searches[root.search] for root in base]
+        sieve = NameSieve(chosen) if chosen and not finals and all(map(can_sift, chosen)) else None
+        if len(self._shapes) >= _MAX_SHAPES:
+            self._shapes.clear()
+        shape = _Shape(base, finals, sieve)
+        self._shapes[id(scope)] = (scope, shape)
+        return shape
 
     def _chooser(
         self,

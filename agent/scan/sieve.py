@@ -1,8 +1,9 @@
 """Tells of many names at once which of them some search may want; most directories hold none."""
 
-from typing import List, Sequence, Set
+from typing import List, Optional, Sequence, Set
 
 from agent.scan.checks import NameCheck
+from agent.scan.patterns import TextPattern
 from agent.scan.plan import PlannedSearch
 
 
@@ -11,6 +12,9 @@ class NameSieve:
 
     def __init__(self, searches: Sequence[PlannedSearch]) -> None:
         # What is wanted leaves less over than what is not, and is looked for first.
+        self._only: Optional[TextPattern] = None
+        if len(searches) == 1 and len(searches[0].names) == 1 and searches[0].names[0].wanted:
+            self._only = searches[0].names[0].pattern
         self._searches = [sorted(one.names, key=lambda check: not check.wanted) for one in searches]
 
     def keep(self, names: List[bytes]) -> Set[bytes]:
@@ -18,6 +22,8 @@ class NameSieve:
         if not names:
             return set()
         block = b"\n".join(names)
+        if self._only is not None:
+            return self._only.among(names, block)
         kept: Set[bytes] = set()
         for checks in self._searches:
             kept |= self._sift(checks, names, block)
