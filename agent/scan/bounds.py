@@ -28,6 +28,7 @@ class Bounds:
         self._local = frozenset(index for index, search in searches if not search.remotefs)
         self._staying = frozenset(index for index, search in searches if search.onefilesystem)
         self._typed = frozenset(index for index, search in searches if search.is_typed)
+        self._fileless = frozenset(index for index, search in searches if search.wants_no_files)
         self._said: Set[bytes] = set()
 
     # -- directories -------------------------------------------------------------------------------------
@@ -75,6 +76,14 @@ class Bounds:
     def has_typed(self, scope: Scope) -> bool:
         """Tell whether a search that asks for types is active."""
         return bool(self._typed) and not self._typed.isdisjoint(scope.searches())
+
+    def for_files(self, scope: Scope) -> Scope:
+        """Return what of a scope may want regular files: no others need to be told which files there are."""
+        if self._fileless.isdisjoint(scope.trees):
+            return scope
+        # What is left of globs stays: that a name matches is to be known.
+        trees = {search: entry for search, entry in scope.trees.items() if search not in self._fileless}
+        return scope._replace(trees=trees)
 
     def has_untyped(self, scope: Scope) -> bool:
         """Tell whether a search that wants files only is active."""

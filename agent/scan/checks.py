@@ -308,6 +308,17 @@ def _alternatives(
             yield said(name, value, is_turned=is_turned), is_turned, [value[1:]]
 
 
+def can_want_files(search: Search, turned: FrozenSet[str]) -> bool:
+    """Tell whether a regular file can satisfy what a search says of types; most that say any want others."""
+    if not search.options.matchall:
+        return True
+    is_turned = "type" in turned
+    plain = [value for value in search.types if not value.startswith("!")]
+    if plain and ("file" in plain) is is_turned:
+        return False
+    return all((value == "!file") is is_turned for value in search.types if value.startswith("!"))
+
+
 def _size_test(value: str) -> StatTest:
     """`<n` is at most n, `>n` at least n, both with n itself, as the ancestor has it."""
     number = value.lstrip("<>")

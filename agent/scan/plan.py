@@ -17,6 +17,7 @@ from agent.scan.checks import (
     StatChecks,
     attribute_checks,
     bytes_checks,
+    can_want_files,
     content_checks,
     entropy_checks,
     hash_check,
@@ -41,7 +42,8 @@ _NO_CHECKS = frozenset(
 class PlannedSearch(NamedTuple):
     """One search, ready; limits are 0 where there is none.
 
-    `is_typed` tells that entries of every type are looked at, as they are: links are not followed.
+    `is_typed` tells that entries of every type are looked at, as they are: links are not followed;
+    `wants_no_files` that none of these can be a regular file.
     """
 
     label: str
@@ -57,6 +59,7 @@ class PlannedSearch(NamedTuple):
     maxdepth: int
     matchlimit: int
     is_typed: bool = False
+    wants_no_files: bool = False
     excludes: Optional[Exclusions] = None
     remotefs: bool = False
     onefilesystem: bool = False
@@ -150,6 +153,7 @@ def _plan_search(
         # The newest ones can be told only when all were seen: their number is the limit then.
         matchlimit=0 if options.newest or options.oldest else options.matchlimit,
         is_typed=bool(search.types),
+        wants_no_files=not can_want_files(search, turned),
         excludes=Exclusions(search.excludes) if search.excludes else None,
         remotefs=options.remotefs,
         onefilesystem=options.onefilesystem,

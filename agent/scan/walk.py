@@ -279,13 +279,16 @@ class Walker:
         else:
             runs = iter([look_up_names(descriptor, path, self._coverage, scope.files, specials)])
         links: List[bytes] = []
+        for_files = self._bounds.for_files(scope)
         missing = set(scope.files)
         for entries in runs:
             if missing:
                 missing.difference_update(entries.files, entries.kinds)
             if is_typed:
                 links += entries.kinds
-            yield from self._batcher.batches(descriptor, path, entries, scope)
+            yield from self._batcher.batches(descriptor, path, entries, for_files)
+            if for_files.is_empty():
+                self._coverage.files_seen += len(entries.files)
         if is_typed:
             others = (*links, *specials, *subdirectories)
             yield from self._batcher.batches(descriptor, path, Names([], dict.fromkeys(others, ENTRY)), scope)

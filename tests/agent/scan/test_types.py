@@ -82,6 +82,16 @@ def test_a_search_without_types_beside_one_with_them_still_follows_links_to_file
     assert result.statistics["skipped"] == {"dangling-link": 1, "directory-link": 1, "special-file": 2}
 
 
+@pytest.mark.parametrize("types", [["fifo"], ["!file"], ["socket", "!link"]])
+def test_files_that_no_search_can_want_are_seen_by_their_listing_only(tree: Path, types: list[str]) -> None:
+    search = {"paths": [str(tree)], "types": types, "options": {"matchall": True}}
+    alone = run(s1=search)
+    assert alone.statistics["files_seen"] == 9
+    beside = run(s1=search, s2={"paths": [str(tree)], "names": ["."]})
+    assert paths(beside, tree, "s1") == paths(alone, tree, "s1")
+    assert paths(beside, tree, "s2") == ["plain", "to-file", "d/inner"]
+
+
 def test_depth_counts_for_directories_as_for_files(tree: Path) -> None:
     grow(tree, {"d/e/f/x": b""})
     assert find(tree, types=["directory"], options={"maxdepth": 2}) == [str(tree), "d", "d/e"]
