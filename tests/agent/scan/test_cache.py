@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.digest_file import FILE_BYTES, HEADER_BYTES, PROBES, RECORD_BYTES, SLOTS, open_cache
 from agent.scan.cache import SETTLED_NS, DigestCache
-from tests.support.apart import become_nobody, leave_mounts, mount, run_apart
+from tests.support.apart import NOBODY, leave_mounts, mount, run_apart
 
 NOW = 1_800_000_000 * 10**9
 OLD = NOW - SETTLED_NS
@@ -246,20 +246,11 @@ def test_a_disk_without_room_has_no_cache_and_no_half_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.system
-def test_a_file_that_another_user_left_is_replaced(tmp_path: Path, path: Path) -> None:
-    tmp_path.chmod(0o777)
-
-    def plant() -> Any:
-        with path.open("wb") as file:
-            file.truncate(FILE_BYTES)
-        path.chmod(0o600)
-
-    for directory in tmp_path.parents:
-        # One more of them where tests run side by side.
-        if directory.name.startswith(("pytest-", "popen-")):
-            directory.chmod(0o755)
-    run_apart(plant, prepare=become_nobody)
-    opened = open_cache(path, "build")
-    os.close(opened.descriptor)
-    assert opened.replaced == "is not this user's alone"
+def test_a_file_that_belongs_to_another_user_is_replaced(path: Path) -> None:
+    first = open_cache(path, "build")
+    os.close(first.descriptor)
+    os.chown(path, NOBODY, NOBODY)
+    second = open_cache(path, "build")
+    os.close(second.descriptor)
+    assert second.replaced == "is not this user's alone"
     assert path.stat().st_uid == os.geteuid()
