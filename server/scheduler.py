@@ -189,7 +189,13 @@ class Scheduler:
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Be the one server of several that empties the outbox: two would send everything twice."""
-        release = await self._database.read(self._database.acquire, _OUTBOX_LOCK)
+        acquiring = asyncio.ensure_future(self._database.read(self._database.acquire, _OUTBOX_LOCK))
+        try:
+            release = await asyncio.shield(acquiring)
+        except asyncio.CancelledError:
+            # The thread that waits cannot be told; what it gets must not stay behind.
+            await self._database.read(await acquiring)
+            raise
         try:
             yield
         finally:
