@@ -40,7 +40,7 @@ from agent.scan.judging import Candidate, Facts, by_status, decide, is_undecided
 from agent.scan.lines import LineAnswers
 from agent.scan.mounts import Mounts
 from agent.scan.opening import QUICK_FLAGS
-from agent.scan.plan import Plan
+from agent.scan.plan import Plan, PlannedSearch
 from agent.scan.sieve import NameSieve, can_sift
 
 # What is read at first; and up to where the rest is read with a second call.
@@ -72,7 +72,8 @@ class _Shape(NamedTuple):
     `base` are the searches that the sieve does not decide. With `looks` every one of them asks for a status
     first; with `reads` some of them must read every file. `wanted` are the digests where a file is wanted for
     its digest or not at all; None where it takes more to tell. `is_idle` tells of a content, if it can, that
-    nobody wants a file with it. `named` is the one search there is, where it wants files for names alone.
+    nobody wants a file with it. `told` is the one search there is, where names or the status tell it
+    all.
     """
 
     sieve: Optional[NameSieve]
@@ -84,7 +85,7 @@ class _Shape(NamedTuple):
     has_stats: bool
     has_contents: bool
     has_reads: bool
-    named: Optional[int]
+    told: Optional[int]
 
 
 class Express:
@@ -156,7 +157,7 @@ class Express:
             has_stats=any(one.search.stats for one in base),
             has_contents=any(one.search.contents for one in base),
             has_reads=any(one.search.reads for one in base),
-            named=chosen[0].number if len(chosen) == 1 and chosen[0].search.is_by_name() else None,
+            told=chosen[0].number if len(chosen) == 1 and _needs_no_more(chosen[0].search) else None,
         )
 
     def _idle_test(self, base: Sequence[Candidate]) -> Optional[Callable[[bytes], bool]]:
@@ -181,7 +182,7 @@ class Express:
 
     def _pass_by(self, part: Part, directory: int, shape: _Shape) -> Iterator[Survivor]:
         """Tell, or leave, what is wanted for its name; count the others."""
-        recorder, kinds, named = self._recorder, part.kinds, shape.named
+        recorder, kinds, told = self._recorder, part.kinds, shape.told
         # Of a part that was sifted all files are wanted; of its links nothing is known.
         kept = _sift(kinds if part.is_sifted else part.names, shape)
         if not kept and not kinds and not part.is_sifted:
@@ -197,16 +198,19 @@ class Express:
                     recorder.files_seen += 1
             elif not part.is_sifted and name not in kept:
                 recorder.files_seen += 1
-            elif named is None:
-                yield index, name, None
             else:
-                status = _look(name, directory)
-                if status is None:
+                status = _look(name, directory) if told is not None else None
+                if status is None or not self._tell(index, status, told):
                     yield index, name, None
-                else:
-                    recorder.files_seen += 1
-                    recorder.at(index)
-                    recorder.find(Found(named, FILE, keep_status(status), _NO_DIGESTS))
+
+    def _tell(self, index: int, status: os.stat_result, told: Optional[int]) -> bool:
+        """Say that a file is wanted, where no more is asked of it; tell whether that was said."""
+        if told is None or status.st_mode & FORMAT != REGULAR:
+            return False
+        self._recorder.files_seen += 1
+        self._recorder.at(index)
+        self._recorder.find(Found(told, FILE, keep_status(status), _NO_DIGESTS))
+        return True
 
     def _look_at_all(
         self, part: Part, directory: int, shape: _Shape, kept: AbstractSet[bytes]
@@ -230,7 +234,8 @@ class Express:
                     if test(status) is not wanted:
                         break
                 else:
-                    yield index, name, status
+                    if not self._tell(index, status, shape.told):
+                        yield index, name, status
                     break
             else:
                 if status.st_mode & FORMAT == REGULAR:
@@ -311,6 +316,11 @@ class Express:
                 if kind not in digests:
                     digests[kind] = self._makers[kind](data).hexdigest()
         return Facts(answers, digests)
+
+
+def _needs_no_more(search: PlannedSearch) -> bool:
+    """Tell whether a search that must have every check goes by names alone, or by the status alone."""
+    return search.matchall and (search.is_by_name() or search.asks_only("stats"))
 
 
 def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:
