@@ -1,5 +1,6 @@
 """Fixtures that every part of the tests may use."""
 
+import faulthandler
 import os
 import signal
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ def bob() -> Iterator[Investigator]:
     with temporary_investigator("Bob Investigator", "rsa3072") as investigator:
         yield investigator
 
+
+# Forked processes that a test has die of a signal need not say where: their parent says what it made of it.
+os.register_at_fork(after_in_child=faulthandler.disable)
 
 # Every test in these starts gpg or processes of its own: real parts, and too long for ./test --fast.
 _ON_REAL_PARTS = (
