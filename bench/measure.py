@@ -21,6 +21,7 @@ _SAMPLE_S = 0.02
 # A search that finds nothing ends with 1, as grep does; xargs with 123 where one of its commands did.
 _FINE = (0, 1, 123)
 _FAILED = b'"status": "failed"'  # as `mig-agent module` says it
+_LIMITED = b'"status": "limit"'  # an answer has a bound, at which the module is ended
 _YIELDING = """
 import os, sys
 from agent.platform.limits import yield_to_others
@@ -30,11 +31,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Sample(NamedTuple):
-    """One run: wall and processor time (with its children's) in seconds, and how many lines it printed."""
+    """One run: wall and processor time (with its children's) in seconds, and how many lines it printed.
+
+    `is_cut` where a bound on what is answered ended it: it has not done what the others have.
+    """
 
     wall_s: float
     cpu_s: float
     lines: int
+    is_cut: bool = False
 
 
 class Failed(Exception):
@@ -68,7 +73,8 @@ def run_once(argv: Argv, pulse: Callable[[int], None] | None = None) -> Sample:
         if process.returncode not in _FINE or b"Traceback" in complaint or _FAILED in said[:1000]:
             last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
             raise Failed(f"{argv[0]} ended with {process.returncode}: {last}")
-        return Sample(wall_s, usage.ru_utime + usage.ru_stime, said.count(b"\n"))
+        cpu_s = usage.ru_utime + usage.ru_stime
+        return Sample(wall_s, cpu_s, said.count(b"\n"), _LIMITED in said[:1000])
 
 
 def _keep_pulsing(pulse: Callable[[int], None], pid: int, stop: threading.Event) -> None:
@@ -93,6 +99,7 @@ def median(samples: Sequence[Sample]) -> Sample:
         statistics.median(sample.wall_s for sample in samples),
         statistics.median(sample.cpu_s for sample in samples),
         samples[-1].lines,
+        any(sample.is_cut for sample in samples),
     )
 
 
