@@ -6,7 +6,7 @@ are kept for its answer.
 """
 
 import os
-from typing import FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.attributes import Attributes
 from agent.scan.lines import LineAnswers
@@ -77,30 +77,27 @@ def by_name(one: Candidate, name: bytes) -> Optional[Candidate]:
 
 def by_status(candidates: Sequence[Candidate], status: os.stat_result) -> List[Candidate]:
     """Judge the checks on size, mode and time."""
-    kept = []
-    for one in candidates:
-        checks = one.search.stats
-        if one.search.matchall:
-            if all(check.holds(status) for check in checks):
-                kept.append(one)
-            continue
-        held = tuple(check.said for check in checks if check.holds(status))
-        kept.append(one._replace(said=one.said + held) if held else one)
-    return kept
+    judged = (
+        _judged(one, ((check.said, check.holds(status)) for check in one.search.stats)) for one in candidates
+    )
+    return [one for one in judged if one is not None]
 
 
 def by_attributes(candidates: Sequence[Candidate], attributes: Optional[Attributes]) -> List[Candidate]:
     """Judge the checks on extended attributes; where they are not known none holds."""
-    kept = []
-    for one in candidates:
-        checks = one.search.attributes
-        if one.search.matchall:
-            if all(check.holds(attributes) for check in checks):
-                kept.append(one)
-            continue
-        held = tuple(check.said for check in checks if check.holds(attributes))
-        kept.append(one._replace(said=one.said + held) if held else one)
-    return kept
+    judged = (
+        _judged(one, ((check.said, check.holds(attributes)) for check in one.search.attributes))
+        for one in candidates
+    )
+    return [one for one in judged if one is not None]
+
+
+def _judged(one: Candidate, verdicts: Iterable[Tuple[str, bool]]) -> Optional[Candidate]:
+    """Return a candidate with the checks that hold, or None where it had to satisfy all and does not."""
+    if one.search.matchall:
+        return one if all(holds for _, holds in verdicts) else None
+    held = tuple(said for said, holds in verdicts if holds)
+    return one._replace(said=one.said + held) if held else one
 
 
 def patterns_of(readers: Sequence[Candidate], *, all_lines: bool) -> FrozenSet[int]:
