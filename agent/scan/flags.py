@@ -10,6 +10,8 @@ from protocol.errors import InvalidInput
 
 # Mode letters begin with the special bits: `urwxr-xr-x`.
 SETUID = "^u"
+# On POSIX, or a share on Windows; what follows is judged with the parameters.
+_ABSOLUTE = ("/", "\\\\")
 
 
 def _values(name: str, text: str, metavar: str) -> Flag:
@@ -73,6 +75,9 @@ def searches_from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         raise InvalidInput("usage", "--matchall and --matchany exclude each other")
     if not given.get("path"):
         raise InvalidInput("usage", "name at least one --path to search")
+    for path in given["path"]:
+        if not path.startswith(_ABSOLUTE) and path[1:2] != ":":
+            raise InvalidInput("usage", f"--path {path!r}: endpoints know absolute paths only, such as /etc")
     search: Dict[str, Any] = {
         name: list(given[name])
         for name in ("path", *FILTER_FIELDS, "sha2", "sha3", "exclude")

@@ -556,3 +556,8 @@ def test_flags_may_lower_what_a_scan_takes() -> None:
     made = file.from_flags(values)
     assert (made["cpu_percent"], made["workers"], "read_bytes_per_s" in made) == (50, 1, False)
     assert decode_params(file.Params, made).cpu_percent == 50
+
+
+def test_a_relative_path_is_refused_in_words() -> None:
+    with pytest.raises(InvalidInput, match=r"^usage: --path 'etc': endpoints know absolute paths only"):
+        file.from_flags({"path": ["etc"], "name": ["x"]})
