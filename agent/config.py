@@ -31,7 +31,10 @@ _MAX_TAG = 1024  # what `protocol.heartbeat` lets a server accept
 
 
 class AgentLimits(NamedTuple):
-    """What one command may use: wall and processor time in seconds, memory in bytes, and counts."""
+    """What one command may use: wall and processor time in seconds, memory in bytes, and counts.
+
+    Processor time and memory are each process's; `concurrent_operations` of one action run at once.
+    """
 
     wall_s: int = 300
     memory_bytes: int = 1 << 30
@@ -39,6 +42,7 @@ class AgentLimits(NamedTuple):
     open_files: int = 1024
     max_records: int = 100_000
     max_operations: int = 64
+    concurrent_operations: int = 2
 
 
 class ScanConfig(NamedTuple):
@@ -228,6 +232,9 @@ def _read_limits(table: Dict[str, Any]) -> AgentLimits:
         open_files=_read_number(limits, "open_files", plain.open_files, 64, 1 << 20),
         max_records=_read_number(limits, "max_records", plain.max_records, 1, 10_000_000),
         max_operations=_read_number(limits, "max_operations", plain.max_operations, 1, 64),
+        concurrent_operations=_read_number(
+            limits, "concurrent_operations", plain.concurrent_operations, 1, 64
+        ),
     )
 
 

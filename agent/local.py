@@ -11,17 +11,18 @@ import os
 import select
 import signal
 import time
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import msgspec
 
 from agent.answer import encode_result
+from agent.conditions import not_run
 from agent.execute import run_operation
 from agent.facts import collect_facts
 from agent.module import Context, Limits
 from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent
 from agent.registry import canonical_name, load_module, module_names
-from protocol.action import Operation
+from protocol.action import Operation, require_order
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.result import MAX_RESULT_BYTES, OperationResult, OperationStatus
@@ -71,8 +72,29 @@ def run_local(
     return _failed(status, wall_s, is_over_time=is_over_time)
 
 
-def read_operations(body: bytes) -> List[Tuple[str, Any]]:
-    """Return module names and parameters of an action's operations, signed or written by hand, unjudged.
+def run_operations(operations: Sequence[Operation]) -> Iterator[Dict[str, Any]]:
+    """Run operations one after the other, and yield the result of each as JSON members.
+
+    What depends on an earlier one is held to that, as on an endpoint.
+
+    Raises:
+        InvalidInput: `unknown-module`.
+
+    """
+    results: List[OperationResult] = []
+    for index, operation in enumerate(operations):
+        skipped = not_run(operation, index, results)
+        members = (
+            run_local(operation.module, operation.parameters)
+            if skipped is None
+            else msgspec.json.decode(msgspec.json.encode(skipped))
+        )
+        results.append(msgspec.convert(members, OperationResult))
+        yield members
+
+
+def read_operations(body: bytes) -> Tuple[Operation, ...]:
+    """Return an action's operations, signed or written by hand, unjudged but for their order.
 
     Raises:
         InvalidInput: `bad-json`, `too-large`, `bad-envelope` or `bad-action`.
@@ -83,12 +105,13 @@ def read_operations(body: bytes) -> List[Tuple[str, Any]]:
         document = decode_json(decode_envelope(body, ACTION).payload)
     listed = document.get("operations") if isinstance(document, dict) else None
     try:
-        operations = msgspec.convert(listed, Tuple[Operation, ...])
-    except msgspec.ValidationError as error:
+        operations: Tuple[Operation, ...] = msgspec.convert(listed, Tuple[Operation, ...])
+        require_order(operations)
+    except (msgspec.ValidationError, ValueError) as error:
         raise InvalidInput("bad-action", f"operations: {error}") from None
     if not operations:
         raise InvalidInput("bad-action", "no operations")
-    return [(operation.module, operation.parameters) for operation in operations]
+    return operations
 
 
 def _serve(

@@ -176,13 +176,13 @@ def _action(options: argparse.Namespace) -> int:
 
 
 def _run_unsigned(body: bytes) -> int:
-    from agent.local import read_operations, run_local  # noqa: PLC0415
+    from agent.local import read_operations, run_operations  # noqa: PLC0415
 
     results: List[Dict[str, Any]] = []
-    for name, parameters in read_operations(body):
-        results.append(run_local(name, parameters))
-        _require_valid_parameters(results[-1])
-        _print(json.dumps(results[-1]))
+    for result in run_operations(read_operations(body)):
+        results.append(result)
+        _require_valid_parameters(result)
+        _print(json.dumps(result))
     return _exit_code(results)
 
 

@@ -14,6 +14,8 @@ A module is one file in `agent/modules/` that defines, at its top level:
 * `PATHS`, where its parameters name paths that it reads: selectors such as `searches.*.paths`, each member's
   name or `*` for all of them; `()` where none do. It holds what it opens to `context.paths`
   (`agent.scan.fence`). A module that does not say is refused by an ACL entry that limits paths;
+* optional `MINIMUM_WEIGHT`: the weight that its signers need at least where no ACL entry is its own
+  (default: 1); what looks at what passes by, or removes something, asks for two people so;
 * optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
   client before signing and by local runs, never by the gate;
 * optional `review(params)`: called by the client before signing, never by the gate, with decoded parameters:

@@ -30,6 +30,7 @@ class Module(NamedTuple):
     aliases: Tuple[str, ...]
     review: Optional[Callable[[Any], Iterator[str]]] = None
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
+    minimum_weight: int = 1
 
     def is_supported(self, platform: str = sys.platform) -> bool:
         """Tell whether the module works on a platform, by `sys.platform`."""
@@ -66,6 +67,7 @@ def load_module(name: str) -> Module:
         aliases=getattr(loaded, "ALIASES", ()),
         review=getattr(loaded, "review", None),
         paths=getattr(loaded, "PATHS", None),
+        minimum_weight=getattr(loaded, "MINIMUM_WEIGHT", 1),
     )
 
 

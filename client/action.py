@@ -179,7 +179,8 @@ def _upgrade_operations(listed: Any) -> tuple[list[dict[str, Any]], list[str]]:
         unknown = sorted(set(operation) - _OPERATION_MEMBERS - _ANCESTOR_SWITCHES)
         if unknown:
             raise InvalidInput(
-                "bad-action", f"{where}: unknown member {unknown[0]!r}; known: module, parameters"
+                "bad-action",
+                f"{where}: unknown member {unknown[0]!r}; known: {', '.join(Operation.__struct_fields__)}",
             )
         name = canonical_name(operation["module"])
         if name != operation["module"]:
@@ -191,7 +192,8 @@ def _upgrade_operations(listed: Any) -> tuple[list[dict[str, Any]], list[str]]:
             notes += module.review(decoded) if module.review is not None else ()
         except InvalidInput as error:
             raise InvalidInput(error.code, f"{where}: {error.detail}") from None
-        upgraded.append({"module": name, "parameters": parameters})
+        conditions = {member: operation[member] for member in ("when", "of") if member in operation}
+        upgraded.append({"module": name, "parameters": parameters, **conditions})
     return upgraded, notes
 
 

@@ -125,8 +125,10 @@ def warn_of_rate(sending: Sending, count: int, action: Action) -> None:
 
 def say_operations(action: Action) -> None:
     """Say what an action would run, from what is signed and whole: who signs or asks must not miss a part."""
-    for operation in action.operations:
-        say_all(f"runs {operation.module} {dump_json(operation.parameters)}")
+    for index, operation in enumerate(action.operations):
+        needed = operation.depends_on(index)
+        condition = "" if needed is None else f" if operation {needed} has {operation.when}"
+        say_all(f"runs {operation.module} {dump_json(operation.parameters)}{condition}")
 
 
 def submit_and_follow(connection: Connection, signed: SignedAction, choices: Choices) -> int:

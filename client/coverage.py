@@ -7,6 +7,8 @@ from protocol.result import OperationResult
 
 # These answered the question that was asked; a limit has cut the answer, and what is there stands.
 ANSWERED = frozenset({"ok", "limit"})
+# It was not asked there, since an operation that it depends on ended otherwise.
+SKIPPED = "skipped"
 _MAX_NAMES = 64
 # Modules count what they looked at under names that end so; none of it seen is no answer.
 _SEEN = "_seen"
@@ -26,6 +28,7 @@ class Coverage:
     def __init__(self, module: str) -> None:
         self.module = module
         self.answered = 0
+        self.skipped_on = 0  # not run, since an operation that it depends on ended otherwise
         self.found_on = 0
         self.truncated_on = 0
         self.statuses: Counter[str] = Counter()
@@ -36,6 +39,9 @@ class Coverage:
 
     def add(self, result: OperationResult) -> None:
         """Add one agent's result."""
+        if result.status == SKIPPED:
+            self.skipped_on += 1
+            return
         self.answered += 1
         self.found_on += result.found
         self.truncated_on += result.truncated
@@ -84,7 +90,11 @@ class Coverage:
             verdict = "nothing found in what could be looked at"
         else:
             verdict = "nothing found"
+        if self.skipped_on and not self.answered:
+            return f"{self.module}: not run on {_agents(self.skipped_on)}, by its condition"
         parts = [f"{self.module}: {_agents(self.answered)} answered, {verdict}"]
+        if self.skipped_on:
+            parts.append(f"not run on {_agents(self.skipped_on)}, by its condition")
         parts += [f"{name} {value:,}" for name, value in self.totals.items() if value and name not in _HOLES]
         parts += self.holes()
         parts += [f"{name[:-2]} up to {value:.3f} s" for name, value in self.slowest.items()]
@@ -97,6 +107,7 @@ class Coverage:
             "answered": self.answered,
             "found_on": self.found_on,
             "truncated_on": self.truncated_on,
+            **({"skipped_on": self.skipped_on} if self.skipped_on else {}),
             "statuses": dict(self.statuses),
             "statistics": {
                 **self.totals,

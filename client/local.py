@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agent.local import run_local
+from agent.local import run_operations
 from client.answers import Answer
 from client.options import Choices
 from client.render import dump_json, make_writer
@@ -26,7 +26,7 @@ def ask_here(action: Action, choices: Choices) -> int:
     With `--json` each operation's result is printed as an agent would send it.
     """
     started = datetime.now(UTC)
-    answers = [run_local(operation.module, operation.parameters) for operation in action.operations]
+    answers = list(run_operations(action.operations))
     results = msgspec.convert(answers, tuple[OperationResult, ...])
     modules = tuple(operation.module for operation in action.operations)
     name = platform.node() or "local"

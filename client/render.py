@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TextIO
 
 from client.answers import Answer
-from client.coverage import ANSWERED, Coverage
+from client.coverage import ANSWERED, SKIPPED, Coverage
 from client.screen import csv_cell, printable
 from client.sending import campaign_text
 from client.tally import Tally
@@ -112,10 +112,12 @@ class _Table:
         for _, module, operation in _operations(answer.result, modules, self._show):
             for record in operation.records:
                 self._line(f"{name}  {record_line(record)}")
-            if not operation.found:
+            if not operation.found and operation.status != SKIPPED:
                 self._line(f"{name}  {module}: {_nothing(operation)}")
         # Notes tell of the coverage, so they are not left out where nothing was found.
         for module, operation in zip(modules, answer.result.results, strict=False):
+            if operation.status == SKIPPED and self._show != "all":
+                continue
             for note in operation.notes:
                 self._note(f"{name}  {module} note: {printable(note)}")
 

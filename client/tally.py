@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from client.answers import Answer, UnreadableAnswer
-from client.coverage import ANSWERED, Coverage
+from client.coverage import ANSWERED, SKIPPED, Coverage
 from protocol.documents import Campaign, Command
 from protocol.errors import (
     EXIT_FOUND,
@@ -98,6 +98,8 @@ class Tally:
     def _judge(self, result: OperationResult) -> None:
         if result.status == "refused":
             self._is_refused = True
+        elif result.status == SKIPPED:
+            return
         elif result.status not in ANSWERED or (result.status == "limit" and not result.found):
             self._is_incomplete = True
 

@@ -5,7 +5,8 @@ Rules, all checked on the endpoint (gate step 9):
    overrides `default` wholly: nothing of `default` is added to it. Names are canonical, never aliases.
 2. A missing, empty or non-positive `minimum_weight` or weight refuses: an ACL is never satisfied by nobody.
 3. The weights of the distinct signers (primary fingerprints) are added; unknown signers add nothing.
-4. The sum must reach the module's `minimum_weight`.
+4. The sum must reach the module's `minimum_weight`; where `default` stands in for an entry of its own, also
+   the weight that the module itself declares.
 5. Where the entry has `paths`, every path that the parameters name must lie at or below one of them; where it
    has `deny`, none may lie at or below one of those. Whole components count, and `deny` wins. What parameters
    say is judged here as it is written; what is really opened is judged again by whoever opens it
@@ -100,23 +101,24 @@ class Acl(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInput("acl-refused", f"no ACL entry for module {module} and no default")
         return entry
 
-    def require(self, module: str, signers: FrozenSet[str]) -> None:
-        """Raise unless the signers' weights reach what the module needs.
+    def require(self, module: str, signers: Iterable[str], least: int = 1) -> None:
+        """Raise unless the signers together may run a module.
 
         Args:
-            module: canonical module name.
+            module: its canonical name.
             signers: primary fingerprints whose signatures verified, each once.
+            least: the weight that the module declares for where it has no entry of its own.
 
         Raises:
             InvalidInput: `acl-refused`.
 
         """
         entry = self._find(module)
+        needed = entry.minimum_weight if module in self.entries else max(entry.minimum_weight, least)
         weight = sum(entry.investigators.get(signer, 0) for signer in signers)
-        if weight < entry.minimum_weight:
+        if weight < needed:
             raise InvalidInput(
-                "acl-refused",
-                f"module {module} needs weight {entry.minimum_weight}, the signers have {weight}",
+                "acl-refused", f"module {module} needs weight {needed}, the signers have {weight}"
             )
 
     def path_rules(self, module: str) -> PathRules:

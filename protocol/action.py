@@ -45,12 +45,25 @@ class Threat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ref: Optional[ShortText] = None
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One module to run with its parameters, whose shape the module declares."""
+class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One module to run with its parameters, whose shape the module declares.
+
+    With `when` it runs only if an earlier operation of the same action found something, or did not; `of` is
+    that operation's number, from 0 as in answers, and without it the one just before. What has an answer with
+    a hole in it, or was itself not run, has neither found nor not found.
+    """
 
     module: ModuleName
     # The module's own declaration decodes this tree of JSON values (gate step 8).
     parameters: Any
+    when: Optional[Literal["found", "not-found"]] = None
+    of: Optional[Annotated[int, Meta(ge=0, lt=MAX_OPERATIONS)]] = None
+
+    def depends_on(self, index: int) -> Optional[int]:
+        """Return the number of the operation that must end before this one, the `index`th, is judged."""
+        if self.when is None:
+            return None
+        return index - 1 if self.of is None else self.of
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -73,12 +86,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schedule: Optional[Schedule] = None
 
     def __post_init__(self) -> None:
-        """Refuse times that are not UTC, a window that is never open, and a reader named twice."""
+        """Refuse times that are not UTC, a window never open, a reader named twice, a senseless order."""
         require_utc(self.validfrom, self.expireafter)
         if self.validfrom >= self.expireafter:
             raise ValueError("validfrom is not before expireafter")
         if len(set(self.sealed_to)) != len(self.sealed_to):
             raise ValueError("sealed_to names somebody twice")
+        require_order(self.operations)
 
     @property
     def calendar(self) -> Optional[Calendar]:
@@ -86,6 +100,21 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.schedule is None:
             return None
         return Calendar(self.schedule, self.validfrom, self.expireafter)
+
+
+def require_order(operations: Tuple[Operation, ...]) -> None:
+    """Raise unless each operation depends on an earlier one, if on any; msgspec makes a refusal of it.
+
+    Raises:
+        ValueError: with the operation.
+
+    """
+    for index, operation in enumerate(operations):
+        if operation.of is not None and operation.when is None:
+            raise ValueError(f"operations[{index}]: of without when")
+        needed = operation.depends_on(index)
+        if needed is not None and not 0 <= needed < index:
+            raise ValueError(f"operations[{index}]: when means an earlier operation, and {needed} is none")
 
 
 def require_utc(*times: datetime) -> None:

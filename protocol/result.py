@@ -23,7 +23,15 @@ Occurrence = Annotated[str, Meta(pattern=r"^[0-9A-Za-z:.+-]{0,64}\Z")]  # "" for
 # An answer comes in one of two forms; each has its limit in bytes.
 ANSWER_LIMITS: Mapping[str, int] = {RESULT: MAX_RESULT_BYTES, SEALED_RESULT: MAX_SEALED_RESULT_BYTES}
 OperationStatus = Literal[
-    "ok", "refused", "unsupported", "invalid-parameters", "failed", "limit", "timed-out", "cancelled"
+    "ok",
+    "refused",
+    "unsupported",
+    "invalid-parameters",
+    "failed",
+    "limit",
+    "timed-out",
+    "cancelled",
+    "skipped",  # not run, since an earlier operation did not end as its `when` says
 ]
 # How the command as a whole ended on the endpoint; these are end states of `protocol.command`.
 ResultStatus = Literal["done", "failed", "refused", "timed-out", "cancelled"]

@@ -13,22 +13,17 @@ is given a trust bundle instead judges that, and exits.
 import contextlib
 import importlib
 import os
-import signal
-import time
 from datetime import datetime
-from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, NoReturn
+from typing import Any, Dict, Mapping, NoReturn
 
-from agent.answer import LEAST_BYTES, encode_result
 from agent.config import AgentLimits
 from agent.digest_file import FILE_BYTES
-from agent.execute import run_operation
-from agent.module import Context, Limits
 from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
 from agent.runtime import frames
 from agent.runtime.gate import Admission, Gate, Refusal, make_endpoint
 from agent.runtime.journal import expiry_seconds
 from agent.runtime.judgement import judge_cancel
+from agent.runtime.operations import Cancelled, Operations
 from agent.runtime.progress import Reporter
 from agent.runtime.readers import seal
 from agent.runtime.trust import (
@@ -46,7 +41,6 @@ from agent.runtime.verdict import (
     encode_refused,
 )
 from protocol.errors import InvalidInput
-from protocol.result import OperationResult
 from protocol.strictjson import decode_json, encode_json
 
 
@@ -138,35 +132,21 @@ def _serve_admitted(channel: _Channel, admission: Admission, trust: Trust, facts
         sealed_to=(recipient.fingerprint for recipient in admission.recipients),
         occurrence=admission.occurrence,
     )
-    cancelled = _Cancelled()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: cancelled.set())
+    cancelled = Cancelled()
+    cancelled.listen()
     channel.write(frames.VERDICT, admitted)
     channel.read(frames.PERMIT)
     reporter = Reporter(lambda said: channel.write(frames.PROGRESS, said))
     # Of what is sealed nothing is told in the clear, not even counts.
     report = _tell_nothing if admission.recipients else reporter.report
-    channel.write(frames.ANSWER, _run(admission, trust, facts, cancelled, report))
+    operations = Operations(admission, trust=trust, facts=facts, cancelled=cancelled, report=report)
+    channel.write(frames.ANSWER, operations.run())
     if admission.recipients:
         channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))
 
 
 def _tell_nothing(_operation: int, _statistics: Mapping[str, Any]) -> None:
     """Keep progress to oneself."""
-
-
-class _Cancelled:
-    """Whether the resident has told the module to end."""
-
-    def __init__(self) -> None:
-        self._is_set = False
-
-    def set(self) -> None:
-        """Say it; from a signal's handler."""
-        self._is_set = True
-
-    def __call__(self) -> bool:
-        """Ask."""
-        return self._is_set
 
 
 def load_shared_parts() -> None:
@@ -203,39 +183,3 @@ def _bind(limits: AgentLimits, *, keeps_digests: bool = False) -> None:
     bound = ProcessLimits(cpu_s=limits.cpu_s, memory_bytes=limits.memory_bytes, open_files=limits.open_files)
     # The limit on written files is one of offsets: digests are written anywhere in a file that is long.
     apply_limits(bound._replace(file_bytes=FILE_BYTES) if keeps_digests else bound)
-
-
-def _run(
-    admission: Admission,
-    trust: Trust,
-    facts: Dict[str, Any],
-    is_cancelled: Callable[[], bool],
-    report: Callable[[int, Mapping[str, Any]], None],
-) -> bytes:
-    """Run the operations in order; together their answers fit into one frame, and they share the time."""
-    limits = trust.limits
-    end = time.monotonic() + limits.wall_s
-    answers: List[bytes] = []
-    room = frames.MAX_ANSWER_BYTES - 2
-    held = zip(admission.action.operations, admission.paths)
-    for done, (operation, paths) in enumerate(held, start=1):
-        budget = room - (len(admission.action.operations) - done) * LEAST_BYTES
-        allowed = Limits(
-            wall_s=end - time.monotonic(), max_records=limits.max_records, output_bytes=budget * 9 // 10
-        )
-        context = Context(
-            limits=allowed,
-            facts=facts,
-            paths=paths,
-            budget=trust.budget,
-            digest_cache=trust.digest_cache,
-            is_cancelled=is_cancelled,
-            on_progress=partial(report, done - 1),
-        )
-        if is_cancelled():
-            result = OperationResult(found=False, status="cancelled", notes=("not started",), truncated=True)
-        else:
-            result = run_operation(operation.module, operation.parameters, context)
-        answers.append(encode_result(result, budget))
-        room -= len(answers[-1]) + 1
-    return b"[" + b",".join(answers) + b"]"

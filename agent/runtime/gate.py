@@ -285,10 +285,11 @@ class Gate:
 
     def _check_acl(self) -> None:
         for number, operation in enumerate(self._action.operations, start=1):
-            self._trust.acl.require(operation.module, self._signers)
-            rules = self._trust.acl.path_rules(operation.module)
+            module = load_module(operation.module)
+            self._trust.acl.require(module.name, self._signers, module.minimum_weight)
+            rules = self._trust.acl.path_rules(module.name)
             try:
-                require_allowed_paths(rules, load_module(operation.module), operation.parameters)
+                require_allowed_paths(rules, module, operation.parameters)
             except InvalidInput as error:
                 detail = f"operation {number}, {operation.module}: {error.detail}"
                 raise InvalidInput(error.code, detail) from None

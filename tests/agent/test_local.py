@@ -9,7 +9,8 @@ import pytest
 
 import agent.modules
 from agent import registry
-from agent.local import read_operations, run_local
+from agent.local import read_operations, run_local, run_operations
+from protocol.action import Operation
 from protocol.errors import InvalidInput
 from tests.support.endpoint import sign_action
 from tests.support.gpg import Investigator
@@ -102,9 +103,26 @@ def test_the_child_dies_with_its_caller(tmp_path: Path) -> None:
 
 
 def test_the_operations_of_signed_and_unsigned_actions_are_read(ada: Investigator) -> None:
-    assert read_operations(sign_action(ada)) == [("agentinfo", {})]
-    assert read_operations(b'{"operations": [{"module": "file", "parameters": {"a": 1}}]}') == [
-        ("file", {"a": 1})
+    assert read_operations(sign_action(ada)) == (Operation(module="agentinfo", parameters={}),)
+    assert read_operations(b'{"operations": [{"module": "file", "parameters": {"a": 1}}]}') == (
+        Operation(module="file", parameters={"a": 1}),
+    )
+
+
+def test_an_operation_here_waits_for_the_one_that_it_depends_on_as_on_an_endpoint() -> None:
+    nothing = {"searches": {"s": {"paths": ["/etc/passwd"], "names": ["^x$"]}}}
+    results = run_operations(
+        (
+            Operation(module="file", parameters=nothing),
+            Operation(module="agentinfo", parameters={}, when="found"),
+            Operation(module="agentinfo", parameters={}, when="not-found", of=0),
+        )
+    )
+    said = [(one["status"], one["found"], one["notes"]) for one in results]
+    assert said == [
+        ("ok", False, []),
+        ("skipped", False, ["not run: operation 0 found nothing"]),
+        ("ok", True, []),
     ]
 
 
@@ -118,6 +136,7 @@ def test_the_operations_of_signed_and_unsigned_actions_are_read(ada: Investigato
         b'{"operations": [{"module": "file"}]}',
         b'{"operations": [{"module": "../x", "parameters": {}}]}',
         b'{"operations": [{"module": "file", "parameters": {}, "x": 1}]}',
+        b'{"operations": [{"module": "file", "parameters": {}, "when": "found"}]}',
     ],
 )
 def test_what_has_no_operations_is_refused(body: bytes) -> None:

@@ -59,6 +59,9 @@ def operation(status: Any, *, found: bool = False) -> OperationResult:
         ([answer("a", FOUND), answer("b", status="refused")], 4),
         ([answer("a", FOUND), answer("b", operation("refused"))], 4),
         ([answer("a", status="refused")], 4),
+        # What was not run, by its condition, was answered.
+        ([answer("a", operation("skipped")), answer("b", NOTHING)], 1),
+        ([answer("a", operation("skipped")), answer("b", FOUND)], 0),
     ],
 )
 def test_the_exit_code_is_the_least_favourable_of_what_happened(answers: list[Answer], code: int) -> None:
@@ -105,6 +108,17 @@ def test_the_roster_says_why_an_agent_is_missing() -> None:
         ("b", "refused", "acl-refused: no"),
         ("c", "sent", "the command waits for the agent"),
     ]
+
+
+def test_what_was_not_run_by_its_condition_is_neither_answered_nor_a_hole() -> None:
+    coverage = Coverage("file")
+    coverage.add(operation("skipped"))
+    assert coverage.describe() == "file: not run on 1 agent, by its condition"
+    coverage.add(NOTHING)
+    assert (
+        coverage.describe() == "file: 1 agent answered, nothing found; not run on 1 agent, by its condition"
+    )
+    assert (coverage.answered, coverage.holes(), coverage.members()["skipped_on"]) == (1, (), 1)
 
 
 @given(

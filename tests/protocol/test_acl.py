@@ -43,6 +43,16 @@ def test_too_little_weight_is_refused(module: str, signers: set[str], weight: in
         ACL.require(module, frozenset(signers))
 
 
+def test_a_module_may_ask_for_more_weight_where_no_entry_is_its_own() -> None:
+    with pytest.raises(InvalidInput, match="module sniffer needs weight 3, the signers have 2"):
+        ACL.require("sniffer", {ADA}, 3)
+    ACL.require("sniffer", {ADA, BOB}, 3)
+    with pytest.raises(InvalidInput, match="module sniffer needs weight 2, the signers have 1"):
+        ACL.require("sniffer", {BOB}, 1)
+    # Who wrote an entry for the module has said what it needs.
+    ACL.require("file", {ADA, BOB}, 9)
+
+
 def test_a_module_of_its_own_entry_does_not_fall_back_to_the_default() -> None:
     acl = convert_acl(
         {

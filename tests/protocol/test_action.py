@@ -43,6 +43,12 @@ def test_a_complete_action_is_decoded_and_encoded_to_the_same() -> None:
         "many-operations": {"operations": [OPERATION] * (MAX_OPERATIONS + 1)},
         "operation-without-parameters": {"operations": [{"module": "file"}]},
         "operation-with-more": {"operations": [{**OPERATION, "as": "root"}]},
+        "condition-of-the-first": {"operations": [{**OPERATION, "when": "found"}]},
+        "condition-of-a-later-one": {"operations": [OPERATION, {**OPERATION, "when": "found", "of": 2}]},
+        "condition-of-itself": {"operations": [OPERATION, {**OPERATION, "when": "found", "of": 1}]},
+        "condition-of-none-before": {"operations": [OPERATION, {**OPERATION, "when": "found", "of": -1}]},
+        "condition-unknown": {"operations": [OPERATION, {**OPERATION, "when": "failed"}]},
+        "of-without-when": {"operations": [OPERATION, {**OPERATION, "of": 0}]},
         "module-path": {"operations": [{**OPERATION, "module": "../file"}]},
         "module-upper-case": {"operations": [{**OPERATION, "module": "File"}]},
         "module-with-line-break": {"operations": [{**OPERATION, "module": "file\n"}]},
@@ -56,6 +62,16 @@ def test_a_complete_action_is_decoded_and_encoded_to_the_same() -> None:
 def test_an_action_of_another_shape_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=r"^bad-action: "):
         decode_action(encode({**ACTION, **change}))
+
+
+def test_an_operation_depends_on_the_one_before_it_or_on_the_one_that_it_names() -> None:
+    conditions = [OPERATION, {**OPERATION, "when": "found"}, {**OPERATION, "when": "not-found", "of": 0}]
+    action = decode_action(encode({**ACTION, "operations": conditions}))
+    needed = [operation.depends_on(index) for index, operation in enumerate(action.operations)]
+    assert needed == [None, 0, 0]
+    assert decode_action(encode_action(action)) == action
+    # An operation without a condition is encoded as ever.
+    assert b"when" not in encode_action(decode_action(encode(ACTION)))
 
 
 @pytest.mark.parametrize("member", ["validfrom", "expireafter"])

@@ -81,6 +81,16 @@ def _count(_params: Params, context: Context) -> Iterator[Record]:
     yield Record(value="never")
 
 
+def _meet(params: Params, context: Context) -> Iterator[Record]:
+    """Come to a place, and wait until somebody else came there too."""
+    place = Path(params.path)
+    (place / str(os.getpid())).touch()
+    while len(list(place.iterdir())) < 2:
+        context.check()
+        threading.Event().wait(0.01)
+    yield Record(value=os.getpid())
+
+
 def _babble(_params: Params, context: Context) -> Iterator[Record]:
     """Say how far it is as often as a child out of control could."""
     channel = next(fd for fd in range(3, 64) if stat.S_ISFIFO(os.fstat(fd).st_mode) and _is_writable(fd))
@@ -146,6 +156,7 @@ _KINDS: dict[str, Callable[[Params, Context], Iterator[Record]]] = {
     "fork": _fork,
     "hang": _hang,
     "hoard": _hoard,
+    "meet": _meet,
     "raise": _raise,
     "spin": _spin,
     "unsendable": _unsendable,
