@@ -16,6 +16,8 @@ A module is one file in `agent/modules/` that defines, at its top level:
   (`agent.scan.fence`). A module that does not say is refused by an ACL entry that limits paths;
 * optional `MINIMUM_WEIGHT`: the weight that its signers need at least where no ACL entry is its own
   (default: 1); what looks at what passes by, or removes something, asks for two people so;
+* optional `FLAG_ALIASES`, beside derived flags: by parameter further spellings of its flag that the client
+  understands, such as the ancestor's;
 * optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
   client before signing and by local runs, never by the gate;
 * optional `review(params)`: called by the client before signing, never by the gate, with decoded parameters:
@@ -47,7 +49,11 @@ class ModuleRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Flag(NamedTuple):
-    """One command-line flag of a module: `--name`; `repeat` collects values into a tuple."""
+    """One command-line flag of a module: `--name`; `repeat` collects values into a tuple.
+
+    `aliases` are spellings that are understood and not shown; `field` is the parameter that a derived flag is
+    for, where its name is another.
+    """
 
     name: str
     help: str
@@ -56,6 +62,8 @@ class Flag(NamedTuple):
     type: type = str
     default: Any = None
     metavar: Optional[str] = None
+    aliases: Tuple[str, ...] = ()
+    field: str = ""
 
 
 class Cancelled(Exception):

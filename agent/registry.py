@@ -4,7 +4,8 @@ import importlib
 import pkgutil
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 import agent.modules
 from protocol.errors import InvalidInput
@@ -31,6 +32,7 @@ class Module(NamedTuple):
     review: Optional[Callable[[Any], Iterator[str]]] = None
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
     minimum_weight: int = 1
+    flag_aliases: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
 
     def is_supported(self, platform: str = sys.platform) -> bool:
         """Tell whether the module works on a platform, by `sys.platform`."""
@@ -68,6 +70,7 @@ def load_module(name: str) -> Module:
         review=getattr(loaded, "review", None),
         paths=getattr(loaded, "PATHS", None),
         minimum_weight=getattr(loaded, "MINIMUM_WEIGHT", 1),
+        flag_aliases=getattr(loaded, "FLAG_ALIASES", {}),
     )
 
 

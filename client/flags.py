@@ -2,7 +2,8 @@
 
 A module whose parameters nest declares `FLAGS` and `from_flags`; for any other the options follow from the
 fields of its `Params`: strings, integers, floats, switches, choices, and tuples of these as options to be
-repeated. Names are accepted with one dash as well (`-path`), as investigators of the ancestor type them.
+repeated, which bear the name of one: `names` is `--name`. Names are accepted with one dash as well (`-path`),
+as investigators of the ancestor type them, and the plural too.
 """
 
 from typing import Any
@@ -19,12 +20,12 @@ _TYPES: dict[type, type] = {inspect.StrType: str, inspect.IntType: int, inspect.
 
 
 class ModuleOption(click.Option):
-    """An option whose one-dash spelling is understood, and not shown in the help."""
+    """An option whose other spellings, such as that with one dash, are understood and not shown."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the help line with the two-dash spelling only."""
+        """Return the help line with the first two-dash spelling only."""
         names = self.opts
-        self.opts = [name for name in names if name.startswith("--")]
+        self.opts = [name for name in names if name.startswith("--")][:1]
         try:
             return super().get_help_record(ctx)
         finally:
@@ -43,10 +44,18 @@ def module_flags(module: Module) -> tuple[Flag, ...]:
     declared = inspect.type_info(module.params)
     if not isinstance(declared, inspect.StructType):
         raise TypeError(f"module {module.name}: Params is no struct")
-    return tuple(_derive(module.name, field) for field in declared.fields)
+    return tuple(_derive(module, field) for field in declared.fields)
 
 
-def _derive(module: str, field: inspect.Field) -> Flag:
+def _singular(name: str) -> str:
+    """Return what one of several is called: `names` name, `families` family, `processes` process."""
+    for ending, one in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if name.endswith(ending) and not name.endswith("ss"):
+            return name[: -len(ending)] + one
+    return name
+
+
+def _derive(module: Module, field: inspect.Field) -> Flag:
     description = ""
     kind: Any = field.type
     while isinstance(kind, (inspect.Metadata, inspect.UnionType)):
@@ -62,22 +71,26 @@ def _derive(module: str, field: inspect.Field) -> Flag:
     item: Any = kind.item_type if is_repeated else kind
     while isinstance(item, inspect.Metadata):
         item = item.type
-    name = field.encode_name.replace("_", "-")
+    plain = field.encode_name.replace("_", "-")
+    name = _singular(plain) if is_repeated else plain
+    aliases = (*((plain,) if name != plain else ()), *module.flag_aliases.get(field.encode_name, ()))
+    flag = Flag(name, description, repeat=is_repeated, aliases=aliases, field=field.encode_name)
     if isinstance(item, inspect.BoolType) and not is_repeated:
-        return Flag(name, description, is_bool=True)
+        return flag._replace(is_bool=True)
     if isinstance(item, (inspect.LiteralType, inspect.EnumType)):
-        return Flag(name, description, repeat=is_repeated)
+        return flag
     if type(item) not in _TYPES:
-        raise TypeError(f"module {module}: no flag can be made of {field.name}: declare FLAGS")
-    return Flag(name, description, repeat=is_repeated, type=_TYPES[type(item)])
+        raise TypeError(f"module {module.name}: no flag can be made of {field.name}: declare FLAGS")
+    return flag._replace(type=_TYPES[type(item)])
 
 
 def flag_option(flag: Flag) -> click.Option:
     """Return the command-line option of one flag."""
     key = "flag_" + flag.name.replace("-", "_")
     spellings = [f"--{flag.name}", key]
-    if len(flag.name) > 1:
-        spellings.insert(1, f"-{flag.name}")
+    for name in (flag.name, *flag.aliases):
+        spellings += [f"--{name}", f"-{name}"] if len(name) > 1 else []
+    spellings = list(dict.fromkeys(spellings))
     if flag.is_bool:
         # Not given is None, so that the module's own default holds.
         return ModuleOption(spellings, is_flag=True, default=None, help=flag.help)
@@ -101,7 +114,8 @@ def flag_parameters(module: Module, given: dict[str, Any]) -> dict[str, Any]:
     values = {**defaults, **given}
     if module.from_flags is not None:
         return module.from_flags(values)
-    parameters = {name.replace("-", "_"): value for name, value in values.items()}
+    fields = {flag.name: flag.field or flag.name.replace("-", "_") for flag in module_flags(module)}
+    parameters = {fields[name]: value for name, value in values.items()}
     try:
         msgspec.convert(parameters, module.params)
     except msgspec.ValidationError as error:

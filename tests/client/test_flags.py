@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
+import msgspec
 import pytest
 from msgspec import Meta
 
 from agent.module import Flag, ModuleParams, ModuleRecord, decode_params
 from agent.registry import Module, load_module, module_names
 from client.command_module import module_command
-from client.flags import flag_parameters, given_values, module_flags
+from client.flags import flag_option, flag_parameters, given_values, module_flags
 from client.template import new_template
 from protocol.errors import InvalidInput
 
@@ -58,13 +59,42 @@ def module(params: type, **changes: Any) -> Module:
 
 def test_flags_follow_from_the_declaration() -> None:
     assert module_flags(module(Params)) == (
-        Flag("host-name", "where to"),
-        Flag("count", "how often", type=int),
-        Flag("wait-s", "how long", type=float),
-        Flag("is-fast", "hurry", is_bool=True),
-        Flag("ports", "which ports", repeat=True, type=int),
-        Flag("kind", ""),
+        Flag("host-name", "where to", field="host_name"),
+        Flag("count", "how often", type=int, field="count"),
+        Flag("wait-s", "how long", type=float, field="wait_s"),
+        Flag("is-fast", "hurry", is_bool=True, field="is_fast"),
+        Flag("port", "which ports", repeat=True, type=int, aliases=("ports",), field="ports"),
+        Flag("kind", "", field="kind"),
     )
+
+
+@pytest.mark.parametrize(
+    ("several", "one"),
+    {
+        "names": "name",
+        "families": "family",
+        "processes": "process",
+        "local_addresses": "local-address",
+        "caches": "cache",
+        "process": "process",
+    }.items(),
+)
+def test_a_flag_to_be_repeated_bears_the_name_of_one(several: str, one: str) -> None:
+    params = msgspec.defstruct(
+        "Params", [(several, tuple[str, ...], ())], bases=(ModuleParams,), kw_only=True
+    )
+    assert module_flags(module(params))[0].name == one
+
+
+def test_all_spellings_of_a_flag_fill_the_same_parameter() -> None:
+    probe = module(Params, flag_aliases={"ports": ("lp",)})
+    command = click.Command("probe", params=[flag_option(flag) for flag in module_flags(probe)])
+    for spelling in ("--port", "-port", "--ports", "-ports", "--lp", "-lp"):
+        with command.make_context("probe", ["--host-name", "x", spelling, "80", spelling, "81"]) as context:
+            given = given_values(probe, context.params)
+        assert flag_parameters(probe, given) == {"host_name": "x", "ports": (80, 81)}
+    assert "--lp" not in command.get_help(click.Context(command))
+    assert "--port INTEGER" in command.get_help(click.Context(command))
 
 
 def test_only_what_was_given_becomes_parameters() -> None:
@@ -73,7 +103,7 @@ def test_only_what_was_given_becomes_parameters() -> None:
         "flag_count": None,
         "flag_wait_s": None,
         "flag_is_fast": True,
-        "flag_ports": (),
+        "flag_port": (),
         "flag_kind": None,
     }
     probe = module(Params)
@@ -101,7 +131,7 @@ def test_an_enumeration_is_a_flag() -> None:
     class Chosen(ModuleParams, frozen=True, kw_only=True):
         kind: Kind
 
-    assert module_flags(module(Chosen)) == (Flag("kind", ""),)
+    assert module_flags(module(Chosen)) == (Flag("kind", "", field="kind"),)
 
 
 @pytest.mark.parametrize("name", module_names())
