@@ -250,7 +250,7 @@ def actions_stored(platform: Platform) -> list[str]:
         (("nosuch",), 2, "No such command 'nosuch'"),
         (("file", "--nosuch"), 2, "No such option"),
         (("file", "--path", "/etc", "--name", "(", "--yes"), 2, "bad-parameters"),
-        (("file", "--path", "etc", "--yes"), 2, "bad-parameters"),
+        (("file", "--path", "etc", "--yes"), 2, "usage: --path 'etc': endpoints know absolute paths only"),
         (("agentinfo", "-t", "os =", "--yes"), 2, "bad-target"),
         (("agentinfo", "-t", "os = 'plan9'", "--yes"), 1, "no-agents"),
         (("agentinfo", "--expire", "soon", "--yes"), 2, "usage"),
