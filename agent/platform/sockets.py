@@ -19,8 +19,10 @@ import re
 import socket
 import struct
 import sys
+from contextlib import suppress
 from functools import lru_cache
-from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from types import TracebackType
+from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type
 
 IPV4, IPV6, UNIX, PACKET = "ipv4", "ipv6", "unix", "packet"
 TCP, UDP, UDPLITE, RAW, PING = "tcp", "udp", "udplite", "raw", "ping"
@@ -50,18 +52,18 @@ _UNIX_ACCEPTS = 1 << 16  # __SO_ACCEPTCON
 SOCKET_TYPES = {1: STREAM, 2: DGRAM, 3: RAW, 5: SEQPACKET, 10: PACKET}
 
 # Which tables there are, and what they hold.
-_INTERNET_TABLES = (
-    ("tcp", TCP),
-    ("tcp6", TCP),
-    ("udp", UDP),
-    ("udp6", UDP),
-    ("udplite", UDPLITE),
-    ("udplite6", UDPLITE),
-    ("raw", RAW),
-    ("raw6", RAW),
-    ("icmp", PING),
-    ("icmp6", PING),
-)
+_INTERNET_TABLES = {
+    "tcp": TCP,
+    "tcp6": TCP,
+    "udp": UDP,
+    "udp6": UDP,
+    "udplite": UDPLITE,
+    "udplite6": UDPLITE,
+    "raw": RAW,
+    "raw6": RAW,
+    "icmp": PING,
+    "icmp6": PING,
+}
 _INTERNET_FIELDS = 10
 _PACKET_FIELDS = 9
 _IPV4_DIGITS, _IPV6_DIGITS = 8, 32
@@ -119,28 +121,62 @@ def read_sockets(net: str = "/proc/net") -> Iterator[Socket]:
         OSError: a table cannot be read, or the process whose directory it is has ended.
 
     """
-    # Without it, no table were there either, and nothing would be said of it.
-    os.stat(net)  # noqa: PTH116  (no Path in what is asked for each namespace)
-    for name, protocol in _INTERNET_TABLES:
-        for line in _lines(net, name):
-            found = parse_internet(line, protocol)
+    with SocketTables(net) as tables:
+        yield from tables
+
+
+class SocketTables:
+    """The tables of sockets of one network namespace, held open: they stay its own, whoever ends meanwhile.
+
+    Raises:
+        OSError: a table cannot be read, or the process whose directory it is has ended.
+
+    """
+
+    def __init__(self, net: str) -> None:
+        # Without it, no table were there either, and nothing would be said of it.
+        os.stat(net)  # noqa: PTH116  (no Path in what is asked for each namespace)
+        self._files: Dict[str, BinaryIO] = {}
+        try:
+            for name in (*_INTERNET_TABLES, "packet", "unix"):
+                with suppress(FileNotFoundError):
+                    self._files[name] = open(f"{net}/{name}", "rb", buffering=1 << 16)  # noqa: PTH123, SIM115
+        except OSError:
+            self.close()
+            raise
+
+    def __enter__(self) -> "SocketTables":  # noqa: PYI034  (Self is not in 3.9)
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        for file in self._files.values():
+            file.close()
+
+    def __iter__(self) -> Iterator[Socket]:
+        for name, protocol in _INTERNET_TABLES.items():
+            for line in self._lines(name):
+                found = parse_internet(line, protocol)
+                if found is not None:
+                    yield found
+        for line in self._lines("packet"):
+            found = parse_packet(line)
             if found is not None:
                 yield found
-    for line in _lines(net, "packet"):
-        found = parse_packet(line)
-        if found is not None:
-            yield found
-    yield from parse_unix(_lines(net, "unix"))
+        yield from parse_unix(self._lines("unix"))
 
-
-def _lines(net: str, name: str) -> Iterator[bytes]:
-    try:
-        file: BinaryIO = open(f"{net}/{name}", "rb", buffering=1 << 16)  # noqa: PTH123, SIM115  (closed below)
-    except FileNotFoundError:
-        return
-    with file:
+    def _lines(self, name: str) -> Iterator[bytes]:
+        file = self._files.get(name)
         # The first line names the columns.
-        if file.readline():
+        if file is not None and file.readline():
             yield from file
 
 
