@@ -7,16 +7,19 @@ are links into /usr a package may own /lib/x that is found as /usr/lib/x. Both n
 A file that dpkg was told to divert belongs under its new name to the package whose file it is, and under the
 old one to the package that diverts it.
 
-Sources: dpkg(1), section FILES; dpkg-divert(1); the formats that `agent.platform.packages_rpm` and
-`agent.platform.packages_apk` name.
+Sources: those of `agent.platform.packages_dpkg`, `agent.platform.packages_rpm` and
+`agent.platform.packages_apk`.
 """
 
 import os
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import Callable, Dict, List, Optional, Union
 
+from agent.platform.packages_apk import ApkDatabase
+from agent.platform.packages_dpkg import DpkgDatabase
+from agent.platform.packages_rpm import RpmDatabase
 from agent.platform.rooted import Rooted
 
-_DPKG = b"/var/lib/dpkg"
+_PATHS_PER_CHECK = 1024
 # Directories of the root that are links into /usr on systems that were merged (file-hierarchy(7)).
 _MERGED = (b"/bin/", b"/sbin/", b"/lib/", b"/lib32/", b"/lib64/", b"/libx32/", b"/libexec/")
 
@@ -57,39 +60,17 @@ class PackageOwners:
 
     def _load(self) -> Dict[bytes, str]:
         owners: Dict[bytes, str] = {}
-        self._load_dpkg(owners)
+        databases = (
+            DpkgDatabase(self._files),
+            RpmDatabase(self._files, self._check),
+            ApkDatabase(self._files),
+        )
+        for database in databases:
+            for count, (package, path) in enumerate(database.owned()):
+                if not count % _PATHS_PER_CHECK:
+                    self._check()
+                owners.setdefault(path, package)
         return owners
-
-    def _load_dpkg(self, owners: Dict[bytes, str]) -> None:
-        diversions = self._diversions()
-        for name, path, is_sums in self._dpkg_lists():
-            self._check()
-            data = self._files.read(path)
-            for line in (data or b"").split(b"\n"):
-                # `md5sums` of an image without dpkg: a digest, two blanks, a path without its first slash.
-                file = b"/" + line[34:] if is_sums else line
-                if len(file) > 1:
-                    moved = diversions.get(file)
-                    if moved is not None and moved[1] != name:
-                        file = moved[0]
-                    owners.setdefault(file, name)
-
-    def _dpkg_lists(self) -> List[Tuple[str, bytes, bool]]:
-        """Return the files that list packages' files: name of the package, path, whether it has digests."""
-        found: List[Tuple[str, bytes, bool]] = []
-        for directory, suffix in ((_DPKG + b"/info", b".list"), (_DPKG + b"/status.d", b".md5sums")):
-            for entry in self._files.list(directory):
-                if entry.name.endswith(suffix):
-                    # `libc6:amd64.list` where several architectures can be installed side by side.
-                    name = entry.name[: -len(suffix)].partition(b":")[0].decode("ascii", "backslashreplace")
-                    found.append((name, directory + b"/" + entry.name, suffix == b".md5sums"))
-        return found
-
-    def _diversions(self) -> Dict[bytes, Tuple[bytes, str]]:
-        """Return for each diverted path its new name and the package that diverts it (`:` for the admin)."""
-        lines = (self._files.read(_DPKG + b"/diversions") or b"").split(b"\n")
-        triples = zip(lines[::3], lines[1::3], lines[2::3])
-        return {old: (new, package.decode("ascii", "backslashreplace")) for old, new, package in triples}
 
 
 def _names(path: bytes) -> List[bytes]:

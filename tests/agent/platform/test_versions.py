@@ -21,6 +21,7 @@ def test_versions_of_dpkg_compare_as_dpkg_compares_them(first: str, second: str)
     assert ran.returncode == 0, (first, _DPKG[order], second)
 
 
+@pytest.mark.system
 @settings(max_examples=USUAL_EXAMPLES, deadline=None)
 @given(st.lists(st.tuples(*[st.from_regex(r"\A[019~^+.azA_]{1,8}\Z")] * 2), min_size=1, max_size=50))
 def test_versions_of_rpm_compare_as_rpm_compares_them(pairs: list[tuple[str, str]]) -> None:
