@@ -145,6 +145,15 @@ class ProcessDirectory:
             return path, False
         return (path, False) if self._is_called(path) else (path[: -len(_DELETED)], True)
 
+    def open_program(self) -> int:
+        """Return a descriptor of its program, the file itself, deleted or not; the caller closes it.
+
+        Raises:
+            OSError: it cannot be opened, or the process has none, or ended.
+
+        """
+        return os.open("exe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
+
     def _is_called(self, path: bytes) -> bool:
         """Tell whether its program is the file of this very name: one may be called so."""
         try:
