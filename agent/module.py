@@ -14,6 +14,8 @@ A module is one file in `agent/modules/` that defines, at its top level:
 * `PATHS`, where its parameters name paths that it reads: selectors such as `searches.*.paths`, each member's
   name or `*` for all of them; `()` where none do. It holds what it opens to `context.paths`
   (`agent.scan.fence`). A module that does not say is refused by an ACL entry that limits paths;
+* optional `FIELDS`: selectors, as in `PATHS`, of parameters that ask for matched text itself instead of
+  counts; such an operation is refused unless the ACL entry says `fields = true`;
 * optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
   client before signing and by local runs, never by the gate;
 * optional `review(params)`: called by the client before signing, never by the gate, with decoded parameters:
@@ -168,6 +170,11 @@ def decode_params(declared: type, parameters: Any) -> Any:
         raise InvalidInput("bad-parameters", str(error)) from None
 
 
+def asks_for_fields(selectors: Sequence[str], parameters: Any) -> bool:
+    """Tell whether decoded parameters ask for matched text, by a module's `FIELDS`; no module code runs."""
+    return any(value for selector in selectors for value in _selected(selector, parameters))
+
+
 def named_paths(selectors: Sequence[str], parameters: Any) -> Iterator[str]:
     """Yield the paths that decoded parameters name, by a module's `PATHS`; no module code runs.
 
@@ -176,14 +183,18 @@ def named_paths(selectors: Sequence[str], parameters: Any) -> Iterator[str]:
 
     """
     for selector in selectors:
-        found = [msgspec.to_builtins(parameters)]
-        for name in selector.split("."):
-            found = [value for item in found for value in _members(item, name)]
-        for item in found:
+        for item in _selected(selector, parameters):
             for path in item if isinstance(item, list) else [item]:
                 if not isinstance(path, str):
                     raise InvalidInput("bad-parameters", f"{selector} is no path")
                 yield path
+
+
+def _selected(selector: str, parameters: Any) -> List[Any]:
+    found = [msgspec.to_builtins(parameters)]
+    for name in selector.split("."):
+        found = [value for item in found for value in _members(item, name)]
+    return found
 
 
 def _members(item: Any, name: str) -> List[Any]:

@@ -29,6 +29,7 @@ class Module(NamedTuple):
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]
     review: Optional[Callable[[Any], Iterator[str]]] = None
+    fields: Tuple[str, ...] = ()
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
 
     def is_supported(self, platform: str = sys.platform) -> bool:
@@ -65,6 +66,7 @@ def load_module(name: str) -> Module:
         upgrade=getattr(loaded, "upgrade", lambda parameters: parameters),
         aliases=getattr(loaded, "ALIASES", ()),
         review=getattr(loaded, "review", None),
+        fields=getattr(loaded, "FIELDS", ()),
         paths=getattr(loaded, "PATHS", None),
     )
 
