@@ -126,9 +126,13 @@ class LinuxLook:
         within = [(place, chosen.intersection(place.pids)) for place in self.places()]
         return [(place, pids) for place, pids in within if pids]
 
+    def netlink(self, place: Place, what: str = "interfaces") -> Optional[RouteNetlink]:
+        """Return a socket to the kernel for a place; None where it is gone, or what is denied was told."""
+        return self._open(place, RouteNetlink, what)
+
     def interfaces(self, place: Place) -> Iterator[Local]:
         """Yield the addresses of the interfaces, and the interfaces without any."""
-        netlink = self._open(place, RouteNetlink, "interfaces")
+        netlink = self.netlink(place)
         if netlink is None:
             return
         with netlink:
@@ -144,7 +148,7 @@ class LinuxLook:
 
     def neighbours(self, place: Place) -> Iterator[Near]:
         """Yield the neighbours."""
-        netlink = self._open(place, RouteNetlink, "neighbours")
+        netlink = self.netlink(place, "neighbours")
         if netlink is None:
             return
         with netlink:
@@ -155,7 +159,7 @@ class LinuxLook:
 
     def interface_names(self, place: Place) -> Dict[int, str]:
         """Return the names of the interfaces, by their numbers."""
-        netlink = self._open(place, RouteNetlink, "interfaces")
+        netlink = self.netlink(place)
         if netlink is None:
             return {}
         with netlink:

@@ -14,6 +14,7 @@ import socket
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
+from agent.platform.net_cards import prefix_length
 from agent.platform.net_look import Denied, Local, Owner, Place
 from agent.platform.net_ranges import parse_address
 from agent.platform.sockets import (
@@ -82,7 +83,7 @@ class PortableLook:
             for entry in addresses:
                 family = IPV4 if entry.family == socket.AF_INET else IPV6
                 address = entry.address.partition("%")[0]
-                yield Local(name, mac, family, address, _prefix_length(entry.netmask))
+                yield Local(name, mac, family, address, prefix_length(entry.netmask))
             if not addresses:
                 yield Local(name, mac)
 
@@ -155,16 +156,3 @@ def parse_connection(connection: Any, number: int) -> Optional[Socket]:
 def _plain(text: str) -> str:
     address = parse_address(text)
     return text if address is None else str(address)
-
-
-def _prefix_length(netmask: Optional[str]) -> int:
-    """Return how many bits of a netmask are set, which is given in either family's way."""
-    if not netmask:
-        return 0
-    try:
-        packed = socket.inet_pton(
-            socket.AF_INET6 if ":" in netmask else socket.AF_INET, netmask.split("/")[0]
-        )
-    except OSError:
-        return 0
-    return sum(bin(byte).count("1") for byte in packed)

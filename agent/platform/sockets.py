@@ -318,7 +318,10 @@ def descriptors_sockets(directory: str) -> List[int]:
     for descriptor in descriptors:
         try:
             target = os.readlink(os.path.join(os.fsencode(directory), descriptor))  # noqa: PTH115, PTH118
-        except (FileNotFoundError, ProcessLookupError):
+        except PermissionError:
+            raise
+        except OSError:
+            # Gone, or the path of a file, too long for the kernel to tell (ENAMETOOLONG).
             continue
         # A file can be called so too, but a link to one begins with a slash.
         if target.startswith(_SOCKET_LINK):

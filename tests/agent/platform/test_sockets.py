@@ -159,6 +159,22 @@ def test_a_file_that_is_called_as_a_socket_is_none(tmp_path: Path) -> None:
     assert socket_owners([7, 8], str(tmp_path)) == {22: [7]}
 
 
+def test_a_file_whose_path_is_too_long_to_tell_hides_no_socket(tmp_path: Path) -> None:
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=at)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    try:
+        with pytest.raises(OSError, match="too long"):
+            Path(f"/proc/self/fd/{at}").readlink()
+        with socket.socket() as made:
+            assert socket_owners([os.getpid()])[_inode(made)] == [os.getpid()]
+    finally:
+        os.close(at)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else takes root")
 def test_a_process_that_may_not_be_looked_at_is_told() -> None:
     told: list[int] = []
