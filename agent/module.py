@@ -18,6 +18,8 @@ A module is one file in `agent/modules/` that defines, at its top level:
   (default: 1); what looks at what passes by, or removes something, asks for two people so;
 * optional `FLAG_ALIASES`, beside derived flags: by parameter further spellings of its flag that the client
   understands, such as the ancestor's;
+* optional `FIELDS`: selectors, as in `PATHS`, of parameters that ask for matched text itself instead of
+  counts; such an operation is refused unless the ACL entry says `fields = true`;
 * optional `upgrade(parameters) -> dict`: rewrites the ancestor's spellings to canonical ones; called by the
   client before signing and by local runs, never by the gate;
 * optional `review(params)`: called by the client before signing, never by the gate, with decoded parameters:
@@ -178,6 +180,11 @@ def decode_params(declared: type, parameters: Any) -> Any:
         raise InvalidInput("bad-parameters", str(error)) from None
 
 
+def asks_for_fields(selectors: Sequence[str], parameters: Any) -> bool:
+    """Tell whether decoded parameters ask for matched text, by a module's `FIELDS`; no module code runs."""
+    return any(value for selector in selectors for value in _selected(selector, parameters))
+
+
 def named_paths(selectors: Sequence[str], parameters: Any) -> Iterator[str]:
     """Yield the paths that decoded parameters name, by a module's `PATHS`; no module code runs.
 
@@ -186,14 +193,18 @@ def named_paths(selectors: Sequence[str], parameters: Any) -> Iterator[str]:
 
     """
     for selector in selectors:
-        found = [msgspec.to_builtins(parameters)]
-        for name in selector.split("."):
-            found = [value for item in found for value in _members(item, name)]
-        for item in found:
+        for item in _selected(selector, parameters):
             for path in item if isinstance(item, list) else [item]:
                 if not isinstance(path, str):
                     raise InvalidInput("bad-parameters", f"{selector} is no path")
                 yield path
+
+
+def _selected(selector: str, parameters: Any) -> List[Any]:
+    found = [msgspec.to_builtins(parameters)]
+    for name in selector.split("."):
+        found = [value for item in found for value in _members(item, name)]
+    return found
 
 
 def _members(item: Any, name: str) -> List[Any]:

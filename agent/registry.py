@@ -30,6 +30,7 @@ class Module(NamedTuple):
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]
     review: Optional[Callable[[Any], Iterator[str]]] = None
+    fields: Tuple[str, ...] = ()
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
     minimum_weight: int = 1
     flag_aliases: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
@@ -68,6 +69,7 @@ def load_module(name: str) -> Module:
         upgrade=getattr(loaded, "upgrade", lambda parameters: parameters),
         aliases=getattr(loaded, "ALIASES", ()),
         review=getattr(loaded, "review", None),
+        fields=getattr(loaded, "FIELDS", ()),
         paths=getattr(loaded, "PATHS", None),
         minimum_weight=getattr(loaded, "MINIMUM_WEIGHT", 1),
         flag_aliases=getattr(loaded, "FLAG_ALIASES", {}),

@@ -49,7 +49,14 @@ def module_flags(module: Module) -> tuple[Flag, ...]:
 
 def _singular(name: str) -> str:
     """Return what one of several is called: `names` name, `families` family, `processes` process."""
-    for ending, one in (("ies", "y"), ("sses", "ss"), ("s", "")):
+    for ending, one in (
+        ("ies", "y"),
+        ("sses", "ss"),
+        ("tches", "tch"),
+        ("shes", "sh"),
+        ("xes", "x"),
+        ("s", ""),
+    ):
         if name.endswith(ending) and not name.endswith("ss"):
             return name[: -len(ending)] + one
     return name

@@ -1,11 +1,11 @@
 """A first action to start from, and in words what its members mean: JSON has no comments."""
 
+import shlex
 from typing import Any
 
-import msgspec
-from msgspec import inspect
-
 from agent.registry import canonical_name, load_module
+from client.command_module import module_command
+from client.flags import flag_parameters, given_values
 
 EXPLANATION = """\
 name         what the action is for; investigators and endpoints' owners read it
@@ -18,16 +18,11 @@ next         mig run FILE            sign, submit, follow, print
              mig action sign FILE    only sign; a second investigator signs what that wrote
 id, validfrom and expireafter are added when it is signed: valid for 5 minutes unless --expire says more"""
 
-# Of modules whose parameters nest: the members that must be there would be empty objects.
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "file": {
-        "searches": {"example": {"paths": ["/etc"], "names": ["^passwd$"], "options": {"matchall": True}}}
-    },
-    "yara": {
-        "rules": {"example": 'rule example { strings: $a = "#!/bin/sh" condition: $a at 0 }'},
-        "searches": {"new": {"paths": ["/var/www"], "mtimes": ["<7d"], "options": {"matchall": True}}},
-        "processes": {"shells": {"names": ["^(ba|da|z)?sh$"]}},
-    },
+# Rules stand in an action as text, on the command line as files.
+_YARA = {
+    "rules": {"example": 'rule example { strings: $a = "#!/bin/sh" condition: $a at 0 }'},
+    "searches": {"new": {"paths": ["/var/www"], "mtimes": ["<7d"], "options": {"matchall": True}}},
+    "processes": {"shells": {"names": ["^(ba|da|z)?sh$"]}},
 }
 
 
@@ -44,29 +39,16 @@ def new_template(module: str) -> dict[str, Any]:
         "target": "status = 'online'",
         "description": {"author": "your name", "email": "you@example.net", "revision": 1},
         "threat": {"level": "info", "type": "system", "family": "example"},
-        "operations": [{"module": name, "parameters": _EXAMPLES.get(name) or _parameters(name)}],
+        "operations": [{"module": name, "parameters": _parameters(name)}],
         "syntaxversion": 2,
     }
 
 
 def _parameters(name: str) -> dict[str, Any]:
-    declared = inspect.type_info(load_module(name).params)
-    fields = declared.fields if isinstance(declared, inspect.StructType) else ()
-    return {field.encode_name: _example(field) for field in fields if field.required}
-
-
-def _example(field: inspect.Field) -> Any:
-    if field.default is not msgspec.NODEFAULT:
-        return field.default
-    kind: Any = field.type
-    while isinstance(kind, inspect.Metadata):
-        kind = kind.type
-    empty: dict[type, Any] = {
-        inspect.IntType: 0,
-        inspect.FloatType: 0.0,
-        inspect.BoolType: False,
-        inspect.DictType: {},
-    }
-    if isinstance(kind, (inspect.VarTupleType, inspect.ListType)):
-        return []
-    return empty.get(type(kind), "")
+    """Return what the first of the module's own examples asks for."""
+    if name == "yara":
+        return _YARA
+    module = load_module(name)
+    words = shlex.split(module.examples[0].partition("   ")[0])[2:]
+    with module_command(name).make_context(name, words) as context:
+        return flag_parameters(module, given_values(module, context.params))

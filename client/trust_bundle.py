@@ -182,6 +182,8 @@ def _describe_entry(entry: AclEntry, names: dict[str, str]) -> str:
         parts.append(f"only below {_paths(entry.paths)}")
     if entry.deny is not None:
         parts.append(f"never below {_paths(entry.deny)}")
+    if entry.fields:
+        parts.append("may give matched text")
     return "; ".join(parts)
 
 

@@ -11,6 +11,7 @@ Rules, all checked on the endpoint (gate step 9):
    has `deny`, none may lie at or below one of those. Whole components count, and `deny` wins. What parameters
    say is judged here as it is written; what is really opened is judged again by whoever opens it
    (`agent.scan.fence`), since links and mounts lead elsewhere.
+6. Parameters that ask for matched text itself, not only for counts of it, need `fields = true` in the entry.
 """
 
 from itertools import takewhile
@@ -74,12 +75,14 @@ class AclEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Who may run a module: the weight needed, what each investigator's signature weighs, and on which paths.
 
     `paths` and `deny` are real paths of the endpoint, without globs; a path covers all that is below it.
+    `fields` lets a module give text that it matched, where its parameters ask for it.
     """
 
     minimum_weight: Weight
     investigators: Annotated[Dict[Fingerprint, Weight], Meta(min_length=1)]
     paths: Optional[RulePaths] = None
     deny: Optional[RulePaths] = None
+    fields: bool = False
 
     def __post_init__(self) -> None:
         """Refuse rules that could be read in two ways; msgspec makes a refusal of it."""
@@ -130,6 +133,15 @@ class Acl(msgspec.Struct, frozen=True, kw_only=True):
         """
         entry = self._find(module)
         return PathRules(entry.paths, entry.deny or ())
+
+    def allows_fields(self, module: str) -> bool:
+        """Tell whether a module may give matched text itself.
+
+        Raises:
+            InvalidInput: `acl-refused`, where there is no entry for it.
+
+        """
+        return self._find(module).fields
 
     @property
     def fingerprints(self) -> FrozenSet[str]:

@@ -17,8 +17,8 @@ that the action asks for has run by then.
  8. modules     each is built in, under its canonical name, and works on this platform; its parameters decode
                 by the module's declaration; no code of a module runs
  9. ACL         for every operation the weights of the signers reach what its module needs, and the paths that
-                its parameters name are allowed; everyone to whom
-                the answer is sealed is trusted and can be encrypted to now (`agent.runtime.readers`)
+                its parameters name are allowed, and so is asking for matched text; everyone to whom the
+                answer is sealed is trusted and can be encrypted to now (`agent.runtime.readers`)
 10. limits      no more operations than this agent allows
 
 Nothing here knows aliases or the ancestor's spellings: the client rewrites them before signing. Step 9 judges
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, Name
 
 import msgspec
 
-from agent.module import decode_params, named_paths
+from agent.module import asks_for_fields, decode_params, named_paths
 from agent.registry import Module, load_module
 from agent.runtime.answers import NO_OCCURRENCE
 from agent.runtime.readers import require_recipients
@@ -125,6 +125,18 @@ def require_allowed_paths(rules: PathRules, module: Module, parameters: Any) -> 
     if module.paths is None:
         raise InvalidInput("acl-refused", "its ACL entry limits paths, and the module cannot be held to any")
     rules.require(named_paths(module.paths, parameters))
+
+
+def require_allowed_fields(module: Module, parameters: Any, *, is_allowed: bool) -> None:
+    """Raise where the parameters ask for matched text itself, and that is not allowed.
+
+    Raises:
+        InvalidInput: `acl-refused`.
+
+    """
+    if not is_allowed and asks_for_fields(module.fields, parameters):
+        names = ", ".join(module.fields)
+        raise InvalidInput("acl-refused", f"{names}: its ACL entry does not say fields = true")
 
 
 class Gate:
@@ -290,6 +302,8 @@ class Gate:
             rules = self._trust.acl.path_rules(module.name)
             try:
                 require_allowed_paths(rules, module, operation.parameters)
+                allowed = self._trust.acl.allows_fields(module.name)
+                require_allowed_fields(module, operation.parameters, is_allowed=allowed)
             except InvalidInput as error:
                 detail = f"operation {number}, {operation.module}: {error.detail}"
                 raise InvalidInput(error.code, detail) from None

@@ -76,6 +76,9 @@ def test_flags_follow_from_the_declaration() -> None:
         "processes": "process",
         "local_addresses": "local-address",
         "caches": "cache",
+        "matches": "match",
+        "indexes": "index",
+        "hashes": "hash",
         "process": "process",
     }.items(),
 )

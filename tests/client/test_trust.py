@@ -84,7 +84,8 @@ def test_a_new_bundle_says_whom_agents_will_obey_and_is_written_once(desk: Desk,
     desk.allow(
         f'"{desk.ada.fingerprint}" = 2, "{desk.bob.fingerprint}" = 1',
         minimum=2,
-        more=f'paths = ["/etc"]\ndeny = ["/etc/ssh"]\n[agent.trust]\nmanage = ["{desk.ada.fingerprint}"]\n',
+        more='paths = ["/etc"]\ndeny = ["/etc/ssh"]\nfields = true\n'
+        f'[agent.trust]\nmanage = ["{desk.ada.fingerprint}"]\n',
     )
     assert desk.compose("trust-1.json", "--expires", "30d") == 0
     printed = capsys.readouterr()
@@ -95,7 +96,7 @@ def test_a_new_bundle_says_whom_agents_will_obey_and_is_written_once(desk: Desk,
         f"trusts {desk.ada.fingerprint}  {desk.ada.user_id}  may cancel what others signed",
         f"trusts {desk.bob.fingerprint}  {desk.bob.user_id}\n",
         "default: needs weight 2 of ",
-        "only below /etc; never below /etc/ssh",
+        "only below /etc; never below /etc/ssh; may give matched text",
         "not signed yet: mig trust sign ",
     ):
         assert said in printed.err

@@ -75,3 +75,13 @@ def test_a_modules_own_entry_overrides_the_default_wholly() -> None:
     assert table.path_rules("other") == PathRules(("/etc",), ("/etc/ssh",))
     # An alias of a module is no name of it.
     assert table.path_rules("filechecker") == PathRules(("/etc",), ("/etc/ssh",))
+
+
+def test_matched_text_is_given_only_where_the_modules_own_entry_says_so() -> None:
+    table = acl(default=entry(fields=True), log=entry())
+    assert table.allows_fields("other")
+    assert not table.allows_fields("log")
+    with pytest.raises(InvalidInput, match="acl-refused"):
+        acl(log=entry(fields=True)).allows_fields("other")
+    with pytest.raises(InvalidInput, match="bad-config"):
+        acl(log=entry(fields="yes"))

@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[3]
 MODULES = [load_module(name) for name in module_names()]
 EACH = pytest.mark.parametrize("module", MODULES, ids=[module.name for module in MODULES])
 # The same word for different things, each in a place where no other is meant.
-_DIFFERENT = {"tags": "an agent's have values; a YARA rule's are words"}
+_DIFFERENT = {
+    "tags": "an agent's have values; a YARA rule's are words",
+    "processes": "in yara they are searches by label, as its searches for files",
+    "variables": "in yara they are a rule's external variables, with their values",
+}
 
 
 @EACH

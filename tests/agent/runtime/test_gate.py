@@ -416,6 +416,17 @@ def test_step_9_refuses_path_rules_for_a_module_that_cannot_be_held_to_them(
     assert refusal_of(sign_action(ada), trust) == (9, "acl-refused")
 
 
+def test_step_9_refuses_to_ask_for_matched_text_unless_the_entry_allows_it(ada: Investigator) -> None:
+    parameters = {"paths": ["/var/log"], "matches": ["(?P<user>x)"]}
+    plain = {"module": "log", "parameters": parameters}
+    asking = {"module": "log", "parameters": {**parameters, "fields": ["user"]}}
+    trust = trust_of(make_baked([ada], acl={"default": entry(1, ada, fields=True), "log": entry(1, ada)}))
+    make_gate(sign_action(ada, operations=[plain]), trust).admit()
+    assert refusal_of(sign_action(ada, operations=[asking]), trust) == (9, "acl-refused")
+    trust = trust_of(make_baked([ada], acl={"log": entry(1, ada, fields=True)}))
+    make_gate(sign_action(ada, operations=[asking]), trust).admit()
+
+
 # -- 3 the trust bundle ----------------------------------------------------------------------------------
 
 
