@@ -1,1 +1,1 @@
-"""Start-up code of the zip files (bootstrap, natives, prelude.sh) and what builds them (the rest)."""
+"""Start-up code of the zip files (bootstrap, natives, prelude.sh), what builds them, parts of quickstart."""
