@@ -1,5 +1,6 @@
 """Tests of running operations: limits, failures and what an answer says of them."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,3 +114,17 @@ def test_every_module_declares_help_and_describes_every_field(name: str) -> None
             )
             assert described, f"{name}: {struct.__name__}.{field.name} has no description"
             assert "description" in described
+
+
+def test_the_processor_time_of_workers_counts_too() -> None:
+    def run(_params: Any, _context: Context) -> Iterator[Number]:
+        worker = os.fork()
+        if not worker:
+            while sum(os.times()[:2]) < 0.2:
+                pass
+            os._exit(0)
+        os.waitpid(worker, 0)
+        yield Number(value=1)
+
+    result = run_module(module(run), ModuleParams(), Context())
+    assert result.statistics["cpu_s"] >= 0.2
