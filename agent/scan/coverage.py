@@ -83,6 +83,12 @@ class Recorder(Witness):
         """Keep a match."""
         self._add(None, found)
 
+    def tell(self, index: int, found: Found) -> None:
+        """Keep a match for which its file was only looked up, and count that."""
+        self.at(index)
+        self.files_seen += 1
+        self._add(None, found)
+
     def defer(self) -> None:
         """Say that the entry is to be judged on its own."""
         self._add(None, None, is_deferred=True)

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Optional, Tuple
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_DAY_NS = 86400 * 1_000_000_000
-_SIXTY = tuple(f"{number:02}" for number in range(60))
+_SECONDS = tuple(f"{number:02}" for number in range(60))
+_MINUTES = tuple(f"{hour:02}:{minute}:" for hour in range(24) for minute in _SECONDS)
 _TYPE_LETTERS = (
     (stat.S_ISDIR, "d"),
     (stat.S_ISLNK, "L"),
@@ -77,15 +77,16 @@ def time_text(time_ns: int) -> str:
     A file system can hold times that RFC 3339 cannot (before year 1, after 9999): those are given as `@` and
     the seconds since 1970, as date(1) reads them.
     """
-    days, rest_ns = divmod(time_ns, _DAY_NS)
+    seconds, fraction_ns = divmod(time_ns, 1_000_000_000)
+    days, second = divmod(seconds, 86400)
     day = _day_text(days)
     if day is None:
-        return f"@{time_ns // 1_000_000_000}"
-    seconds, fraction_ns = divmod(rest_ns, 1_000_000_000)
-    minutes = seconds // 60
-    text = f"{day}{_SIXTY[minutes // 60]}:{_SIXTY[minutes % 60]}:{_SIXTY[seconds % 60]}"
+        return f"@{seconds}"
     microseconds = fraction_ns // 1000
-    return f"{text}.{microseconds:06}Z" if microseconds else f"{text}Z"
+    if not microseconds:
+        return f"{day}{_MINUTES[second // 60]}{_SECONDS[second % 60]}Z"
+    # Its digits with the zeros in front, which a format takes three times as long for.
+    return f"{day}{_MINUTES[second // 60]}{_SECONDS[second % 60]}.{str(1_000_000 + microseconds)[1:]}Z"
 
 
 @lru_cache(maxsize=4096)
