@@ -1,8 +1,10 @@
 """Runs one module on this machine, for whoever is sitting at it: no gate, no journal, no network.
 
-The module runs in a forked child with limits of its own, in a process group of its own, which ends with this
-process. The caller's first Ctrl-C asks the module to end, and what it found so far stands; the second kills.
-Call it while the process has one thread, since it forks.
+The module runs in a forked child with limits of its own, in a session of its own, which ends with this
+process. It gives way as an agent's command does: at the lowest priority, and a long scan also to all other
+sessions, which it could not without lowering the shell that it was started from. No key of the terminal
+reaches it: the caller's first Ctrl-C is passed on and asks the module to end, and what it found so far
+stands; the second kills. Call it while the process has one thread, since it forks.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ from agent.conditions import not_run
 from agent.execute import run_operation
 from agent.facts import collect_facts
 from agent.module import Context, Limits
-from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent
+from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
 from agent.registry import canonical_name, load_module, module_names
 from protocol.action import Operation, require_order
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, decode_envelope
@@ -120,9 +122,10 @@ def _serve(
     """Be the child: never return into the caller's code."""
     status = _CRASHED
     try:
-        os.setpgid(0, 0)
+        os.setsid()
         os.umask(0o077)
         die_with_parent()
+        yield_to_others()
         # A worker that the module forks must not hold the pipe open.
         os.register_at_fork(after_in_child=lambda: _close_quietly(writer))
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -47,6 +47,10 @@ class _ModuleHelp(argparse.Action):
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run `mig-agent` and exit with a code of `protocol.errors`."""
+    if sys.version_info >= (3, 11):
+        # msgspec takes from it what `typing` has by now; to compile it takes as long as all of the scan core.
+        # What has it already keeps it.
+        sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["child"]:
         from agent.runtime.child import serve  # noqa: PLC0415

@@ -45,7 +45,7 @@ from agent.scan.recalling import QuickDigests
 from agent.scan.scan import scan
 from agent.scan.search import Label, Search
 from agent.scan.spellings import upgrade_searches
-from agent.scan.texts import mode_text, path_base64, path_text, time_text
+from agent.scan.texts import mode_text, path_texts, time_text
 
 ALIASES = ("filechecker",)
 PATHS = ("searches.*.paths",)
@@ -180,16 +180,18 @@ def _kept_digests(context: Context, now_ns: int) -> Iterator[Optional[QuickDiges
 
 
 def _record(plan: Plan, match: Match) -> Record:
+    status = match.status
+    path, path_b64 = path_texts(match.path)
     return Record(
         search=plan.searches[match.search].label,
-        path=path_text(match.path),
-        path_b64=path_base64(match.path),
-        type="link" if match.kind == LINK else TYPE_NAMES[stat.S_IFMT(match.status.st_mode)],
-        size_bytes=match.status.st_size,
-        mode=mode_text(match.status.st_mode),
-        uid=match.status.st_uid,
-        gid=match.status.st_gid,
-        mtime=time_text(match.status.st_mtime_ns),
+        path=path,
+        path_b64=path_b64,
+        type="link" if match.kind == LINK else TYPE_NAMES[stat.S_IFMT(status.st_mode)],
+        size_bytes=status.st_size,
+        mode=mode_text(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime=time_text(status.st_mtime_ns),
         hashes=dict(match.digests) or None,
         cached=match.is_cached,
         checks=match.checks or None,

@@ -7,7 +7,7 @@ is told there, in the order of the walk.
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from agent.scan.items import Event, Found, Item
 from agent.scan.texts import path_text
@@ -77,26 +77,35 @@ class Recorder(Witness):
 
     def take(self, event: Event) -> None:
         """Keep an event."""
-        self._add(event=event)
+        self._add(event, None)
 
     def find(self, found: Found) -> None:
         """Keep a match."""
-        self._add(found=found)
+        self._add(None, found)
+
+    def tell(self, index: int, found: Found) -> None:
+        """Keep a match for which its file was only looked up, and count that."""
+        self.at(index)
+        self.files_seen += 1
+        self._add(None, found)
 
     def defer(self) -> None:
         """Say that the entry is to be judged on its own."""
-        self._add(is_deferred=True)
+        self._add(None, None, is_deferred=True)
 
-    def _add(self, **what: Any) -> None:
-        item = Item(
-            self._index,
-            self.files_seen,
-            self.files_read,
-            self.bytes_read,
-            files_cached=self.files_cached,
-            **what,
+    def _add(self, event: Optional[Event], found: Optional[Found], *, is_deferred: bool = False) -> None:
+        self._items.append(
+            Item(
+                self._index,
+                self.files_seen,
+                self.files_read,
+                self.bytes_read,
+                event,
+                found,
+                is_deferred,
+                self.files_cached,
+            )
         )
-        self._items.append(item)
         self._bytes_before += self.bytes_read
         self.files_seen = self.files_read = self.bytes_read = self.files_cached = 0
 
@@ -116,7 +125,7 @@ class Recorder(Witness):
     def rest(self) -> List[Item]:
         """Return what was kept and what was counted since, and begin anew."""
         if self.files_seen or self.files_read or self.bytes_read or self.files_cached:
-            self._add()
+            self._add(None, None)
         return self.kept()
 
 

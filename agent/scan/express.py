@@ -32,6 +32,7 @@ from typing import (
 )
 
 from agent.scan.batch import FILE, LINK
+from agent.scan.checks import StatTest
 from agent.scan.coverage import Recorder
 from agent.scan.digests import Digest, digest_maker
 from agent.scan.intake import Demands, Intake
@@ -200,48 +201,41 @@ class Express:
                 recorder.files_seen += 1
             else:
                 status = _look(name, directory) if told is not None else None
-                if status is None or not self._tell(index, status, told):
+                if told is not None and status is not None:
+                    recorder.tell(index, Found(told, FILE, keep_status(status), _NO_DIGESTS))
+                else:
                     yield index, name, None
-
-    def _tell(self, index: int, status: os.stat_result, told: Optional[int]) -> bool:
-        """Say that a file is wanted, where no more is asked of it; tell whether that was said."""
-        if told is None or status.st_mode & FORMAT != REGULAR:
-            return False
-        self._recorder.files_seen += 1
-        self._recorder.at(index)
-        self._recorder.find(Found(told, FILE, keep_status(status), _NO_DIGESTS))
-        return True
 
     def _look_at_all(
         self, part: Part, directory: int, shape: _Shape, kept: AbstractSet[bytes]
     ) -> Iterator[Survivor]:
         """Leave what has a status that some search may want."""
-        recorder, kinds, stat = self._recorder, part.kinds, os.stat
-        tests = [[(check.test, check.wanted) for check in one.search.stats] for one in shape.base]
-        for index, name in enumerate(part.names, part.first):
-            if not index % CHECK_EVERY:
-                self._check()
-            if name in kept or name in kinds:
-                yield index, name, None
-                continue
-            try:
-                status = stat(name, dir_fd=directory, follow_symlinks=False)
-            except OSError:
-                yield index, name, None
-                continue
-            for checks in tests:
-                for test, wanted in checks:
-                    if test(status) is not wanted:
-                        break
-                else:
-                    if not self._tell(index, status, shape.told):
-                        yield index, name, status
-                    break
-            else:
-                if status.st_mode & FORMAT == REGULAR:
-                    recorder.files_seen += 1
-                else:
-                    yield index, name, status
+        recorder, stat, told = self._recorder, os.stat, shape.told
+        is_wanted, wanted = _status_test(shape.base)
+        special = kept | part.kinds.keys()
+        for at in range(0, len(part.names), CHECK_EVERY):
+            self._check()
+            seen = 0  # not told to the recorder yet
+            for index, name in enumerate(part.names[at : at + CHECK_EVERY], part.first + at):
+                status: Optional[os.stat_result] = None
+                if name not in special:
+                    try:
+                        status = stat(name, dir_fd=directory, follow_symlinks=False)
+                    except OSError:
+                        status = None
+                if status is not None and status.st_mode & FORMAT == REGULAR:
+                    if is_wanted(status) is not wanted:
+                        seen += 1
+                        continue
+                    if told is not None:
+                        recorder.files_seen += seen
+                        seen = 0
+                        recorder.tell(index, Found(told, FILE, keep_status(status), _NO_DIGESTS))
+                        continue
+                recorder.files_seen += seen
+                seen = 0
+                yield index, name, status
+            recorder.files_seen += seen
 
     def _read_all(
         self, part: Part, directory: int, shape: _Shape, device: int, kept: AbstractSet[bytes]
@@ -325,6 +319,28 @@ def _needs_no_more(search: PlannedSearch) -> bool:
 
 def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:
     return shape.sieve.keep(list(names)) if shape.sieve is not None else _NONE
+
+
+def _status_test(base: Sequence[Candidate]) -> Tuple[StatTest, bool]:
+    """Return what tells of a status whether some search may want it, and what it says if so.
+
+    Most often that is one check of one search, which is asked without a detour.
+    """
+    searches = [one.search.stats for one in base]
+    if len(searches) == 1 and len(searches[0]) == 1:
+        return searches[0][0].test, searches[0][0].wanted
+    tests = [[(check.test, check.wanted) for check in checks] for checks in searches]
+
+    def is_wanted(status: os.stat_result) -> bool:
+        for checks in tests:
+            for test, wanted in checks:
+                if test(status) is not wanted:
+                    break
+            else:
+                return True
+        return False
+
+    return is_wanted, True
 
 
 def _look(name: bytes, directory: int) -> Optional[os.stat_result]:

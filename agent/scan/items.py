@@ -99,7 +99,7 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     is_sifted: bool = False
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A file that one search looks for.
 
     `path` is as the search's root shows it; `kind` is as in a batch, and of a link the rest tells about its

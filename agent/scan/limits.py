@@ -34,24 +34,25 @@ class Limits:
         self._note = note
         self._truncate = truncate
         self._counts = [0] * len(plan.searches)
+        self._most = [search.matchlimit for search in plan.searches]
+        self._ranked = {at for at, search in enumerate(plan.searches) if search.newest or search.oldest}
         # By search a heap of its best: what makes them so, the place in the walk (negative), the match.
         self._best: Dict[int, List[Tuple[int, int, Match]]] = {}
 
     def admits(self, match: Match) -> bool:
         """Tell whether a match is to be reported now; of a ranked search it is kept for the end."""
-        search = self._plan.searches[match.search]
-        if search.newest or search.oldest:
-            self._keep(search, match)
+        number = match.search
+        if number in self._ranked:
+            self._keep(self._plan.searches[number], match)
             return False
+        most = self._most[number]
         # A search is cut only when there is a match beyond its limit.
-        if search.matchlimit and self._counts[match.search] >= search.matchlimit:
-            self.closed.add(match.search)
-            self._truncate(
-                f"search {search.label}: stopped at its matchlimit of {search.matchlimit};"
-                " there are more matches"
-            )
+        if most and self._counts[number] >= most:
+            self.closed.add(number)
+            label = self._plan.searches[number].label
+            self._truncate(f"search {label}: stopped at its matchlimit of {most}; there are more matches")
             return False
-        self._counts[match.search] += 1
+        self._counts[number] += 1
         return True
 
     def _keep(self, search: PlannedSearch, match: Match) -> None:

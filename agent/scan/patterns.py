@@ -15,8 +15,9 @@ Rules:
 Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and its syntax page.
 """
 
+import contextlib
 from functools import lru_cache
-from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from agent.scan.literals import common_texts, probe_of, required_literals
 from protocol.errors import InvalidInput
@@ -50,6 +51,9 @@ class Pattern(Protocol):
 
     def search(self, text: bytes, pos: Optional[int] = None, endpos: Optional[int] = None) -> Optional[Found]:
         """Return the first match, or None; what stands before `pos` and behind `endpos` is still seen."""
+
+    def finditer(self, text: bytes) -> Iterator[Found]:
+        """Yield all matches, each behind the one before it."""
 
 
 def split_inverse(value: str) -> Tuple[str, bool]:
@@ -144,8 +148,11 @@ class TextPattern:
         self._text: Pattern = _compile(expression, as_bytes=False)
         self._bytes: Pattern = _compile(expression, as_bytes=True)
         self._lines: Optional[Pattern] = None
-        if _is_block_safe(expression):
-            self._lines = _compile("(?m)" + expression, as_bytes=False, never_newline=True)
+        if _is_block_safe(expression) and "\\Q" not in expression:
+            # With the rest of its line each match is the only one in it, and all come in one go.
+            whole = f"(?m)(?:{expression}).*"
+            with contextlib.suppress(_require_engine().error):  # where that makes it too large
+                self._lines = _compile(whole, as_bytes=False, never_newline=True)
         self._literals = required_literals(expression) if self._lines is not None else ()
 
     def is_in(self, name: bytes) -> bool:
@@ -168,15 +175,10 @@ class TextPattern:
         if self._lines is None or block.count(b"\n") >= len(names) or not _is_text(block):
             return {name for name in names if self.is_in(name)}
         found = set()
-        match = self._lines.search(block)
-        while match is not None:
+        for match in self._lines.finditer(block):
             at = match.start()
             end = block.find(b"\n", at)
-            if end < 0:
-                found.add(block[block.rfind(b"\n", 0, at) + 1 :])
-                break
-            found.add(block[block.rfind(b"\n", 0, at) + 1 : end])
-            match = self._lines.search(block, end + 1)
+            found.add(block[block.rfind(b"\n", 0, at) + 1 : end if end >= 0 else len(block)])
         return found
 
 

@@ -168,6 +168,8 @@ class Pool:
             PoolFailure: when too many of them have died.
 
         """
+        # What came since, such as large files, must not wait for the first word of workers that have nothing.
+        self._hand_out()
         for descriptor, _ in self._poll.poll(timeout_ms):
             worker = self._workers[descriptor]
             try:

@@ -69,14 +69,14 @@ class Settlement:
             if found is None or found.search in self.limits.closed:
                 continue
             match = Match(
-                search=found.search,
-                path=roots[found.search].show(join(batch.path, batch.names[item.index])),
-                kind=found.kind,
-                status=found.status,
-                digests=found.digests,
-                checks=found.checks,
-                examined=found.examined,
-                is_cached=found.is_cached,
+                found.search,
+                roots[found.search].show(join(batch.path, batch.names[item.index])),
+                found.kind,
+                found.status,
+                found.digests,
+                found.checks,
+                found.examined,
+                found.is_cached,
             )
             if self.limits.admits(match):
                 yield match

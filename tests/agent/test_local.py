@@ -88,18 +88,34 @@ def _is_cancelled_with_records() -> bool:
 
 @pytest.mark.usefixtures("trouble")
 def test_the_child_dies_with_its_caller(tmp_path: Path) -> None:
-    caller = os.fork()
-    if caller == 0:
-        try:
-            run_trouble("hang", tmp_path / "pid")
-        finally:
-            os._exit(1)
-    pid_file = tmp_path / "pid"
-    poll_until(lambda: pid_file.exists() and pid_file.read_text() != "")
-    child = int(pid_file.read_text())
+    caller, child = hang(tmp_path)
     os.kill(caller, signal.SIGKILL)
     os.waitpid(caller, 0)
     poll_until(lambda: not is_alive(child))
+
+
+@pytest.mark.usefixtures("trouble")
+def test_the_child_gives_way_in_a_session_of_its_own_and_leaves_the_callers_alone(tmp_path: Path) -> None:
+    caller, child = hang(tmp_path)
+    priorities = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (caller, child)]
+    sessions = [os.getsid(pid) for pid in (caller, child)]
+    os.kill(caller, signal.SIGKILL)
+    os.waitpid(caller, 0)
+    assert sessions == [os.getsid(0), child]
+    assert priorities == [os.nice(0), 19]
+
+
+def hang(directory: Path) -> tuple[int, int]:
+    """Return a process that runs a module which hangs, and the process that this one runs in."""
+    caller = os.fork()
+    if caller == 0:
+        try:
+            run_trouble("hang", directory / "pid")
+        finally:
+            os._exit(1)
+    pid_file = directory / "pid"
+    poll_until(lambda: pid_file.exists() and pid_file.read_text() != "")
+    return caller, int(pid_file.read_text())
 
 
 def test_the_operations_of_signed_and_unsigned_actions_are_read(ada: Investigator) -> None:

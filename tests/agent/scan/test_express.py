@@ -119,7 +119,12 @@ NAMES = st.lists(
 
 @given(
     names=NAMES,
-    expression=st.sampled_from(["a", "^a", "b$", "^ab$", r"\x{e9}", ".", r"\s", "(?i)a\\.", r"\Aa"]),
+    expression=st.sampled_from(
+        [
+            *["a", "^a", "b$", "^ab$", r"\x{e9}", ".", r"\s", "(?i)a\\.", r"\Aa"],
+            *["x*", "$", "^", "^$", "a|b$", "(a)|(b)", r"\Qb", "(?U)a+b?", "(?s)a.b", "b*?", r"\b", r"\B"],
+        ]
+    ),
 )
 def test_names_searched_together_match_as_they_do_alone(names: list[bytes], expression: str) -> None:
     pattern = TextPattern(expression)

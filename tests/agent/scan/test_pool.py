@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.module import Budget, Context
-from agent.scan import pool, reading, settling, source
+from agent.scan import pool, reading, run, settling, source
 from agent.scan.coverage import Coverage
 from agent.scan.items import Match
 from agent.scan.plan import make_plan
@@ -100,6 +100,23 @@ def test_the_answer_is_the_same_whoever_judged(tree: Path, found: list[dict[str,
         for workers in (1, 2, 3):
             effort = Effort(here_files=3, here_bytes=7, defer_bytes=1) if workers == 2 else WORKERS_ONLY
             assert Asked(named, workers=workers, effort=effort).all() == here
+
+
+def test_large_files_are_handed_out_before_anybody_is_listened_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(_number: int, _frame: Any) -> None:
+        raise AssertionError("nobody had anything to say")
+
+    monkeypatch.setattr(run, "_LISTEN_MS", 3_600_000)
+    grow(tmp_path, {name: b"x" * 80 * KIB for name in "abc"})
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    try:
+        assert Asked(hashes(tmp_path), effort=Effort(here_bytes=64 * KIB)).names() == ["a", "b", "c"]
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_large_files_hold_is_told_in_the_order_of_the_walk(tmp_path: Path) -> None:

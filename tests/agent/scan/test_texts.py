@@ -1,12 +1,13 @@
 """Tests of how facts of a file are written."""
 
 import stat
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scan.texts import mode_text, path_base64, path_text, time_text
+from agent.scan.texts import mode_text, path_base64, path_text, path_texts, time_text
 
 
 @pytest.mark.parametrize(
@@ -41,12 +42,25 @@ def test_a_time_is_rfc_3339_where_that_can_say_it(time_ns: int, text: str) -> No
     assert time_text(time_ns) == text
 
 
+@given(st.datetimes(timezones=st.just(UTC)), st.integers(0, 999))
+def test_any_time_that_rfc_3339_can_say_is_written_as_the_library_does(
+    moment: datetime, rest_ns: int
+) -> None:
+    time_ns = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000 + rest_ns
+    assert time_text(time_ns) == moment.isoformat().replace("+00:00", "Z")
+
+
 def test_a_path_that_is_text_is_itself() -> None:
     assert (path_text("/tmp/é\\x".encode()), path_base64("/tmp/é\\x".encode())) == ("/tmp/é\\x", None)
 
 
 def test_a_path_that_is_no_text_is_escaped_and_its_bytes_are_given() -> None:
     assert (path_text(b"/a\\b\xff"), path_base64(b"/a\\b\xff")) == (r"/a\\b\xff", "L2FcYv8=")
+
+
+@given(st.binary(max_size=20))
+def test_a_path_asked_for_at_once_is_written_the_same(path: bytes) -> None:
+    assert path_texts(path) == (path_text(path), path_base64(path))
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
