@@ -7,6 +7,7 @@ end at this file: `ChannelRefused` where the broker closed a channel with a reas
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pika
@@ -138,6 +139,14 @@ class Link:
             raise
         return cls(connection, closed)
 
+    @classmethod
+    async def open_any(cls, urls: Sequence[str], *, name: str, ca: str = "") -> "Link":
+        """Connect to the first of some nodes that lets us in; raises as `open`, of the last one."""
+        for url in urls[:-1]:
+            with suppress(EnvironmentFailure):
+                return await cls.open(url, name=name, ca=ca)
+        return await cls.open(urls[-1], name=name, ca=ca)
+
     async def channel(self) -> "Channel":
         """Open a channel.
 
@@ -223,10 +232,12 @@ class Channel:
         """Declare a durable exchange."""
         await self._call(self._channel.exchange_declare, exchange=name, exchange_type=kind, durable=True)
 
-    async def declare_queue(self, name: str, arguments: Mapping[str, str | int]) -> int:
-        """Declare a durable queue; return how many messages are ready in it."""
+    async def declare_queue(
+        self, name: str, arguments: Mapping[str, str | int], *, durable: bool = True
+    ) -> int:
+        """Declare a queue; return how many messages are ready in it."""
         frame = await self._call(
-            self._channel.queue_declare, queue=name, durable=True, arguments=dict(arguments)
+            self._channel.queue_declare, queue=name, durable=durable, arguments=dict(arguments)
         )
         return int(frame.method.message_count)
 
@@ -249,9 +260,16 @@ class Channel:
         """Bind a queue to an exchange."""
         await self._call(self._channel.queue_bind, queue=queue, exchange=exchange, routing_key=routing_key)
 
-    async def delete_queue(self, name: str) -> None:
-        """Delete a queue with what is in it; its consumers are cancelled. None there is fine."""
-        await self._call(self._channel.queue_delete, queue=name)
+    async def unbind_queue(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Take a binding away; none there is fine."""
+        await self._call(self._channel.queue_unbind, queue=queue, exchange=exchange, routing_key=routing_key)
+
+    async def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> None:
+        """Delete a queue with what is in it; its consumers are cancelled. None there is fine.
+
+        With `if_unused` or `if_empty`, `ChannelRefused` 406 where it has consumers or messages.
+        """
+        await self._call(self._channel.queue_delete, queue=name, if_unused=if_unused, if_empty=if_empty)
 
     async def consume(
         self,

@@ -243,7 +243,10 @@ class BrokerSetup:
 
 
 def _read_account(config: ServerConfig) -> _Account:
-    parts = urlsplit(config.relay)
+    nodes = [urlsplit(url) for url in config.relays]
+    if len({(node.scheme, node.username, node.password, node.path) for node in nodes}) > 1:
+        raise InvalidInput("bad-config", "relay: all nodes have one account, one scheme and one virtual host")
+    parts = nodes[0]
     name, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.scheme not in {"amqp", "amqps"} or not name or not password:
         raise InvalidInput("bad-config", "relay: give the account to be made: amqp://NAME:PASSWORD@HOST/mig")

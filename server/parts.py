@@ -75,12 +75,14 @@ def assemble(
         EnvironmentFailure: `state-failed`.
 
     """
-    parse_url(config.relay, config.relay_ca)
+    for url in config.relays:
+        parse_url(url, config.relay_ca)
     store, events, wake, meters = Store(database), Events(), Wake(), Meters()
     is_shared = database.dialect == "postgresql"  # other servers may use it too
     name = secrets.token_hex(8)
     relay = Relay(
-        config.relay,
+        config.relays,
+        is_cluster=config.is_cluster,
         clock=clock,
         random=SystemRandom(),
         ca=config.relay_ca,

@@ -231,10 +231,10 @@ def test_without_the_tool_it_says_so(tmp_path: Path) -> None:
 def test_a_password_is_put_where_the_configuration_says_password_and_nowhere_else(tmp_path: Path) -> None:
     path, relay = tmp_path / "config.toml", "amqp://server:PASSWORD@127.0.0.1/mig"
     path.write_text(f'# PASSWORD\nrelay = "{relay}"\n')
-    replace_password(path, relay, "secret")
+    replace_password(path, [relay], "secret")
     assert path.read_text() == '# PASSWORD\nrelay = "amqp://server:secret@127.0.0.1/mig"\n'
     with pytest.raises(InvalidInput, match="put a password into relay"):
-        replace_password(path, relay, "secret")
+        replace_password(path, [relay], "secret")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def outcome(url: str, ca: str, agent: AgentKey) -> str:
     ioloop = IOLoop()
     link = Link(
         ioloop=ioloop,
-        relay=AgentRelay(url, "mig", ca),
+        relay=AgentRelay((url,), "mig", ca),
         identity=Identity(agent.private, agent.id, is_new=True),
         clock=utc_now,
         on_delivery=lambda _body, acknowledge: acknowledge(),
