@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import cycle
 from typing import Protocol, TypeVar
@@ -34,6 +35,7 @@ _NEWS_TTL_MS = 60_000
 _DEPTHS = {names.RESULTS_QUEUE: 2}
 # The broker syncs its disk for each queue; of several that are declared at once, for all of them together.
 _ADMINISTRATORS = 8
+_LOOK_AGAIN_S = 5.0
 
 # Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
 # Raises EnvironmentFailure where the batch cannot be dealt with now: it is given again.
@@ -240,7 +242,8 @@ class Relay:
     async def _end_when_empty(self, intake: "_Intake") -> None:
         """End the work once a queue that must be declared anew is empty."""
         while True:
-            await intake.idle.wait()
+            with suppress(TimeoutError):  # another server may take all that is left
+                await asyncio.wait_for(intake.idle.wait(), _LOOK_AGAIN_S)
             intake.idle.clear()
             try:
                 depths = await self.queue_depths([intake.queue])
@@ -268,7 +271,6 @@ class _Intake:
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()  # bounded by the prefetch
         self.ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.idle = asyncio.Event()
-        self.idle.set()
 
     async def start(self, channel: Channel) -> None:
         """Begin to consume."""
