@@ -37,6 +37,7 @@ class Delivery(NamedTuple):
     routing_key: str
     user_id: str
     body: bytes
+    redelivered: bool = False
 
 
 class Message(NamedTuple):
@@ -281,7 +282,10 @@ class Channel:
         """Consume with at most `prefetch` deliveries unacknowledged; `on_cancel`: the broker ended it."""
 
         def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            on_delivery(Delivery(method.delivery_tag, method.routing_key, properties.user_id or "", body))
+            user_id = properties.user_id or ""
+            on_delivery(
+                Delivery(method.delivery_tag, method.routing_key, user_id, body, bool(method.redelivered))
+            )
 
         await self._call(self._channel.basic_qos, prefetch_count=prefetch)
         self._channel.add_on_cancel_callback(lambda _frame: on_cancel())

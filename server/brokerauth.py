@@ -11,7 +11,8 @@ Rules:
    queue, and write `mig.agents` under its own two routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
 5. A revoked agent is denied every login, and every new channel of a connection that is still open.
-6. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
+6. One that was cut off for a flood (`server.floods`) is denied for a while.
+7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """
@@ -30,6 +31,7 @@ from protocol.names import AGENTS_EXCHANGE, agent_queue, heartbeat_key, is_agent
 from server.broker import VHOST
 from server.config import ServerConfig
 from server.database import Database
+from server.floods import PAUSE, RATE_LIMITED
 from server.rows import AgentRow, Said
 from server.store import Store
 from server.store_logins import LOGIN_TOLERANCE
@@ -145,6 +147,8 @@ class BrokerAuth:
         row = await self._require_agent(agent_id, login, now)
         if row.enrolment == "revoked":
             raise InvalidInput("forbidden", "the agent is revoked")
+        if row.flooded is not None and abs(now - row.flooded) < PAUSE:
+            raise InvalidInput(RATE_LIMITED, "the agent floods and was cut off for a while")
         time = datetime.fromtimestamp(login.time, UTC)
         if not await self._database.run(self._store.record_login, agent_id, login.nonce, time, now):
             raise InvalidInput("replayed", "this very login was used before")

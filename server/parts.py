@@ -16,6 +16,7 @@ from server.brokerauth import BrokerAuth
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
+from server.floods import CutOff
 from server.intake import Intake
 from server.metrics import Meters, MetricsApp, Standing
 from server.neighbours import Neighbours
@@ -49,6 +50,7 @@ class Parts:
     metrics: MetricsApp
     neighbours: Neighbours
     retention: Retention
+    cut_off: CutOff
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -58,6 +60,7 @@ class Parts:
             self.trust.run(),
             self.neighbours.run(),
             self.retention.run(),
+            self.cut_off.run(),
         )
 
 
@@ -112,6 +115,7 @@ def assemble(
         server=config.name,
         clock=clock,
     )
+    cut_off = CutOff(database=database, store=store, shut_out=partial(shut_out, config), clock=clock)
     intake = Intake(
         database=database,
         store=store,
@@ -122,6 +126,7 @@ def assemble(
         clock=clock,
         meters=meters,
         verifiers=verifiers or Verifiers(),
+        on_flood=cut_off.add,
     )
     broker_auth = BrokerAuth(
         config=config,
@@ -167,5 +172,6 @@ def assemble(
         meters=meters,
         metrics=MetricsApp(meters, standing),
         neighbours=neighbours,
+        cut_off=cut_off,
         retention=Retention(config=config, database=database, store=store, clock=clock),
     )

@@ -3,7 +3,7 @@
 Rules:
 1. A command counts as sent only when the broker took it into a queue and said so.
 2. A delivery is acknowledged after its handler has committed, never before; one that the handler refuses goes
-   to `mig.dead`, is counted, and holds up nobody.
+   to `mig.dead`, is counted, and holds up nobody. What is one too many is counted, and gone.
 3. Whatever fails, the relay connects again, with growing and jittered pauses, until it is cancelled. Of a
    cluster's nodes it takes the first that lets it in, and the next one when that is gone.
 """
@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 from protocol import names
 from protocol.errors import EnvironmentFailure, InvalidInput
 from server.amqp import Channel, ChannelRefused, Delivery, Link, Message, Publisher
+from server.floods import RATE_LIMITED
 from server.rows import PendingCommand
 from server.topology import Administrator
 
@@ -50,7 +51,7 @@ class Random(Protocol):
 
 
 class Relay:
-    """The relay of one server; `dead` counts refused messages by code."""
+    """The relay of one server; `dead` counts refused and dropped messages by code."""
 
     def __init__(
         self,
@@ -314,14 +315,15 @@ class _Intake:
         for delivery, code in zip(batch, verdicts, strict=True):
             if code is not None:
                 self._dead[code] += 1
+            if code is not None and code != RATE_LIMITED:
                 _log.warning(
                     "refused a message",
                     extra={"queue": self.queue, "sender": delivery.user_id, "code": code},
                 )
                 self._require_channel().reject(delivery.tag)
-        accepted = [d.tag for d, code in zip(batch, verdicts, strict=True) if code is None]
-        if accepted:
-            self._require_channel().ack(accepted[-1], multiple=True)
+        done = [d.tag for d, code in zip(batch, verdicts, strict=True) if code in {None, RATE_LIMITED}]
+        if done:
+            self._require_channel().ack(done[-1], multiple=True)
 
     async def _handle(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Ask the handler until it has an answer; what makes it fail is found out and refused."""
