@@ -70,6 +70,7 @@ class Storm(NamedTuple):
     most_s: float
     all_s: float
     answers_s: float
+    logins: int
     published: int
     cpu_s: dict[str, float]
 
@@ -83,7 +84,6 @@ class Swarm:
         self._engine = sa.create_engine(database)
         self._processes: list[subprocess.Popen[str]] = []
         self.expected = 0
-        self._published = 0
 
     def start_agents(self) -> float:
         """Start all agents; return the seconds until the last one's login."""
@@ -166,7 +166,7 @@ class Swarm:
     def storm(self) -> Storm:
         """Kill the broker, ask everybody meanwhile, start it again, and wait until all have answered."""
         platform = self.platform
-        known = self._newest_action()
+        known, logged = self._newest_action(), self._logged()
         words = [
             "agentinfo",
             "-t",
@@ -204,10 +204,16 @@ class Swarm:
             count = connection.execute(sa.select(sa.func.count()).where(of_it)).scalar_one()
         if count != self.expected:
             raise SystemExit(f"{count} answers of {self.expected} agents")
-        said = re.findall(r" msg=sent commands=([0-9]+)", platform.log("server"))
-        published = sum(map(int, said)) - self._published
-        self._published += published
-        return Storm(marks[0], marks[1], marks[2], (last - back).total_seconds(), published, cpu_s)
+        logins, published = self._logged()
+        logins, published = logins - logged[0], published - logged[1]
+        answers_s = (last - back).total_seconds()
+        return Storm(marks[0], marks[1], marks[2], answers_s, logins, published, cpu_s)
+
+    def _logged(self) -> tuple[int, int]:
+        """Return how many logins and published commands the server has logged."""
+        log = self.platform.log("server")
+        sent = re.findall(r" msg=sent commands=([0-9]+)", log)
+        return len(re.findall(r" msg=login agent=", log)), sum(map(int, sent))
 
     def _newest_action(self) -> str:
         with self._engine.begin() as connection:
@@ -292,6 +298,7 @@ def _report_storm(swarm: Swarm, login_s: float, storms: list[Storm]) -> None:
         ("99 % of the agents", [one.most_s for one in storms], "s"),
         ("all agents", [one.all_s for one in storms], "s"),
         ("the last answer to what was asked meanwhile", [one.answers_s for one in storms], "s"),
+        ("logins of each agent", [one.logins / swarm.expected for one in storms], ""),
         ("commands published for each agent", [one.published / swarm.expected for one in storms], ""),
     ]
     for name in ("server", "broker", "swarm"):
