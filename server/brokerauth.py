@@ -32,6 +32,7 @@ from server.broker import VHOST
 from server.config import ServerConfig
 from server.database import Database
 from server.floods import PAUSE, RATE_LIMITED
+from server.lookups import Enrolments
 from server.rows import AgentRow, Said
 from server.store import Store
 from server.store_logins import LOGIN_TOLERANCE
@@ -70,6 +71,7 @@ class BrokerAuth:
         self._database = database
         self._store = store
         self._wait_connected = wait_connected
+        self._enrolments = Enrolments(database, store)
         self._welcome = welcome
         self._clock = clock
         self.denied: Counter[str] = Counter()
@@ -192,10 +194,12 @@ class BrokerAuth:
         """Decide whether an agent may use a virtual host; keep where one comes from that waits."""
         if form.get("vhost") != VHOST:
             return False
+        if await self._is_enrolled(form):
+            return True
         row = await self._find_agent(form)
         if row is not None and row.enrolment == "pending":
             await self._note_peer(row, form.get("ip", ""))
-        return row is not None and row.enrolment == "enrolled"
+        return False
 
     async def _note_peer(self, row: AgentRow, address: str) -> None:
         try:
@@ -225,8 +229,8 @@ class BrokerAuth:
         )
 
     async def _is_enrolled(self, form: Form) -> bool:
-        row = await self._find_agent(form)
-        return row is not None and row.enrolment == "enrolled"
+        agent_id = form.get("username", "")
+        return is_agent_id(agent_id) and await self._enrolments.is_enrolled(agent_id)
 
     async def _find_agent(self, form: Form) -> AgentRow | None:
         agent_id = form.get("username", "")
