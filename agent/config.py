@@ -26,6 +26,7 @@ from protocol.sealing import MAX_RECIPIENTS
 DAY_S = 86400
 MAX_SCHEDULE_S = 90 * DAY_S
 _KNOWN_NATIVE = ("memfd", "directory")
+_MAX_RELAYS = 8
 _UTC_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")
 _MAX_TAG = 1024  # what `protocol.heartbeat` lets a server accept
 
@@ -80,7 +81,9 @@ class TrustConfig(NamedTuple):
 
 
 class AgentConfig(NamedTuple):
-    """The table `[agent]`. `relay` holds no credentials; `broker` is the server's name, bound into logins.
+    """The table `[agent]`. `broker` is the server's name, bound into logins.
+
+    `relay` are the URLs of the broker's nodes; they hold no credentials.
 
     `seal_to` are investigators to whom every answer is sealed, beside those whom an action names;
     `require_sealed` refuses an action that names nobody.
@@ -88,7 +91,7 @@ class AgentConfig(NamedTuple):
     `enrolment_token` is for a new agent to show; it is as public as the agent's file.
     """
 
-    relay: str
+    relay: Tuple[str, ...]
     broker: str
     acl: Dict[str, Any]
     tags: Dict[str, str]
@@ -156,8 +159,19 @@ def _read_bound(table: Dict[str, Any], name: str, lowest: int) -> int:
     return value
 
 
-def _read_relay(table: Dict[str, Any]) -> str:
-    relay = _read_text(table, "relay")
+def _read_relay(table: Dict[str, Any]) -> Tuple[str, ...]:
+    """Return the URLs of `relay`, which is one or a list of them: the nodes of a cluster."""
+    value = table.get("relay")
+    listed = value if isinstance(value, list) else [_read_text(table, "relay")]
+    if not 0 < len(listed) <= _MAX_RELAYS or not all(isinstance(one, str) for one in listed):
+        _refuse("relay", f"must be a URL, or a list of 1 to {_MAX_RELAYS}")
+    # Of one scheme and virtual host: a login is signed for the one, and TLS that may be left out is none.
+    if len({_relay_kind(one) for one in listed}) > 1 or len(set(listed)) < len(listed):
+        _refuse("relay", "must be nodes of one cluster, each once: of one scheme and one virtual host")
+    return tuple(listed)
+
+
+def _relay_kind(relay: str) -> Tuple[str, str]:
     try:
         parts = urlsplit(relay)
         port = parts.port
@@ -167,16 +181,16 @@ def _read_relay(table: Dict[str, Any]) -> str:
         _refuse("relay", "must be amqp://HOST:PORT/VHOST or amqps://HOST:PORT/VHOST")
     if parts.username is not None or parts.password is not None:
         _refuse("relay", "holds credentials; agents log in with their own identity")
-    return relay
+    return parts.scheme, parts.path
 
 
-def _read_relay_ca(table: Dict[str, Any]) -> str:
+def _read_relay_ca(table: Dict[str, Any], relay: Tuple[str, ...]) -> str:
     text = table.get("relay_ca", "")
     if not isinstance(text, str):
         _refuse("relay_ca", "must be a text")
     if text and "-----BEGIN CERTIFICATE-----" not in text:
         _refuse("relay_ca", "holds no certificate in PEM; the builder puts a file's content for its name")
-    if text and not str(table.get("relay", "")).startswith("amqps:"):
+    if text and not relay[0].startswith("amqps:"):
         _refuse("relay_ca", "is of no use without amqps:// in relay")
     return text
 
@@ -294,8 +308,9 @@ def decode_config(value: Any) -> AgentConfig:
     acl = table.get("acl")
     if not isinstance(acl, dict) or not acl:
         _refuse("acl", "is missing or empty: nobody could run anything")
+    relay = _read_relay(table)
     return AgentConfig(
-        relay=_read_relay(table),
+        relay=relay,
         broker=_read_text(table, "broker"),
         acl=acl,
         tags=_read_tags(table),
@@ -309,7 +324,7 @@ def decode_config(value: Any) -> AgentConfig:
         require_sealed=_read_flag(table, "require_sealed", default=False),
         trust=_read_trust(table),
         scan=_read_scan(table),
-        relay_ca=_read_relay_ca(table),
+        relay_ca=_read_relay_ca(table, relay),
         enrolment_token=_read_enrolment_token(table),
     )
 

@@ -2,12 +2,14 @@
 
     python bench/swarm.py N [--runs 5] [--processes 2] [--database sqlite|postgresql] [--no-gate]
                             [--slow PERCENT] [--failing PERCENT] [--offline PERCENT] [--idle SECONDS]
+                            [--storm]
 
 Starts a platform of real parts (private RabbitMQ, `mig-server serve`) and N agents that are real on the wire
 (`bench/swarm_agents.py`: own identity, connection, queue, signed heartbeats and answers, the real gate), all
 on loopback and on this machine's cores. Then it asks all of them `mig agentinfo`, some times over, and prints
 a table in Markdown. Times count from the moment at which the action stood in the database, by the server's
-clock.
+clock. With `--storm` the broker is killed instead and started again, while everybody is asked something: the
+table then says when all have returned and answered, and what that cost.
 """
 
 import argparse
@@ -15,8 +17,10 @@ import contextlib
 import json
 import os
 import platform as machine
+import re
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -57,6 +61,18 @@ class Round(NamedTuple):
     client_s: float
     cpu_s: dict[str, float]
     answered: int
+
+
+class Storm(NamedTuple):
+    """One outage: seconds from the broker's return until half, 99 %, all agents were heard, and answered."""
+
+    half_s: float
+    most_s: float
+    all_s: float
+    answers_s: float
+    logins: int
+    published: int
+    cpu_s: dict[str, float]
 
 
 class Swarm:
@@ -147,6 +163,63 @@ class Swarm:
         cpu_s = {name: after[name].cpu_s - before[name].cpu_s for name in after}
         return self._times(client_s, cpu_s)
 
+    def storm(self) -> Storm:
+        """Kill the broker, ask everybody meanwhile, start it again, and wait until all have answered."""
+        platform = self.platform
+        known, logged = self._newest_action(), self._logged()
+        words = [
+            "agentinfo",
+            "-t",
+            "name LIKE 'swarm-%'",
+            "--expire",
+            "10m",
+            "--all-agents",
+            "--json",
+            "--yes",
+        ]
+        pid = int((platform.broker.directory / "rabbitmq.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        platform.broker.stop()
+        asking = platform.start_mig(*words, stderr=subprocess.DEVNULL)
+        while self._newest_action() == known:
+            time.sleep(0.05)
+        platform.broker.start()
+        back = datetime.now(UTC)
+        # The broker's own start is none of the storm's cost.
+        before = {name: _use(pids) for name, pids in self.groups().items()}
+        heard = sa.select(sa.func.count()).where(agents.c.heartbeattime > back)
+        marks: list[float] = []
+        for share in (0.5, 0.99, 1.0):
+            while self._count(heard) < share * self.expected:
+                time.sleep(0.05)
+            marks.append((datetime.now(UTC) - back).total_seconds())
+        asking.communicate(timeout=600)
+        after = {name: _use(pids) for name, pids in self.groups().items()}
+        cpu_s = {name: after[name].cpu_s - before[name].cpu_s for name in after}
+        with self._engine.begin() as connection:
+            of_it = results.c.action_id == self._newest_action()
+            last: datetime = connection.execute(
+                sa.select(sa.func.max(results.c.received)).where(of_it)
+            ).scalar_one()
+            count = connection.execute(sa.select(sa.func.count()).where(of_it)).scalar_one()
+        if count != self.expected:
+            raise SystemExit(f"{count} answers of {self.expected} agents")
+        logins, published = self._logged()
+        logins, published = logins - logged[0], published - logged[1]
+        answers_s = (last - back).total_seconds()
+        return Storm(marks[0], marks[1], marks[2], answers_s, logins, published, cpu_s)
+
+    def _logged(self) -> tuple[int, int]:
+        """Return how many logins and published commands the server has logged."""
+        log = self.platform.log("server")
+        sent = re.findall(r" msg=sent commands=([0-9]+)", log)
+        return len(re.findall(r" msg=login agent=", log)), sum(map(int, sent))
+
+    def _newest_action(self) -> str:
+        with self._engine.begin() as connection:
+            newest = sa.select(actions.c.id).order_by(actions.c.created.desc()).limit(1)
+            return str(connection.execute(newest).scalar() or "")
+
     def _times(self, client_s: float, cpu_s: dict[str, float]) -> Round:
         with self._engine.begin() as connection:
             newest = sa.select(actions.c.id, actions.c.created).order_by(actions.c.created.desc()).limit(1)
@@ -217,6 +290,25 @@ def _report(swarm: Swarm, login_s: float, rounds: list[Round], idle: dict[str, f
         print(f"| processor while nothing is asked, {name} | {share:.2g} % of a core | |")
 
 
+def _report_storm(swarm: Swarm, login_s: float, storms: list[Storm]) -> None:
+    print(f"{swarm.expected} agents, {swarm.options.database}; n={len(storms)}, medians\n")
+    print("| measure, from the broker's return | median | range |\n|---|---|---|")
+    rows: list[tuple[str, list[float], str]] = [
+        ("half of the agents heard again", [one.half_s for one in storms], "s"),
+        ("99 % of the agents", [one.most_s for one in storms], "s"),
+        ("all agents", [one.all_s for one in storms], "s"),
+        ("the last answer to what was asked meanwhile", [one.answers_s for one in storms], "s"),
+        ("logins of each agent", [one.logins / swarm.expected for one in storms], ""),
+        ("commands published for each agent", [one.published / swarm.expected for one in storms], ""),
+    ]
+    for name in ("server", "broker", "swarm"):
+        each = [1000 * one.cpu_s[name] / swarm.expected for one in storms]
+        rows.append((f"processor time per agent, {name}", each, "ms"))
+    for name, values, unit in rows:
+        print(f"| {name} | {statistics.median(values):.3g} {unit} | {min(values):.3g} to {max(values):.3g} |")
+    print(f"| all agents logged in for the first time after | {login_s:.3g} s | |")
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,6 +326,7 @@ def _parse() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=int, default=0, metavar="PERCENT", help=f"agents that {text}")
     parser.add_argument("--idle", type=float, default=0.0, help="seconds to measure with nothing asked")
+    parser.add_argument("--storm", action="store_true", help="kill the broker instead, once for each run")
     return parser.parse_args()
 
 
@@ -256,6 +349,13 @@ def main() -> None:
         stack.callback(swarm.stop)
         login_s = swarm.start_agents()
         print(f"{swarm.expected} agents after {login_s:.1f} s", file=sys.stderr)
+        if options.storm:
+            storms = []
+            for _ in range(options.runs):
+                storms.append(swarm.storm())
+                print(storms[-1], file=sys.stderr)
+            _report_storm(swarm, login_s, storms)
+            return
         swarm.ask()
         rounds = []
         for _ in range(options.runs):

@@ -92,7 +92,7 @@ class SwarmAgent:
         self.is_offline = share >= 100 - settings.offline
         self._link = Link(
             ioloop=ioloop,
-            relay=Relay(settings.relay, settings.broker),
+            relay=Relay((settings.relay,), settings.broker),
             identity=self._identity,
             clock=lambda: datetime.now(UTC),
             on_delivery=self._take,

@@ -7,6 +7,7 @@ end at this file: `ChannelRefused` where the broker closed a channel with a reas
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pika
@@ -36,6 +37,7 @@ class Delivery(NamedTuple):
     routing_key: str
     user_id: str
     body: bytes
+    redelivered: bool = False
 
 
 class Message(NamedTuple):
@@ -138,6 +140,14 @@ class Link:
             raise
         return cls(connection, closed)
 
+    @classmethod
+    async def open_any(cls, urls: Sequence[str], *, name: str, ca: str = "") -> "Link":
+        """Connect to the first of some nodes that lets us in; raises as `open`, of the last one."""
+        for url in urls[:-1]:
+            with suppress(EnvironmentFailure):
+                return await cls.open(url, name=name, ca=ca)
+        return await cls.open(urls[-1], name=name, ca=ca)
+
     async def channel(self) -> "Channel":
         """Open a channel.
 
@@ -223,10 +233,12 @@ class Channel:
         """Declare a durable exchange."""
         await self._call(self._channel.exchange_declare, exchange=name, exchange_type=kind, durable=True)
 
-    async def declare_queue(self, name: str, arguments: Mapping[str, str | int]) -> int:
-        """Declare a durable queue; return how many messages are ready in it."""
+    async def declare_queue(
+        self, name: str, arguments: Mapping[str, str | int], *, durable: bool = True
+    ) -> int:
+        """Declare a queue; return how many messages are ready in it."""
         frame = await self._call(
-            self._channel.queue_declare, queue=name, durable=True, arguments=dict(arguments)
+            self._channel.queue_declare, queue=name, durable=durable, arguments=dict(arguments)
         )
         return int(frame.method.message_count)
 
@@ -249,9 +261,16 @@ class Channel:
         """Bind a queue to an exchange."""
         await self._call(self._channel.queue_bind, queue=queue, exchange=exchange, routing_key=routing_key)
 
-    async def delete_queue(self, name: str) -> None:
-        """Delete a queue with what is in it; its consumers are cancelled. None there is fine."""
-        await self._call(self._channel.queue_delete, queue=name)
+    async def unbind_queue(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Take a binding away; none there is fine."""
+        await self._call(self._channel.queue_unbind, queue=queue, exchange=exchange, routing_key=routing_key)
+
+    async def delete_queue(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> None:
+        """Delete a queue with what is in it; its consumers are cancelled. None there is fine.
+
+        With `if_unused` or `if_empty`, `ChannelRefused` 406 where it has consumers or messages.
+        """
+        await self._call(self._channel.queue_delete, queue=name, if_unused=if_unused, if_empty=if_empty)
 
     async def consume(
         self,
@@ -263,7 +282,10 @@ class Channel:
         """Consume with at most `prefetch` deliveries unacknowledged; `on_cancel`: the broker ended it."""
 
         def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            on_delivery(Delivery(method.delivery_tag, method.routing_key, properties.user_id or "", body))
+            user_id = properties.user_id or ""
+            on_delivery(
+                Delivery(method.delivery_tag, method.routing_key, user_id, body, bool(method.redelivered))
+            )
 
         await self._call(self._channel.basic_qos, prefetch_count=prefetch)
         self._channel.add_on_cancel_callback(lambda _frame: on_cancel())

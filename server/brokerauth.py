@@ -11,7 +11,8 @@ Rules:
    queue, and write `mig.agents` under its own two routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
 5. A revoked agent is denied every login, and every new channel of a connection that is still open.
-6. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
+6. One that was cut off for a flood (`server.floods`) is denied for a while.
+7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """
@@ -30,6 +31,8 @@ from protocol.names import AGENTS_EXCHANGE, agent_queue, heartbeat_key, is_agent
 from server.broker import VHOST
 from server.config import ServerConfig
 from server.database import Database
+from server.floods import PAUSE, RATE_LIMITED
+from server.lookups import Enrolments
 from server.rows import AgentRow, Said
 from server.store import Store
 from server.store_logins import LOGIN_TOLERANCE
@@ -68,6 +71,7 @@ class BrokerAuth:
         self._database = database
         self._store = store
         self._wait_connected = wait_connected
+        self._enrolments = Enrolments(database, store)
         self._welcome = welcome
         self._clock = clock
         self.denied: Counter[str] = Counter()
@@ -145,6 +149,8 @@ class BrokerAuth:
         row = await self._require_agent(agent_id, login, now)
         if row.enrolment == "revoked":
             raise InvalidInput("forbidden", "the agent is revoked")
+        if row.flooded is not None and abs(now - row.flooded) < PAUSE:
+            raise InvalidInput(RATE_LIMITED, "the agent floods and was cut off for a while")
         time = datetime.fromtimestamp(login.time, UTC)
         if not await self._database.run(self._store.record_login, agent_id, login.nonce, time, now):
             raise InvalidInput("replayed", "this very login was used before")
@@ -188,10 +194,12 @@ class BrokerAuth:
         """Decide whether an agent may use a virtual host; keep where one comes from that waits."""
         if form.get("vhost") != VHOST:
             return False
+        if await self._is_enrolled(form):
+            return True
         row = await self._find_agent(form)
         if row is not None and row.enrolment == "pending":
             await self._note_peer(row, form.get("ip", ""))
-        return row is not None and row.enrolment == "enrolled"
+        return False
 
     async def _note_peer(self, row: AgentRow, address: str) -> None:
         try:
@@ -221,8 +229,8 @@ class BrokerAuth:
         )
 
     async def _is_enrolled(self, form: Form) -> bool:
-        row = await self._find_agent(form)
-        return row is not None and row.enrolment == "enrolled"
+        agent_id = form.get("username", "")
+        return is_agent_id(agent_id) and await self._enrolments.is_enrolled(agent_id)
 
     async def _find_agent(self, form: Form) -> AgentRow | None:
         agent_id = form.get("username", "")

@@ -23,6 +23,7 @@ from server.broker import VHOST
 from server.config import ServerConfig
 
 _TIMEOUT_S = 10.0
+_NAME = "mig-server doctor"
 _NO_BROKER = "(doctor)"  # no server can have this name
 
 
@@ -45,14 +46,36 @@ async def examine_broker(config: ServerConfig, *, is_serving: bool) -> BrokerFin
         EnvironmentFailure: `broker-away` where it cannot be reached, or does not let the server in.
 
     """
-    link = await Link.open(config.relay, name="mig-server doctor", ca=config.relay_ca)
+    findings: list[BrokerFinding] = []
+    url = config.relays[0]
+    if len(config.relays) > 1:
+        findings, url = await _nodes(config)
+    link = await Link.open(url, name=_NAME, ca=config.relay_ca)
     try:
-        findings = [await _permissions(link), *await _queues(link)]
+        findings += [await _permissions(link), *await _queues(link)]
     finally:
         await link.close()
     if is_serving:
-        findings.append(await asyncio.to_thread(_agents_login, config))
+        findings.append(await asyncio.to_thread(_agents_login, config, url))
     return findings
+
+
+async def _nodes(config: ServerConfig) -> tuple[list[BrokerFinding], str]:
+    """Try each node of a cluster; return what is said of them, and the URL of the first that lets us in."""
+    findings, reached = [], []
+    for url in config.relays:
+        parameters = parse_url(url, config.relay_ca)
+        subject = f"broker node {parameters.host}:{parameters.port}"
+        try:
+            link = await Link.open(url, name=_NAME, ca=config.relay_ca)
+        except EnvironmentFailure as error:
+            # One that is away is what the others are for; somebody should know.
+            findings.append(BrokerFinding(subject, Exception(f"is away: {error.detail}"), ""))
+        else:
+            reached.append(url)
+            findings.append(BrokerFinding(subject, None, "reached, and let in"))
+            await link.close()
+    return findings, (reached or config.relays)[0]
 
 
 async def _permissions(link: Link) -> BrokerFinding:
@@ -93,7 +116,7 @@ async def _queues(link: Link) -> list[BrokerFinding]:
     return findings
 
 
-def _agents_login(config: ServerConfig) -> BrokerFinding:
+def _agents_login(config: ServerConfig, url: str) -> BrokerFinding:
     """Let a throw-away agent try to log in, and ask the server whether the broker asked about it."""
     subject = "agents' logins"
     key = Ed25519PrivateKey.generate()
@@ -101,7 +124,7 @@ def _agents_login(config: ServerConfig) -> BrokerFinding:
     password = make_broker_password(
         key, broker=_NO_BROKER, vhost=VHOST, time=int(time.time()), nonce=secrets.token_bytes(16)
     )
-    parameters = parse_url(config.relay, config.relay_ca)
+    parameters = parse_url(url, config.relay_ca)
     parameters.credentials = pika.PlainCredentials(user, password)
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = _TIMEOUT_S
     try:

@@ -29,6 +29,7 @@ PERMISSIONS = r"^mig\."
 PLACEHOLDER = "PASSWORD"
 _HEADER = "# Written by `mig-server broker setup`, which replaces it when it is run again.\n"
 _OLDEST = (3, 10)
+_DEPRECATES = (4, 0)
 _SETTING = re.compile(r"\s*([a-z][A-Za-z0-9_.$-]*)\s*=\s*(.*?)\s*(?:#.*)?\Z")
 _ADVANCED = ("auth_backends", "auth_mechanisms", "ssl_options", "tcp_listeners", "ssl_listeners")
 
@@ -65,6 +66,7 @@ class BrokerSetup:
         self._dry_run = dry_run
         self._account = _read_account(request.config)
         self._fragment = request.conf_directory / "conf.d" / FRAGMENT
+        self._version: tuple[int, ...] = ()
 
     def run(self) -> Iterator[str]:
         """Look at the broker, and do what is missing.
@@ -96,6 +98,7 @@ class BrokerSetup:
     def _require_version(self) -> str:
         version = self._control.ask("status").get("rabbitmq_version", "")
         numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+        self._version = numbers
         if numbers < _OLDEST:
             raise InvalidInput(
                 "conflict", f"RabbitMQ {version or '?'} is older than 3.10, the oldest that is known"
@@ -202,6 +205,7 @@ class BrokerSetup:
             },
             "channel_max": str(MAX_CHANNELS),
             "max_message_size": str(MAX_MESSAGE_BYTES),
+            **(settings_of_cluster(self._version) if self._request.config.is_cluster else {}),
         }
         tls = self._request.tls
         if tls is not None:
@@ -242,8 +246,20 @@ class BrokerSetup:
                 raise InvalidInput("conflict", f"{advanced} sets {found[0]}; take it out there first")
 
 
+def settings_of_cluster(version: tuple[int, ...]) -> dict[str, str]:
+    """Return what a node of a cluster has to be told: agents' queues go with their node (`server.topology`).
+
+    RabbitMQ calls that deprecated from 4.0 on, and must be asked for it from 4.3 on; 3.10 does not start with
+    the setting. Source: https://www.rabbitmq.com/docs/deprecated-features
+    """
+    return {"deprecated_features.permit.transient_nonexcl_queues": "true"} if version >= _DEPRECATES else {}
+
+
 def _read_account(config: ServerConfig) -> _Account:
-    parts = urlsplit(config.relay)
+    nodes = [urlsplit(url) for url in config.relays]
+    if len({(node.scheme, node.username, node.password, node.path) for node in nodes}) > 1:
+        raise InvalidInput("bad-config", "relay: all nodes have one account, one scheme and one virtual host")
+    parts = nodes[0]
     name, password = unquote(parts.username or ""), unquote(parts.password or "")
     if parts.scheme not in {"amqp", "amqps"} or not name or not password:
         raise InvalidInput("bad-config", "relay: give the account to be made: amqp://NAME:PASSWORD@HOST/mig")

@@ -121,7 +121,7 @@ def broker_setup(config_path: Path, *, dry_run: bool, **options: Any) -> None:
         tls_port=options["tls_port"],
         delete_guest=partial(_may_delete_guest, options["delete_guest"], dry_run=dry_run),
         new_password=lambda: secrets.token_urlsafe(24),
-        set_password=partial(replace_password, config_path, config.relay),
+        set_password=partial(replace_password, config_path, config.relays),
     )
     control = BrokerControl(_find_rabbitmqctl(options["rabbitmqctl"], config))
     for line in BrokerSetup(request, control, dry_run=dry_run).run():

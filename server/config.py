@@ -22,6 +22,7 @@ _TABLES = frozenset({"agent", "server", "client"})
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")
 _MAX_PORT = 65535
 _LONGEST_DAYS = 36500
+_Url = Annotated[str, Meta(min_length=1)]
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +38,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `name` is what agents sign into their broker logins, `url` what investigators sign into theirs;
     `enrolment` says how a new agent comes to take part: by an enrolment token (`token`), by an approval for
     which it waits (`approval`), or at once (`open`). `rabbitmqctl` is the broker's own tool, with which
-    the connections of revoked agents are closed; empty where it cannot be run. `relay_ca` is a file of the
+    the connections of revoked agents are closed; empty where it cannot be run. `relay` is the broker's URL,
+    or a list of the URLs of a cluster's nodes, tried in this order; `relay_cluster` says that one URL leads
+    to a cluster, which several do by themselves (`server.topology`). `relay_ca` is a file of the
     only authorities that may vouch for the broker, in PEM; empty for the system's. `metrics_listen` is where
     a monitoring system may ask for figures, without a login; empty for nowhere. `trust_roots` is a directory
     of the certificates (`*.asc`) of which `trust_threshold` must have signed a trust bundle that is taken, as
@@ -53,12 +56,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     listen: str
     broker_auth_listen: str
     database: Annotated[str, Meta(min_length=1)]
-    relay: Annotated[str, Meta(min_length=1)]
+    relay: _Url | Annotated[tuple[_Url, ...], Meta(min_length=1, max_length=8)]
     enrolment: Literal["token", "approval", "open"] = "token"
     state_dir: str
     agents_dir: str
     rabbitmqctl: str = ""
     relay_ca: str = ""
+    relay_cluster: bool = False
     metrics_listen: str = ""
     trust_roots: str = ""
     trust_threshold: Annotated[int, Meta(ge=1, le=8)] = 1
@@ -66,6 +70,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     keep_answers_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
     keep_actions_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
     verifiers: Annotated[int, Meta(ge=0, le=MOST)] = 2
+
+    @property
+    def relays(self) -> tuple[str, ...]:
+        """The URLs of the broker's nodes."""
+        return (self.relay,) if isinstance(self.relay, str) else self.relay
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether what must survive the loss of a node is kept on several."""
+        return self.relay_cluster or len(self.relays) > 1
 
     @property
     def api_address(self) -> Listen:

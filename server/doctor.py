@@ -164,6 +164,9 @@ def _agents(agents: list[AgentRow]) -> str:
     doubles = [agent.id for agent in agents if agent.is_duplicate(now)]
     if doubles:
         raise _Warning(f"{text}; two processes under one id: {_some(doubles)}; see mig-server agent list")
+    floods = [agent.id for agent in agents if agent.is_flooding(now)]
+    if floods:
+        raise _Warning(f"{text}; cut off for flooding: {_some(floods)}; look at them, or revoke them")
     if by_status["pending"]:
         raise _Warning(f"{text}; mig-server agent list --pending, then approve or revoke them")
     return text

@@ -6,24 +6,26 @@ Rules:
 2. The agent is enrolled. The signature is verified with its key before the payload is parsed
    (`server.checking`); that of answers in processes beside this one (`server.verifiers`).
 3. A sealed answer is taken by what stands outside of the seal; nothing here could open it.
-4. Answers go to the database in batches, one transaction each; followers hear of them after the commit.
+4. Of an agent that floods no more is looked at than `server.floods` grants it.
+5. Answers go to the database in batches, one transaction each; followers hear of them after the commit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from protocol.envelope import HEARTBEAT, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
 from protocol.identity import require_agent_signature
-from protocol.names import heartbeat_key, is_agent_id
+from protocol.names import command_id, heartbeat_key, is_agent_id
 from server.amqp import Delivery
 from server.checking import Sent, require_key, require_own, require_sender
 from server.database import Database
 from server.events import Events
+from server.floods import ANSWERS, HEARTBEATS, RATE_LIMITED, Floods
 from server.metrics import Meters
 from server.notices import Notices
-from server.rows import ReceivedResult
+from server.rows import Change, ReceivedResult
 from server.scheduler import Scheduler
 from server.store import Store
 from server.store_agents import require_storable_heartbeat
@@ -49,6 +51,7 @@ class Intake:
         clock: Callable[[], datetime],
         meters: Meters,
         verifiers: Verifiers,
+        on_flood: Callable[[str], None],
     ) -> None:
         self._database = database
         self._store = store
@@ -59,6 +62,8 @@ class Intake:
         self._clock = clock
         self._meters = meters
         self._verifiers = verifiers
+        self._worthless = Floods(ANSWERS, on_flood)
+        self._heartbeats = Floods(HEARTBEATS, on_flood)
 
     async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Store answers.
@@ -67,14 +72,19 @@ class Intake:
             EnvironmentFailure: `database-away` or `disk-full`: nothing was stored.
 
         """
-        checked = await self._check_results(batch)
+        kept, verdicts = _without_dropped(batch, self._worthless)
+        checked = await self._check_results(kept) if kept else []
         good = [item for item in checked if isinstance(item, ReceivedResult)]
+        changes: Sequence[Change] = ()
         if good:
             changes = await self._database.run(self._store.save_results, good, self._clock())
             self._events.publish(changes)
             self._meters.heard("result", len(good))
             self._meters.answered({change.command_id: change.state.value for change in changes})
-        return [item.code if isinstance(item, InvalidInput) else None for item in checked]
+        answered = {change.command_id for change in changes}
+        pairs = zip(kept, checked, strict=True)
+        self._worthless.charge(one.user_id for one, item in pairs if _is_worthless(one, item, answered))
+        return _in_order(verdicts, checked)
 
     async def handle_heartbeats(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Keep what agents say of themselves, and send again what they seem not to have got.
@@ -85,7 +95,8 @@ class Intake:
             EnvironmentFailure: `database-away` or `disk-full`: what was stored is stored again.
 
         """
-        checked = await self._database.read(self._check_heartbeats, batch)
+        kept, verdicts = _without_dropped(batch, self._heartbeats)
+        checked = await self._database.read(self._check_heartbeats, kept) if kept else []
         good = [item for item in checked if isinstance(item, Heartbeat)]
         if good:
             now = self._clock()
@@ -95,10 +106,11 @@ class Intake:
                 self._events.publish(await self._database.read(self._store.find_progress, good, now))
             await self._scheduler.heard({heartbeat.agent for heartbeat in good})
             await self._trust.heard({heartbeat.agent for heartbeat in good})
-            pairs = zip(checked, batch, strict=True)
+            pairs = zip(checked, kept, strict=True)
             heard = [(item, delivery.body) for item, delivery in pairs if isinstance(item, Heartbeat)]
             await self._notices.heard(heard)
-        return [item.code if isinstance(item, InvalidInput) else None for item in checked]
+        self._heartbeats.charge(delivery.user_id for delivery in kept)
+        return _in_order(verdicts, checked)
 
     async def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:
         senders = {delivery.user_id for delivery in batch if is_agent_id(delivery.user_id)}
@@ -112,6 +124,31 @@ class Intake:
         senders = {delivery.user_id for delivery in batch if is_agent_id(delivery.user_id)}
         keys = self._store.enrolled_keys(senders)
         return [_caught(delivery, keys) for delivery in batch]
+
+
+def _without_dropped(batch: Sequence[Delivery], floods: Floods) -> tuple[list[Delivery], list[str | None]]:
+    """Return what is to be looked at, and each delivery's verdict so far: None, or that it is dropped."""
+    verdicts = [RATE_LIMITED if floods.is_dropped(delivery.user_id) else None for delivery in batch]
+    return [delivery for delivery, verdict in zip(batch, verdicts, strict=True) if verdict is None], verdicts
+
+
+def _in_order(verdicts: Sequence[str | None], checked: Sequence[object]) -> list[str | None]:
+    """Return the verdicts of a batch, with those of what was looked at in their places."""
+    looked_at = iter(checked)
+    return [verdict or _code_of(next(looked_at)) for verdict in verdicts]
+
+
+def _code_of(item: object) -> str | None:
+    return item.code if isinstance(item, InvalidInput) else None
+
+
+def _is_worthless(delivery: Delivery, item: object, answered: Collection[str]) -> bool:
+    """Tell whether an answer has changed nothing; what was delivered before may have, at that time."""
+    if isinstance(item, ReceivedResult):
+        facts = item.facts
+        ident = command_id(facts.action, item.agent_id, facts.occurrence)
+        return ident not in answered and not delivery.redelivered
+    return not delivery.redelivered
 
 
 def _received(delivery: Delivery, verdict: Verdict) -> ReceivedResult | InvalidInput:

@@ -161,7 +161,12 @@ class Standing:
             _gauge("mig_followers", "Event streams that are open", "", {"": self._followers()}),
             _counter("mig_received", "Messages of agents that were believed", "kind", meters.received),
             _counter("mig_answers", "Answers committed, by the command's state", "state", meters.answers),
-            _counter("mig_refused_messages", "Messages put among the dead letters", "code", self._dead),
+            _counter(
+                "mig_refused_messages",
+                "Messages put among the dead letters, or dropped (rate-limited)",
+                "code",
+                self._dead,
+            ),
             _counter("mig_denied_logins", "Agents' logins denied", "code", self._denied),
         ]
         try:

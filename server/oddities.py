@@ -1,4 +1,4 @@
-"""What is odd about agents: two processes under one id, ids that share a name, trust, its log."""
+"""What is odd about agents: two processes under one id, floods, ids that share a name, trust, its log."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,6 +30,11 @@ def _warnings(
 ) -> Iterable[str]:
     if row.is_duplicate(now):
         yield f"two agents run under this id: {_differences(row)}"
+    if row.is_flooding(now):
+        yield (
+            f"it was cut off at {row.flooded:%Y-%m-%dT%H:%M:%SZ} for sending far more than an agent does; "
+            "look at the endpoint, or revoke it"
+        )
     others = [agent_id for agent_id in sharing if agent_id != row.id]
     if others and row.id in sharing:
         more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""

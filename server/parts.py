@@ -16,6 +16,7 @@ from server.brokerauth import BrokerAuth
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
+from server.floods import CutOff
 from server.intake import Intake
 from server.metrics import Meters, MetricsApp, Standing
 from server.neighbours import Neighbours
@@ -49,6 +50,7 @@ class Parts:
     metrics: MetricsApp
     neighbours: Neighbours
     retention: Retention
+    cut_off: CutOff
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -58,6 +60,7 @@ class Parts:
             self.trust.run(),
             self.neighbours.run(),
             self.retention.run(),
+            self.cut_off.run(),
         )
 
 
@@ -75,12 +78,14 @@ def assemble(
         EnvironmentFailure: `state-failed`.
 
     """
-    parse_url(config.relay, config.relay_ca)
+    for url in config.relays:
+        parse_url(url, config.relay_ca)
     store, events, wake, meters = Store(database), Events(), Wake(), Meters()
     is_shared = database.dialect == "postgresql"  # other servers may use it too
     name = secrets.token_hex(8)
     relay = Relay(
-        config.relay,
+        config.relays,
+        is_cluster=config.is_cluster,
         clock=clock,
         random=SystemRandom(),
         ca=config.relay_ca,
@@ -110,6 +115,7 @@ def assemble(
         server=config.name,
         clock=clock,
     )
+    cut_off = CutOff(database=database, store=store, shut_out=partial(shut_out, config), clock=clock)
     intake = Intake(
         database=database,
         store=store,
@@ -120,6 +126,7 @@ def assemble(
         clock=clock,
         meters=meters,
         verifiers=verifiers or Verifiers(),
+        on_flood=cut_off.add,
     )
     broker_auth = BrokerAuth(
         config=config,
@@ -165,5 +172,6 @@ def assemble(
         meters=meters,
         metrics=MetricsApp(meters, standing),
         neighbours=neighbours,
+        cut_off=cut_off,
         retention=Retention(config=config, database=database, store=store, clock=clock),
     )

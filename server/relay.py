@@ -3,20 +3,24 @@
 Rules:
 1. A command counts as sent only when the broker took it into a queue and said so.
 2. A delivery is acknowledged after its handler has committed, never before; one that the handler refuses goes
-   to `mig.dead`, is counted, and holds up nobody.
-3. Whatever fails, the relay connects again, with growing and jittered pauses, until it is cancelled.
+   to `mig.dead`, is counted, and holds up nobody. What is one too many is counted, and gone.
+3. Whatever fails, the relay connects again, with growing and jittered pauses, until it is cancelled. Of a
+   cluster's nodes it takes the first that lets it in, and the next one when that is gone.
 """
 
 import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from itertools import cycle
 from typing import Protocol, TypeVar
 
 from protocol import names
 from protocol.errors import EnvironmentFailure, InvalidInput
 from server.amqp import Channel, ChannelRefused, Delivery, Link, Message, Publisher
+from server.floods import RATE_LIMITED
 from server.rows import PendingCommand
 from server.topology import Administrator
 
@@ -30,6 +34,9 @@ _BATCH = 200
 # Answers are independent of each other; what heartbeats set off is not.
 _NEWS_TTL_MS = 60_000
 _DEPTHS = {names.RESULTS_QUEUE: 2}
+# The broker syncs its disk for each queue; of several that are declared at once, for all of them together.
+_ADMINISTRATORS = 8
+_LOOK_AGAIN_S = 5.0
 
 # Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
 # Raises EnvironmentFailure where the batch cannot be dealt with now: it is given again.
@@ -44,25 +51,28 @@ class Random(Protocol):
 
 
 class Relay:
-    """The relay of one server; `dead` counts refused messages by code."""
+    """The relay of one server; `dead` counts refused and dropped messages by code."""
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         *,
+        is_cluster: bool = False,
         clock: Callable[[], datetime],
         random: Random,
         ca: str = "",
         own_queue: str = "",
     ) -> None:
-        self._url = url
+        self._urls = urls
+        self._is_cluster = is_cluster
         self._own_queue = own_queue  # in which this server hears of others; empty where it is alone
         self._ca = ca
         self._clock = clock
         self._random = random
         self._publisher: Publisher | None = None
-        self._administrator: Administrator | None = None
-        self._administering = asyncio.Lock()
+        # Free ones, of this connection; None without one.
+        self._administrators: list[Administrator] | None = None
+        self._administering = asyncio.Semaphore(_ADMINISTRATORS)
         self._connected = asyncio.Event()
         self.dead: Counter[str] = Counter()
 
@@ -86,9 +96,9 @@ class Relay:
         """
         pause_s = _FIRST_PAUSE_S
         last_problem = ""
-        while True:
+        for url in cycle(self._urls):
             try:
-                link = await Link.open(self._url, name="mig-server", ca=self._ca)
+                link = await Link.open(url, name="mig-server", ca=self._ca)
                 try:
                     reason = await self._work(link, handlers, on_connected)
                     pause_s, last_problem = _FIRST_PAUSE_S, ""
@@ -110,13 +120,14 @@ class Relay:
         """
         taken = await self._publish(commands)
         left = [command for command in commands if command.id not in taken]
-        declared = set()
-        for agent_id in sorted({command.agent_id for command in left}):
-            try:
-                if await self.declare_agent_queue(agent_id) == 0:
-                    declared.add(agent_id)
-            except EnvironmentFailure:
-                return taken
+        if not left or not self.is_connected:
+            return taken
+        agent_ids = sorted({command.agent_id for command in left})
+        depths = await asyncio.gather(*map(self.declare_agent_queue, agent_ids), return_exceptions=True)
+        for depth in depths:
+            if isinstance(depth, BaseException) and not isinstance(depth, EnvironmentFailure):
+                raise depth
+        declared = {agent_id for agent_id, depth in zip(agent_ids, depths, strict=True) if depth == 0}
         again = [command for command in left if command.agent_id in declared]
         return taken | await self._publish(again) if again else taken
 
@@ -183,24 +194,28 @@ class Relay:
 
     async def _administer(self, operation: Callable[[Administrator], Awaitable[_R]]) -> _R:
         async with self._administering:
-            if self._administrator is None:
+            free = self._administrators
+            if free is None:
                 raise EnvironmentFailure("broker-away", retryable=True)
+            administrator = free.pop()
             try:
-                return await operation(self._administrator)
+                return await operation(administrator)
             except ChannelRefused as error:
                 raise EnvironmentFailure("broker-away", str(error), retryable=True) from None
+            finally:
+                free.append(administrator)
 
     async def _work(
         self, link: Link, handlers: Mapping[str, Handler], on_connected: Callable[[], None]
     ) -> Exception:
         """Set up, consume, and return the reason why that ended."""
-        administrator = Administrator(link)
-        await administrator.declare_topology()
+        administrators = [Administrator(link, is_cluster=self._is_cluster) for _ in range(_ADMINISTRATORS)]
+        left = await administrators[0].declare_topology()
         if self._own_queue:
-            await administrator.declare_server_queue(self._own_queue)
+            await administrators[0].declare_server_queue(self._own_queue)
         publishing = await link.channel()
         self._publisher = await Publisher.on(publishing)
-        self._administrator = administrator
+        self._administrators = administrators
         intakes = [
             _Intake(queue, handler, self.dead, depth=_DEPTHS.get(queue, 1))
             for queue, handler in handlers.items()
@@ -217,16 +232,31 @@ class Relay:
             self._connected.set()
             on_connected()
             ends: list[asyncio.Future[Exception]] = [link.closed]
-            ends += [channel.closed for channel in channels] + [intake.cancelled for intake in intakes]
+            ends += [channel.closed for channel in channels] + [intake.ended for intake in intakes]
+            workers += [tasks.create_task(self._end_when_empty(one)) for one in intakes if one.queue in left]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._connected.clear()
             for worker in workers:
                 worker.cancel()
         return next(end.result() for end in ends if end.done())
 
+    async def _end_when_empty(self, intake: "_Intake") -> None:
+        """End the work once a queue that must be declared anew is empty."""
+        while True:
+            with suppress(TimeoutError):  # another server may take all that is left
+                await asyncio.wait_for(intake.idle.wait(), _LOOK_AGAIN_S)
+            intake.idle.clear()
+            try:
+                depths = await self.queue_depths([intake.queue])
+            except EnvironmentFailure:
+                return  # the connection is gone, and the work with it
+            if not any(depths.values()):
+                intake.end("is empty and can be declared anew")
+                return
+
     async def _tear_down(self, link: Link) -> None:
         self._connected.clear()
-        self._publisher = self._administrator = None
+        self._publisher = self._administrators = None
         await link.close()
 
 
@@ -234,24 +264,27 @@ class _Intake:
     """One queue's way in: deliveries are gathered while the last batch is committed."""
 
     def __init__(self, queue: str, handler: Handler, dead: Counter[str], depth: int) -> None:
-        self._queue = queue
+        self.queue = queue
         self._depth = depth
         self._handler = handler
         self._dead = dead
         self._channel: Channel | None = None
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()  # bounded by the prefetch
-        self.cancelled: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.idle = asyncio.Event()
 
     async def start(self, channel: Channel) -> None:
         """Begin to consume."""
         self._channel = channel
-        await channel.consume(self._queue, _PREFETCH, self._arrived.put_nowait, self._on_cancel)
+        await channel.consume(
+            self.queue, _PREFETCH, self._arrived.put_nowait, lambda: self.end("was deleted, or lost its node")
+        )
 
-    def _on_cancel(self) -> None:
-        if not self.cancelled.done():
-            self.cancelled.set_result(
-                EnvironmentFailure("broker-away", f"{self._queue} was deleted", retryable=True)
-            )
+    def end(self, why: str) -> None:
+        """Let the work end: this queue cannot be consumed any longer."""
+        if not self.ended.done():
+            reason = EnvironmentFailure("broker-away", f"{self.queue} {why}", retryable=True)
+            self.ended.set_result(reason)
 
     async def work(self) -> None:
         """Handle batch after batch, until cancelled or until the channel is gone.
@@ -266,6 +299,8 @@ class _Intake:
                     batch, handling = under_way[0]
                     self._settle(batch, await handling)
                     under_way.popleft()
+                if self._arrived.empty():
+                    self.idle.set()
                 batch = [await self._arrived.get()]
                 while len(batch) < _BATCH and not self._arrived.empty():
                     batch.append(self._arrived.get_nowait())
@@ -280,14 +315,15 @@ class _Intake:
         for delivery, code in zip(batch, verdicts, strict=True):
             if code is not None:
                 self._dead[code] += 1
+            if code is not None and code != RATE_LIMITED:
                 _log.warning(
                     "refused a message",
-                    extra={"queue": self._queue, "sender": delivery.user_id, "code": code},
+                    extra={"queue": self.queue, "sender": delivery.user_id, "code": code},
                 )
                 self._require_channel().reject(delivery.tag)
-        accepted = [d.tag for d, code in zip(batch, verdicts, strict=True) if code is None]
-        if accepted:
-            self._require_channel().ack(accepted[-1], multiple=True)
+        done = [d.tag for d, code in zip(batch, verdicts, strict=True) if code in {None, RATE_LIMITED}]
+        if done:
+            self._require_channel().ack(done[-1], multiple=True)
 
     async def _handle(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Ask the handler until it has an answer; what makes it fail is found out and refused."""
@@ -296,7 +332,7 @@ class _Intake:
             try:
                 return await self._handler(batch)
             except EnvironmentFailure as error:
-                _log.warning("messages wait", extra={"queue": self._queue, "reason": error})
+                _log.warning("messages wait", extra={"queue": self.queue, "reason": error})
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except InvalidInput as error:
@@ -305,7 +341,7 @@ class _Intake:
                 return [code for delivery in batch for code in await self._handle([delivery])]
             except Exception:  # noqa: BLE001  (a process loop: one message must not hold up all agents)
                 if len(batch) == 1:
-                    _log.exception("a message could not be handled", extra={"queue": self._queue})
+                    _log.exception("a message could not be handled", extra={"queue": self.queue})
                     return ["bad-document"]
                 return [code for delivery in batch for code in await self._handle([delivery])]
 

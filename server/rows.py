@@ -56,10 +56,15 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     peer: str
     instances: tuple[Instance, ...]
     duplicated: datetime | None
+    flooded: datetime | None = None
 
     def is_duplicate(self, now: datetime) -> bool:
         """Tell whether two processes spoke under this id within the last day."""
         return self.duplicated is not None and now - self.duplicated < REMEMBERED
+
+    def is_flooding(self, now: datetime) -> bool:
+        """Tell whether it was cut off for sending too much within the last day."""
+        return self.flooded is not None and now - self.flooded < REMEMBERED
 
     def status(self, now: datetime) -> AgentStatus:
         """Return the status: online below 150 s since the last heartbeat, offline from 20 minutes."""

@@ -76,6 +76,7 @@ agents = sa.Table(
     # Processes that spoke under this id, the latest last; a second one that lives is seen by them.
     sa.Column("instances", JSON_VALUE, nullable=False, server_default="[]"),
     sa.Column("duplicated", UtcTime),
+    sa.Column("flooded", UtcTime),  # when it was last cut off for sending too much
     sa.Index(None, "heartbeattime"),
     sa.Index(None, "name"),
 )

@@ -1,6 +1,7 @@
 """`mig-server init`: a first configuration and the directories that it names."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from protocol.errors import EnvironmentFailure, InvalidInput
@@ -64,7 +65,7 @@ def write_first_config(path: Path, state_dir: Path, *, private_broker: bool) -> 
     return [*lines, f"next: put your broker's URL into relay in {path}"]
 
 
-def replace_password(path: Path, relay: str, password: str) -> None:
+def replace_password(path: Path, relays: Sequence[str], password: str) -> None:
     """Put a password where the configuration's `relay` still says PASSWORD.
 
     Raises:
@@ -74,13 +75,16 @@ def replace_password(path: Path, relay: str, password: str) -> None:
     """
     try:
         text = path.read_text("utf-8")
-        if text.count(f'"{relay}"') != 1 or relay.count(f":{PLACEHOLDER}@") != 1:
-            raise InvalidInput("bad-config", f"{path}: put a password into relay in place of {PLACEHOLDER}")
-        new = relay.replace(f":{PLACEHOLDER}@", f":{password}@")
+        for relay in relays:
+            if text.count(f'"{relay}"') != 1 or relay.count(f":{PLACEHOLDER}@") != 1:
+                raise InvalidInput(
+                    "bad-config", f"{path}: put a password into relay in place of {PLACEHOLDER}"
+                )
+            text = text.replace(f'"{relay}"', f'"{relay.replace(f":{PLACEHOLDER}@", f":{password}@")}"')
         partial = path.with_name(path.name + ".new")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text.replace(f'"{relay}"', f'"{new}"'))
+            stream.write(text)
         partial.replace(path)
     except OSError as error:
         raise EnvironmentFailure("state-failed", f"{error.filename}: {error.strerror}") from None

@@ -46,7 +46,7 @@ async def shut_out(config: ServerConfig, agent_ids: Sequence[str]) -> None:
 
 
 async def _delete_queues(config: ServerConfig, agent_ids: Sequence[str]) -> None:
-    link = await Link.open(config.relay, name="mig-server revoke", ca=config.relay_ca)
+    link = await Link.open_any(config.relays, name="mig-server revoke", ca=config.relay_ca)
     try:
         for agent_id in agent_ids:
             await Administrator(link).delete_agent_queue(agent_id)

@@ -74,6 +74,11 @@ class AgentStore(StorePart):
                 for change in self._save_heartbeat(connection, heartbeat, known, now)
             ]
 
+    def note_flood(self, agent_id: str, now: datetime) -> None:
+        """Keep that an agent was cut off for sending too much."""
+        with self._database.writing() as connection:
+            connection.execute(sa.update(_agents).where(_agents.c.id == agent_id).values(flooded=now))
+
     def _known_instances(
         self, connection: sa.Connection, heartbeats: Sequence[Heartbeat]
     ) -> dict[str, tuple[Instance, ...]]:

@@ -9,13 +9,15 @@ Rules:
    connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
 5. Reconnecting waits 1 s, doubling up to 60 s, each wait drawn at random from its upper half, so that a
    thousand agents that lost their broker together do not return together.
+6. Of several nodes each agent begins at one drawn at random, and each attempt after a failure, a refused
+   login too, goes to the next: the node, or the server that it asks, may be the one that is away.
 """
 
 import logging
 import secrets
 import ssl
 from datetime import datetime
-from typing import Any, Callable, Dict, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Tuple
 from urllib.parse import unquote, urlsplit
 
 from agent.runtime.amqp import Channel, IOLoop, SelectConnection, pika
@@ -41,13 +43,13 @@ _MEANINGS = {
 
 
 class Relay(NamedTuple):
-    """Where the broker is, from the baked configuration; `broker` is the server's name.
+    """Where the broker's nodes are, from the baked configuration; `broker` is the server's name.
 
     `ca` is PEM text, the only authorities that may vouch for the broker, or empty for the system's; `token`
     is what a new agent shows to be let in.
     """
 
-    url: str
+    urls: Tuple[str, ...]
     broker: str
     ca: str = ""
     token: Optional[EnrolmentToken] = None
@@ -85,6 +87,7 @@ class Link:
         self._facts = facts
         self._connection: Optional[SelectConnection] = None
         self._channel: Optional[Channel] = None
+        self._place = int(random() * len(relay.urls))  # of the node that is tried next
         self._delay_s = _FIRST_DELAY_S
         self._timer: Any = None
         self._closing = False
@@ -142,7 +145,7 @@ class Link:
         )
 
     def _parameters(self) -> pika.ConnectionParameters:
-        parts = urlsplit(self._relay.url)
+        parts = urlsplit(self._relay.urls[self._place % len(self._relay.urls)])
         vhost = unquote(parts.path[1:]) or "/"
         facts = self._facts()
         password = make_broker_password(
@@ -247,6 +250,7 @@ class Link:
             publish.done(_UNCONFIRMED)
         if self._closing:
             return
+        self._place += 1
         delay_s = self._delay_s * (0.5 + self._random() / 2)
         self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
         _LOG.warning("no broker (%s); trying again in %.1f s", problem, delay_s)

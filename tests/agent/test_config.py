@@ -28,6 +28,12 @@ def test_what_is_left_out_takes_its_documented_default() -> None:
     assert config.scan == ScanConfig(digest_cache=False, cpu_percent=0, read_bytes_per_s=0, workers=0)
 
 
+def test_a_relay_is_one_url_or_those_of_a_clusters_nodes() -> None:
+    nodes = ["amqps://one.example.net:5671/mig", "amqps://two.example.net:5671/mig"]
+    assert decode_config(GOOD).relay == ("amqps://broker.example.net:5671/mig",)
+    assert decode_config({**GOOD, "relay": nodes}).relay == tuple(nodes)
+
+
 def test_the_projects_own_configuration_decodes() -> None:
     document = tomllib.loads((ROOT / "config.toml").read_text())
     assert isinstance(decode_config(document["agent"]), AgentConfig)
@@ -37,6 +43,18 @@ def test_the_projects_own_configuration_decodes() -> None:
     ("name", "value", "said"),
     [
         ("relay", None, r"relay: must be a text"),
+        ("relay", [], r"relay: must be a URL, or a list of 1 to 8"),
+        ("relay", ["amqp://a/mig", 1], r"relay: must be a URL, or a list of 1 to 8"),
+        (
+            "relay",
+            [f"amqp://{number}.example/mig" for number in range(9)],
+            r"relay: must be a URL, or a list",
+        ),
+        ("relay", ["amqp://a/mig", "http://b/mig"], r"relay: must be amqp://"),
+        ("relay", ["amqps://a/mig", "amqp://b/mig"], r"relay: must be nodes of one cluster, each once"),
+        ("relay", ["amqp://a/mig", "amqp://b/gim"], r"relay: must be nodes of one cluster, each once"),
+        ("relay", ["amqp://a/mig", "amqp://a/mig"], r"relay: must be nodes of one cluster, each once"),
+        ("relay", ["amqp://a/mig", "amqp://x:y@b/mig"], r"relay: holds credentials"),
         ("relay", "http://broker/mig", r"relay: must be amqp://"),
         ("relay", "amqp:///mig", r"relay: must be amqp://"),
         ("relay", "amqp://broker:99999/mig", r"relay: "),

@@ -1,6 +1,7 @@
 """A RabbitMQ that is already there, set up by `mig-server broker setup`, with TLS: on a real node."""
 
 import asyncio
+import json
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from agent.runtime.amqp import IOLoop
@@ -19,7 +21,7 @@ from server.amqp import Link as ServerLink
 from server.broker import PrivateBroker
 from server.brokerctl import BrokerControl
 from server.brokerprobe import BrokerFindings, examine_broker
-from server.brokersetup import BrokerSetup, Request
+from server.brokersetup import BrokerSetup, Request, settings_of_cluster
 from server.certificates import TlsFiles, describe_certificate
 from server.main import main
 from server.parts import utc_now
@@ -231,10 +233,36 @@ def test_without_the_tool_it_says_so(tmp_path: Path) -> None:
 def test_a_password_is_put_where_the_configuration_says_password_and_nowhere_else(tmp_path: Path) -> None:
     path, relay = tmp_path / "config.toml", "amqp://server:PASSWORD@127.0.0.1/mig"
     path.write_text(f'# PASSWORD\nrelay = "{relay}"\n')
-    replace_password(path, relay, "secret")
+    replace_password(path, [relay], "secret")
     assert path.read_text() == '# PASSWORD\nrelay = "amqp://server:secret@127.0.0.1/mig"\n'
     with pytest.raises(InvalidInput, match="put a password into relay"):
-        replace_password(path, relay, "secret")
+        replace_password(path, [relay], "secret")
+
+
+@pytest.mark.parametrize(("version", "is_told"), [((3, 10), False), ((3, 13), False), ((4, 0), True)])
+def test_a_node_of_a_cluster_is_told_to_let_queues_go_with_their_node_where_it_knows_the_setting(
+    version: tuple[int, ...], *, is_told: bool
+) -> None:
+    assert bool(settings_of_cluster(version)) is is_told
+
+
+def test_nodes_of_a_cluster_with_different_accounts_are_refused(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(
+        make_config(PrivateBroker(tmp_path / "node"), tmp_path, url="amqp://unused"),
+        relay=("amqp://a:x@one.example/mig", "amqp://b:x@two.example/mig"),
+    )
+    request = Request(config, tmp_path, None, 5671, lambda: True, lambda: "x", lambda _: None)
+    with pytest.raises(InvalidInput, match="bad-config: relay: all nodes have one account"):
+        BrokerSetup(request, BrokerControl(tmp_path / "none"), dry_run=True)
+
+
+def test_a_password_is_put_into_the_url_of_every_node_of_a_cluster(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    relays = [f"amqp://mig-server:PASSWORD@{host}:5672/mig" for host in ("one.example", "two.example")]
+    path.write_text(f"relay = {json.dumps(relays)}\n")
+    replace_password(path, relays, "secret")
+    assert path.read_text().count(":secret@") == 2
+    assert "PASSWORD" not in path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -274,7 +302,7 @@ def outcome(url: str, ca: str, agent: AgentKey) -> str:
     ioloop = IOLoop()
     link = Link(
         ioloop=ioloop,
-        relay=AgentRelay(url, "mig", ca),
+        relay=AgentRelay((url,), "mig", ca),
         identity=Identity(agent.private, agent.id, is_new=True),
         clock=utc_now,
         on_delivery=lambda _body, acknowledge: acknowledge(),

@@ -32,6 +32,21 @@ def table(**changed: Any) -> dict[str, Any]:
     return {"server": {name: value for name, value in settings.items() if value is not None}}
 
 
+def test_several_urls_are_those_of_a_cluster_and_so_is_one_that_is_said_to_lead_to_it() -> None:
+    nodes = ["amqp://server:secret@one.example.net/mig", "amqp://server:secret@two.example.net/mig"]
+    config = decode_config(table(relay=nodes))
+    assert (config.relays, config.is_cluster) == (tuple(nodes), True)
+    alone = decode_config(table())
+    assert (alone.relays, alone.is_cluster) == (("amqp://server:secret@127.0.0.1:5672/mig",), False)
+    assert decode_config(table(relay_cluster=True)).is_cluster
+
+
+@pytest.mark.parametrize("relay", [[], [""], "", ["amqp://a/mig"] * 9, ["amqp://a/mig", 5]])
+def test_a_relay_that_names_no_node_or_too_many_is_refused(relay: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"relay"):
+        decode_config(table(relay=relay))
+
+
 def test_the_configuration_that_we_ship_is_good() -> None:
     config = load_config(ROOT / "config.toml")
     assert decode_config(tomllib.loads((ROOT / "config.toml").read_text())) == config

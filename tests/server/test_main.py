@@ -93,7 +93,7 @@ def test_init_writes_a_configuration_that_can_be_used_and_only_the_owner_can_rea
 
 def test_init_with_a_private_broker_writes_its_url(installation: Installation) -> None:
     assert installation("init", "--state-dir", str(installation.state), "--private-broker").code == 0
-    relay = load_config(installation.config).relay
+    [relay] = load_config(installation.config).relays
     assert relay.startswith("amqp://mig-server:")
     assert relay.endswith("/mig")
 

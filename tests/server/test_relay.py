@@ -496,7 +496,7 @@ def test_a_message_that_no_handler_can_deal_with_holds_up_no_other(clean_broker:
         return [None] * len(batch)
 
     async def scenario() -> None:
-        relay = Relay(clean_broker.url, clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
+        relay = Relay([clean_broker.url], clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
         running = asyncio.ensure_future(relay.run({RESULTS_QUEUE: handle}, lambda: None))
         assert await relay.wait_connected(PATIENCE_S)
         for body in (b"first", b"poison", b"middle", b"last"):

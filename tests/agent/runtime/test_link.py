@@ -1,0 +1,88 @@
+"""The agent's link and the nodes of a cluster: which it tries, in which order."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from threading import Thread
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent.runtime.amqp import IOLoop
+from agent.runtime.identity import Identity
+from agent.runtime.link import Link, Relay
+from protocol.identity import agent_id
+
+FACTS = {"name": "test.example", "environment": {"addresses": ""}}
+ATTEMPTS = 4
+
+
+class DyingNodes:
+    """Three nodes, each of which takes a connection and closes it at once; `tried` says in which order."""
+
+    def __init__(self) -> None:
+        self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        self.tried: list[int] = []
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where they are."""
+        return tuple(f"amqp://127.0.0.1:{one.getsockname()[1]}/mig" for one in self.listeners)
+
+    def serve(self, place: int) -> None:
+        """Be one of them, until its listener is shut down."""
+        while True:
+            try:
+                connection, _ = self.listeners[place].accept()
+            except OSError:
+                return
+            with connection:  # closed only once it is written down
+                self.tried.append(place)
+
+
+@pytest.fixture
+def nodes() -> Iterator[DyingNodes]:
+    dying = DyingNodes()
+    with ExitStack() as stack:
+        for place, listener in enumerate(dying.listeners):
+            thread = Thread(target=dying.serve, args=(place,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(listener.close)
+            stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        yield dying
+
+
+@pytest.mark.parametrize(
+    ("random", "order"), [(0.0, [0, 1, 2, 0]), (0.5, [1, 2, 0, 1]), (0.99, [2, 0, 1, 2])]
+)
+def test_an_agent_begins_at_any_node_and_goes_on_to_the_next_after_each_failure(
+    nodes: DyingNodes, random: float, order: list[int]
+) -> None:
+    ioloop = IOLoop()
+    troubles: list[str] = []
+    key = Ed25519PrivateKey.generate()
+
+    def on_trouble() -> None:
+        troubles.append(link.last_problem)
+        if len(troubles) == ATTEMPTS:
+            link.close()
+            ioloop.stop()
+
+    link = Link(
+        ioloop=ioloop,
+        relay=Relay(nodes.urls, "mig"),
+        identity=Identity(key, agent_id(key.public_key().public_bytes_raw()), is_new=True),
+        clock=lambda: datetime.now(UTC),
+        on_delivery=lambda _body, _acknowledge: None,
+        on_ready=lambda: None,
+        on_trouble=on_trouble,
+        random=lambda: random,
+        facts=lambda: FACTS,
+    )
+    link.connect()
+    ioloop.start()
+    ioloop.close()
+    assert nodes.tried == order
+    assert all(troubles)
