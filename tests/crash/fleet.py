@@ -1,9 +1,11 @@
 """A platform with some agents, and a hand that kills its processes."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -69,8 +71,9 @@ class Fleet:
 
     def start_agent(self, name: str) -> None:
         """Start one agent, in the state that it left."""
-        command = self.platform.agent_command("shared", "run", "--foreground", "--state-dir")
-        self.platform.spawn(name, [*command, str(self.state_directory(name))])
+        words = ("run", "--foreground", "--state-dir", str(self.state_directory(name)))
+        prologue = self.platform.prologues.get(name, "")
+        self.platform.spawn(name, self.platform.agent_command("shared", *words, prologue=prologue))
 
     def _are_all_online(self) -> bool:
         heard = sa.select(schema.agents.c.id).where(schema.agents.c.heartbeattime.is_not(None))
@@ -86,13 +89,8 @@ class Fleet:
 
     # -- questions
 
-    def submit(self, *, minutes: int = 30) -> str:
-        """Ask everybody to leave a mark, at once or bit by bit, the same again until the server has it.
-
-        Returns the mark.
-        """
-        pacing = self.random.choice(_PACINGS)
-        token = f"mark-{uuid.uuid4()}"
+    def sign(self, token: str, *, minutes: int = 30) -> Path:
+        """Sign a question that leaves this mark; return its file."""
         parameters = {"directory": str(self._marks), "token": token}
         body = sign_action(
             self._ada,
@@ -103,9 +101,19 @@ class Fleet:
         )
         file = self.platform.directory / f"{token}.signed.json"
         file.write_bytes(body)
+        return file
+
+    def submit(self, *, minutes: int = 30, pacing: Sequence[str] | None = None) -> str:
+        """Ask everybody to leave a mark, at once or bit by bit, the same again until the server has it.
+
+        Returns the mark.
+        """
+        chosen = self.random.choice(_PACINGS) if pacing is None else pacing
+        token = f"mark-{uuid.uuid4()}"
+        file = self.sign(token, minutes=minutes)
 
         def is_taken() -> bool:
-            done = self.platform.mig("action", "submit", str(file), "--yes", *pacing, check=False)
+            done = self.platform.mig("action", "submit", str(file), "--yes", *chosen, check=False)
             assert done.returncode in {0, 1, 3, 5}, (done.stdout, done.stderr)
             return done.returncode != 5
 
@@ -117,6 +125,16 @@ class Fleet:
         """Tell whether every command of every action has ended."""
         open_states = sa.select(schema.commands.c.id).where(schema.commands.c.state.not_in(_FINAL))
         return not self._query(open_states)
+
+    def states(self, token: str) -> list[str]:
+        """Return the states of one question's commands."""
+        return [one.state for one in self.outcomes() if one.token == token]
+
+    def empty_write_ahead_log(self) -> None:
+        """Have SQLite bring its log into the file, unless it is read: the next write then needs room."""
+        database = self.platform.database.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def outcomes(self) -> list[Outcome]:
         """Return what became of every command."""

@@ -14,7 +14,7 @@ _STATE_BYTES = (
 )  # of an agent, and 16 KiB for each command: the journal's, the log's, what was signed
 _STATE_BYTES_EACH = 16 * _KIB
 _LOG_BYTES = 256 * _KIB  # of one process, and 4 KiB for each action
-_LOG_BYTES_EACH = 4 * _KIB
+_LOG_BYTES_EACH = 8 * _KIB
 _DATABASE_BYTES = (2 << 20, 64 * _KIB)  # the file, and for each command
 _WAL_BYTES = 16 << 20  # SQLite's log: it starts over from 4 MB on, when nobody reads
 

@@ -1,4 +1,4 @@
-"""The network is cut, or swallows packets so that nobody hears anything, and heals: all recover by themselves.
+"""The network is cut, or swallows packets so that nobody hears anything, and heals: all recover alone.
 
 Agents and server run on hosts of their own behind a router; the broker asks for a heartbeat every four
 seconds, where everyday brokers ask for one a minute. Few rounds in CI; longer as in `test_crashes`.

@@ -99,7 +99,7 @@ class Platform:
         self._roots = {root.fingerprint: root.public_key for root in roots}
         self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"{self.host}:{self.auth_port}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.environments: dict[str, dict[str, str]] = {}  # what a part has besides what all have
+        self.prologues: dict[str, str] = {}  # code that a part runs before it begins
 
     # -- parts
 
@@ -173,10 +173,13 @@ gpg_home = "{self.investigator.home}"
 
     def start_server(self) -> None:
         """Start mig-server, and wait until its API answers."""
-        self.spawn(
-            "server", [sys.executable, "-B", "-m", "server.main", "serve", "--config", str(self.config)]
-        )
+        self.spawn_server()
         wait_until(self.is_listening, "the API")
+
+    def spawn_server(self) -> None:
+        """Start mig-server, and wait for nothing."""
+        code = f"{self.prologues.get('server', '')}\nfrom server.main import main; main()"
+        self.spawn("server", [sys.executable, "-B", "-c", code, "serve", "--config", str(self.config)])
 
     def agent_tree(self, name: str, **options: Any) -> Path:
         """Return the directory of one agent's baked source tree, made on first use."""
@@ -197,10 +200,11 @@ gpg_home = "{self.investigator.home}"
                 shutil.copytree(self._modules, tree / "agent" / "modules", dirs_exist_ok=True)
         return tree
 
-    def agent_command(self, name: str, *words: str) -> list[str]:
+    def agent_command(self, name: str, *words: str, prologue: str = "") -> list[str]:
         """Return the command line of `mig-agent` for one agent."""
         tree = str(self.agent_tree(name))
-        code = f"import sys; sys.path.insert(0, {tree!r}); from agent.main import main; main()"
+        begin = f"import sys; sys.path.insert(0, {tree!r})"
+        code = f"{begin}\n{prologue}\nfrom agent.main import main; main()"
         return [sys.executable, "-I", "-B", "-c", code, *words]
 
     def start_agent(self, name: str, **options: Any) -> None:
@@ -212,7 +216,6 @@ gpg_home = "{self.investigator.home}"
     def spawn(self, name: str, command: list[str]) -> None:
         """Start one part as a process of its own."""
         words = self._network.words("server" if name == "server" else "agents") if self._network else []
-        environment = {**self.environment(), **self.environments.get(name, {})}
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [*words, *command],
@@ -220,7 +223,7 @@ gpg_home = "{self.investigator.home}"
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=environment,
+                env=self.environment(),
             )
 
     def environment(self) -> dict[str, str]:
