@@ -20,6 +20,7 @@ NOT_FOUND = 404
 PRECONDITION_FAILED = 406
 _PERSISTENT = 2
 _CLOSE_S = 5.0
+_HEARTBEAT_S = 60
 
 
 class ChannelRefused(Exception):
@@ -109,6 +110,8 @@ class Link:
         """
         parameters = parse_url(url, ca)
         parameters.client_properties = {"connection_name": name}
+        # As often as the broker asks for, but never not at all: a network that swallows packets tells nobody.
+        parameters.heartbeat = lambda _link, asked: min(int(asked), _HEARTBEAT_S) or _HEARTBEAT_S
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = loop.create_future()
         closed: asyncio.Future[Exception] = loop.create_future()

@@ -158,7 +158,7 @@ class BrokerAuth:
 
     def _require_seldom(self, agent_id: str, now: datetime) -> None:
         since, count = self._logins.pop(agent_id, (now, 0))
-        if now - since >= LOGIN_PERIOD:
+        if abs(now - since) >= LOGIN_PERIOD:  # a clock that was set back denies nobody for long
             since, count = now, 0
         self._logins[agent_id] = (since, count + 1)
         if len(self._logins) > _MAX_COUNTED:

@@ -31,6 +31,9 @@ _READERS = 4
 _WRITERS = 4  # on PostgreSQL
 _BUSY_S = 30
 _LONGEST_LOCK_S = 60
+# A network that swallows packets tells nobody: without these a query is sent again for a quarter of an hour,
+# and its answer awaited for ever (libpq, "Parameter Key Words"; the first in ms). Unix sockets have none.
+_TCP = {"tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 _WRITE = "mig_write"
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,7 +181,7 @@ def _make_engine(url: str) -> sa.Engine:
             parsed.set(drivername="postgresql+psycopg"),
             pool_size=_READERS + _WRITERS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10},
+            connect_args={"connect_timeout": 10, **_TCP},
         )
     raise InvalidInput("bad-config", f"server.database: {parsed.drivername} is neither sqlite nor postgresql")
 

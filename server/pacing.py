@@ -76,7 +76,8 @@ def decide(pacing: Pacing, standing: Standing, now: datetime) -> Decision:
         look_again = standing.oldest_sent + wait if standing.oldest_sent is not None else None
     if pacing.rate is None or not allowed:
         return Decision(wave, allowed, standing.next_release, look_again)
-    start = max(standing.next_release, now - _CREDIT)
+    # A clock that was set back must not hold the next one up for longer than the rate does.
+    start = min(max(standing.next_release, now - _CREDIT), now + timedelta(seconds=1 / pacing.rate))
     due = int((now - start).total_seconds() * pacing.rate) + 1 if start <= now else 0
     release = min(allowed, due)
     following = start + timedelta(seconds=release / pacing.rate)

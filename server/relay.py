@@ -221,13 +221,13 @@ class Relay:
             for queue, handler in handlers.items()
         ]
         channels = [publishing]
+        # Before the group: what fails in its body comes out as a group, which `run` does not expect.
+        for intake in intakes:
+            channel = await link.channel()
+            await intake.start(channel)
+            channels.append(channel)
         async with asyncio.TaskGroup() as tasks:
-            workers = []
-            for intake in intakes:
-                channel = await link.channel()
-                await intake.start(channel)
-                channels.append(channel)
-                workers.append(tasks.create_task(intake.work()))
+            workers = [tasks.create_task(intake.work()) for intake in intakes]
             _log.info("connected to the broker")
             self._connected.set()
             on_connected()

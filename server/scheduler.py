@@ -217,7 +217,10 @@ class Scheduler:
     async def _empty_outbox(self) -> None:
         while self._relay.is_connected:
             now = self._clock()
-            self._aside = {known: entry for known, entry in self._aside.items() if entry[1] > now}
+            latest = now + timedelta(
+                seconds=RETRY_S
+            )  # what lies beyond was put aside before the clock was set
+            self._aside = {known: entry for known, entry in self._aside.items() if now < entry[1] <= latest}
             waiting = await self._database.read(self._store.pending_commands, now, _BATCH + len(self._aside))
             chosen = [command for command in waiting if command.id not in self._aside][:_BATCH]
             if not chosen:

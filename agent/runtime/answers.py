@@ -242,7 +242,7 @@ class Answers:
         """Count what nobody trusted sent, and log it at a limited rate: the log is not theirs to fill."""
         self.refused_silently += 1
         now = self._clock()
-        if self._logged is None or (now - self._logged).total_seconds() >= _LOG_EVERY_S:
+        if self._logged is None or abs((now - self._logged).total_seconds()) >= _LOG_EVERY_S:
             self._logged = now
             _LOG.warning("refused %d deliveries so far, the last: %s", self.refused_silently, code)
 

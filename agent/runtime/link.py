@@ -11,6 +11,8 @@ Rules:
    thousand agents that lost their broker together do not return together.
 6. Of several nodes each agent begins at one drawn at random, and each attempt after a failure, a refused
    login too, goes to the next: the node, or the server that it asks, may be the one that is away.
+7. A network that swallows packets tells nobody: AMQP's own heartbeats find it out, every minute, or as often
+   as the broker's `heartbeat` asks for; they cannot be switched off from there.
 """
 
 import logging
@@ -167,7 +169,7 @@ class Link:
             port=parts.port or (5671 if is_tls else 5672),
             virtual_host=vhost,
             credentials=pika.PlainCredentials(self._identity.agent_id, password),
-            heartbeat=_AMQP_HEARTBEAT_S,
+            heartbeat=_agree_on_heartbeat,
             socket_timeout=_SOCKET_TIMEOUT_S,
             stack_timeout=2 * _SOCKET_TIMEOUT_S,
             blocked_connection_timeout=300,
@@ -256,6 +258,11 @@ class Link:
         _LOG.warning("no broker (%s); trying again in %.1f s", problem, delay_s)
         self._on_trouble()
         self._timer = self._ioloop.call_later(delay_s, self.connect)
+
+
+def _agree_on_heartbeat(_connection: object, proposed: float) -> int:
+    """Return after how many seconds of silence (and five more, pika's allowance) the other side is dead."""
+    return min(int(proposed), _AMQP_HEARTBEAT_S) or _AMQP_HEARTBEAT_S
 
 
 def tls_context(ca: str) -> ssl.SSLContext:

@@ -103,6 +103,8 @@ class Resident:
         self._audit = AuditLog(directory, clock=utc_now)
         self._publishing: Optional[str] = None
         self._unspooled: Deque[Answer] = deque()
+        self._is_first_spooled = False  # and only its record in the journal is missing
+        self._spool_timer: Any = None
         self._heartbeat_timer: Any = None
         self._told_progress = time.monotonic()
         self._quiet_since = time.monotonic()
@@ -254,23 +256,33 @@ class Resident:
         return encode_envelope(sign_envelope(self._identity.private_key, kind, payload))
 
     def _keep_answer(self, answer: Answer) -> None:
-        """Sign an answer and spool it; where there is no room, keep it in memory and try again."""
+        """Sign an answer and spool it; where there is no room, keep it in memory and try again.
+
+        Until then nothing else is run, so that memory does not fill in the disk's stead.
+        """
         self._unspooled.append(answer)
-        self._spool_answers()
+        if self._spool_timer is None:
+            self._spool_answers()
 
     def _spool_answers(self) -> None:
+        self._spool_timer = None
         while self._unspooled:
             answer = self._unspooled[0]
             try:
-                envelope = self._sign(answer.kind, answer.payload)
-                self._spool.put(answer.command_id, envelope, is_refusal=answer.is_refusal)
+                if not self._is_first_spooled:
+                    envelope = self._sign(answer.kind, answer.payload)
+                    self._spool.put(answer.command_id, envelope, is_refusal=answer.is_refusal)
+                    self._is_first_spooled = True
                 if not answer.is_refusal:
                     self._journal.mark_answered(answer.digest, answer.occurrence)
             except EnvironmentFailure as error:
                 _LOG.error("an answer cannot be kept (%s); trying again", error)
-                self._ioloop.call_later(_SPOOL_RETRY_S, self._spool_answers)
+                self._spool_timer = self._ioloop.call_later(_SPOOL_RETRY_S, self._spool_answers)
+                self._supervisor.pause()
                 return
             self._unspooled.popleft()
+            self._is_first_spooled = False
+        self._supervisor.resume()
         self._publish_next()
 
     def _publish_next(self) -> None:

@@ -111,6 +111,7 @@ class Supervisor:
         self._hold: Any = None
         self._retry_s = _FIRST_RETRY_S
         self._is_closed = False
+        self._is_paused = False
         self.failure: Optional[EnvironmentFailure] = None  # why nothing can be run for now
         self.trust_refusal = ""  # why nobody is obeyed, as the last child said
 
@@ -190,6 +191,16 @@ class Supervisor:
         if self._journal.is_cancelled(digest, running.entry.signers):
             running.cancel()
 
+    def pause(self) -> None:
+        """Begin nothing more until `resume`: answers have nowhere to go. What waits stays unacknowledged."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._is_paused:
+            self._is_paused = False
+            self._next()
+
     def count_silently(self, code: str) -> None:
         """Count a delivery of another type that nobody trusted had signed."""
         self._answers.count_silently(code)
@@ -207,7 +218,7 @@ class Supervisor:
 
     def _next(self) -> None:
         """Take the next command, if none is under way, and keep a child warm."""
-        while self._queue and self._current is None and self._hold is None:
+        while self._queue and self._current is None and self._hold is None and not self._is_paused:
             command = self._queue.popleft()
             known = None if command.entry else self._journal.state_of(command.digest, NO_OCCURRENCE)
             if known == ANSWERED:

@@ -1,11 +1,14 @@
 """A platform with some agents, and a hand that kills its processes."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +36,7 @@ _PACINGS: tuple[tuple[str, ...], ...] = (
 class Outcome(NamedTuple):
     """One command as the database has it, and how often its module ran on the endpoint."""
 
+    token: str
     agent: str
     state: str
     problem: str
@@ -43,34 +47,40 @@ class Outcome(NamedTuple):
 class Fleet:
     """`count` agents from one build, each with a state of its own; actions, and what became of them."""
 
-    def __init__(self, directory: Path, ada: Investigator, *, count: int, seed: int) -> None:
+    def __init__(self, directory: Path, ada: Investigator, *, count: int, seed: int, **options: Any) -> None:
+        """Keep what it is made of; `options` are those of a `Platform`."""
         self.random = random.Random(seed)  # noqa: S311  (which process dies next is no secret)
-        self.platform = Platform(directory, ada, modules=MODULES)
+        self.platform = Platform(directory, ada, modules=MODULES, **options)
         self._ada = ada
         self._marks = directory / "marks"
         self._marks.mkdir()
-        self._names = [f"agent{number:02d}" for number in range(count)]
+        self.names = [f"agent{number:02d}" for number in range(count)]
         self._actions: list[str] = []
-        self._database = f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
         self.did: Counter[str] = Counter()
 
     def start(self) -> None:
         """Start everything; returns when all agents are known to the server."""
         self.platform.start()
-        for name in self._names:
-            self._start_agent(name)
+        for name in self.names:
+            self.start_agent(name)
         wait_until(self._are_all_online, "the agents", seconds=180)
 
-    def _start_agent(self, name: str) -> None:
-        command = self.platform.agent_command("shared", "run", "--foreground", "--state-dir")
-        self.platform.spawn(name, [*command, str(self.platform.directory / f"state-{name}")])
+    def state_directory(self, name: str) -> Path:
+        """Return where an agent keeps what it must not forget."""
+        return self.platform.directory / f"state-{name}"
+
+    def start_agent(self, name: str) -> None:
+        """Start one agent, in the state that it left."""
+        words = ("run", "--foreground", "--state-dir", str(self.state_directory(name)))
+        prologue = self.platform.prologues.get(name, "")
+        self.platform.spawn(name, self.platform.agent_command("shared", *words, prologue=prologue))
 
     def _are_all_online(self) -> bool:
         heard = sa.select(schema.agents.c.id).where(schema.agents.c.heartbeattime.is_not(None))
-        return len(self._query(heard)) == len(self._names)
+        return len(self._query(heard)) == len(self.names)
 
     def _query(self, query: "sa.Select[Any]") -> list[Any]:
-        engine = sa.create_engine(self._database)
+        engine = sa.create_engine(self.platform.database)
         try:
             with engine.connect() as connection:
                 return list(connection.execute(query))
@@ -79,33 +89,52 @@ class Fleet:
 
     # -- questions
 
-    def submit(self) -> None:
-        """Ask everybody to leave a mark, at once or bit by bit; the same again until the server has it."""
-        pacing = self.random.choice(_PACINGS)
-        token = f"mark-{uuid.uuid4()}"
+    def sign(self, token: str, *, minutes: int = 30) -> Path:
+        """Sign a question that leaves this mark; return its file."""
         parameters = {"directory": str(self._marks), "token": token}
         body = sign_action(
             self._ada,
             name=token,
             target="os = 'linux'",
             operations=[{"module": "mark", "parameters": parameters}],
-            expireafter=(datetime.now(UTC) + timedelta(minutes=30)).isoformat(),
+            expireafter=(datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(),
         )
         file = self.platform.directory / f"{token}.signed.json"
         file.write_bytes(body)
+        return file
+
+    def submit(self, *, minutes: int = 30, pacing: Sequence[str] | None = None) -> str:
+        """Ask everybody to leave a mark, at once or bit by bit, the same again until the server has it.
+
+        Returns the mark.
+        """
+        chosen = self.random.choice(_PACINGS) if pacing is None else pacing
+        token = f"mark-{uuid.uuid4()}"
+        file = self.sign(token, minutes=minutes)
 
         def is_taken() -> bool:
-            done = self.platform.mig("action", "submit", str(file), "--yes", *pacing, check=False)
+            done = self.platform.mig("action", "submit", str(file), "--yes", *chosen, check=False)
             assert done.returncode in {0, 1, 3, 5}, (done.stdout, done.stderr)
             return done.returncode != 5
 
         wait_until(is_taken, "the server", seconds=120)
         self._actions.append(token)
+        return token
 
     def is_settled(self) -> bool:
         """Tell whether every command of every action has ended."""
         open_states = sa.select(schema.commands.c.id).where(schema.commands.c.state.not_in(_FINAL))
         return not self._query(open_states)
+
+    def states(self, token: str) -> list[str]:
+        """Return the states of one question's commands."""
+        return [one.state for one in self.outcomes() if one.token == token]
+
+    def empty_write_ahead_log(self) -> None:
+        """Have SQLite bring its log into the file, unless it is read: the next write then needs room."""
+        database = self.platform.database.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def outcomes(self) -> list[Outcome]:
         """Return what became of every command."""
@@ -121,9 +150,11 @@ class Fleet:
             .outerjoin(schema.results, schema.results.c.command_id == schema.commands.c.id)
             .group_by(schema.commands.c.id, schema.actions.c.name)
         )
+        marks: dict[str, Counter[str]]
         marks = {path.name: Counter(path.read_text().split()) for path in self._marks.iterdir()}
         return [
             Outcome(
+                token=token,
                 agent=agent,
                 state=state,
                 problem=(problem or {}).get("code", ""),
@@ -136,7 +167,15 @@ class Fleet:
     @property
     def asked(self) -> int:
         """How many commands there must be."""
-        return len(self._actions) * len(self._names)
+        return len(self._actions) * len(self.names)
+
+    def settle(self, *, seconds: float = 240) -> list[Outcome]:
+        """Wait until every command has ended; return what became of them."""
+        try:
+            wait_until(self.is_settled, "every answer", seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {describe(self.outcomes())}") from None
+        return self.outcomes()
 
     # -- the hand
 
@@ -150,12 +189,12 @@ class Fleet:
         self.platform.start_server()
 
     def _kill_agent(self) -> None:
-        name = self.random.choice(self._names)
+        name = self.random.choice(self.names)
         self.platform.kill(name, signal.SIGKILL)
-        self._start_agent(name)
+        self.start_agent(name)
 
     def _kill_child(self) -> None:
-        name = self.random.choice(self._names)
+        name = self.random.choice(self.names)
         for pid in _children(self.platform.processes[name].pid):
             _signal(pid, signal.SIGKILL)
 
@@ -163,7 +202,7 @@ class Fleet:
         pid = int((self.platform.broker.directory / "rabbitmq.pid").read_text())
         os.kill(pid, signal.SIGKILL)
         self.platform.broker.stop()
-        self.platform.broker.start()
+        self.platform.start_broker()
 
     def _freeze_server(self) -> None:
         self._freeze(self.platform.processes["server"].pid)
@@ -172,7 +211,7 @@ class Fleet:
         self._freeze(int((self.platform.broker.directory / "rabbitmq.pid").read_text()))
 
     def _freeze_agent(self) -> None:
-        self._freeze(self.platform.processes[self.random.choice(self._names)].pid)
+        self._freeze(self.platform.processes[self.random.choice(self.names)].pid)
 
     def _freeze(self, pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
@@ -180,13 +219,6 @@ class Fleet:
             wait_for(_FROZEN_S)
         finally:
             os.kill(pid, signal.SIGCONT)
-
-    def largest_state_bytes(self) -> int:
-        """Return how much the agent with the most keeps on disk."""
-        return max(
-            sum(path.stat().st_size for path in (self.platform.directory / f"state-{name}").rglob("*"))
-            for name in self._names
-        )
 
     def verify_audit(self) -> dict[str, Any]:
         """Compare the server's log with what all agents signed of it; return exit code and text."""
@@ -217,6 +249,6 @@ def _signal(pid: int, number: int) -> None:
         return
 
 
-def describe(outcomes: list[Outcome]) -> str:
+def describe(outcomes: Sequence[Outcome]) -> str:
     """Say in a line what became of the commands."""
     return json.dumps(Counter(f"{one.state} {one.problem}".strip() for one in outcomes))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash.fleet import Fleet, describe, wait_for
+from tests.crash.fleet import Fleet, wait_for
+from tests.crash.promises import require_audit, require_bounds, require_promises
 from tests.support.gpg import Investigator
-from tests.support.platform import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -25,8 +25,6 @@ _DEEDS = (
     *("kill_agent", "kill_child", "freeze_agent", "kill_server") * 3,
     *("freeze_server", "freeze_broker"),
 )
-_ENDS = {("done", ""), ("failed", "interrupted"), ("failed", "child-failed")}
-_STATE_BYTES = 8 << 20
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +45,10 @@ def test_nothing_is_lost_and_nothing_runs_twice_whatever_dies(fleet: Fleet) -> N
             fleet.strike(fleet.random.choice(_DEEDS))
         if number == ROUNDS // 2:
             fleet.strike("kill_broker")
-    wait_until(fleet.is_settled, "every answer", seconds=240)
-    outcomes = fleet.outcomes()
-    said = f"seed {SEED}, {dict(fleet.did)}: {describe(outcomes)}"
-    assert len(outcomes) == fleet.asked, said
-    # Each has exactly one answer: it was done, or its agent says what a crash did to it.
-    assert {(one.state, one.problem) for one in outcomes} <= _ENDS, said
-    assert [one for one in outcomes if one.answers != 1] == [], said
-    # What is called done ran once; what was interrupted may have begun, and never began again.
-    assert [one for one in outcomes if one.state == "done" and one.runs != 1] == [], said
-    assert [one for one in outcomes if one.runs > 1] == [], said
+    outcomes = fleet.settle()
+    said = f"seed {SEED}"
+    require_promises(fleet, outcomes, said)
     # Most were not touched at all.
     assert sum(one.state == "done" for one in outcomes) > fleet.asked // 2, said
-    # The server's log is the one that all agents saw grow, and no agent hoards.
-    verified = fleet.verify_audit()
-    assert verified["exit"] == 0, verified["text"]
-    assert fleet.largest_state_bytes() < _STATE_BYTES
+    require_audit(fleet)
+    require_bounds(fleet)

@@ -50,6 +50,11 @@ def test_no_more_than_the_concurrency_allows_are_under_way() -> None:
     assert decide(pacing, stand(in_wave=12, under_way=12), NOW).release == 0
 
 
+def test_a_clock_that_was_set_back_holds_the_next_one_up_no_longer_than_the_rate_does() -> None:
+    decided = decide(Pacing(rate=0.5), stand(next_release=NOW + timedelta(days=1)), NOW)
+    assert decided == Decision(1, 0, NOW + 2 * SECOND, look_again=NOW + 2 * SECOND)
+
+
 def test_a_low_rate_lets_one_out_at_its_time() -> None:
     pacing = Pacing(rate=0.5)
     first = decide(pacing, stand(), NOW)

@@ -479,6 +479,26 @@ def test_a_relay_that_is_no_amqp_url_is_refused_without_repeating_it(url: str) -
         parse_url(url)
 
 
+def test_a_queue_that_goes_while_the_server_sets_up_is_waited_for(clean_broker: PrivateBroker) -> None:
+    queue = "mig.late"
+
+    async def handle(batch: Sequence[Delivery]) -> Sequence[str | None]:
+        return [None] * len(batch)
+
+    async def scenario() -> None:
+        relay = Relay(clean_broker.url, clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
+        running = asyncio.ensure_future(relay.run({queue: handle}, lambda: None))
+        assert not await relay.wait_connected(1.0)
+        assert not running.done()
+        await as_server(clean_broker, lambda link: link.channel().queue_declare(queue, durable=True))
+        assert await relay.wait_connected(PATIENCE_S)
+        running.cancel()
+        await asyncio.wait([running])
+        await as_server(clean_broker, lambda link: link.channel().queue_delete(queue))
+
+    asyncio.run(scenario())
+
+
 def test_a_message_that_no_handler_can_deal_with_holds_up_no_other(clean_broker: PrivateBroker) -> None:
     handled: list[bytes] = []
     attempts = 0

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from server.broker import PrivateBroker
 from tests.support.gpg import Investigator
+from tests.support.routed import Network
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 60
@@ -76,31 +78,57 @@ class Platform:
         enrolment: str = "open",
         roots: Sequence[Investigator] = (),
         modules: Path | None = None,
+        network: Network | None = None,
+        broker_settings: str = "",
     ) -> None:
+        """Keep what a platform is made of.
+
+        With a `network` server and agents run on its hosts `server` and `agents`, the broker on this machine.
+        """
         self.directory = directory
         self.investigator = investigator
         self.api_port = free_port()
         self.auth_port = free_port()
-        self.url = f"http://127.0.0.1:{self.api_port}"
+        self._network = network
+        self._broker_settings = broker_settings
+        self.host = network.address("server") if network else "127.0.0.1"
+        self.url = f"http://{self.host}:{self.api_port}"
         self.config = directory / "config.toml"
-        self._database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
+        self.database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
         self._agent_table = agent_table or {}
         self._enrolment = enrolment
         self._modules = modules  # a directory of more modules for its agents
         self._roots = {root.fingerprint: root.public_key for root in roots}
-        self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"127.0.0.1:{self.auth_port}")
+        self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"{self.host}:{self.auth_port}")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.prologues: dict[str, str] = {}  # code that a part runs before it begins
 
     # -- parts
 
     def start(self, *agents: str) -> None:
         """Start broker and server, and one agent of each name; returns when all agents are online."""
-        self.broker.start()
+        self.start_broker()
         self.start_without_broker()
         for name in agents:
             self.start_agent(name)
         for name in agents:
             wait_until(partial(self.is_online, name), f"agent {name}")
+
+    def start_broker(self) -> None:
+        """Start the broker, within reach of the network's hosts where there are some."""
+        if self._broker_settings:
+            more = self.broker.directory / "none"  # where it looks for further settings
+            more.mkdir(parents=True, exist_ok=True)
+            (more / "test.conf").write_text(self._broker_settings)
+        self.broker.start()
+        if self._network is not None:
+            port = urlsplit(self.broker.agent_url).port
+            listen = f'rabbit_networking:start_tcp_listener({{"{self._network.here}", {port}}}, 2).'
+            subprocess.run([str(self.broker.rabbitmqctl), "eval", listen], check=True, capture_output=True)
+
+    def _reach(self, url: str) -> str:
+        """Return the broker's URL as server and agents reach it."""
+        return url.replace("127.0.0.1", self._network.here) if self._network else url
 
     def start_without_broker(self) -> None:
         """Start the server alone; where its broker does not run, the server waits for it."""
@@ -120,10 +148,10 @@ class Platform:
 [server]
 name = "mig"
 url = "{self.url}"
-listen = "127.0.0.1:{self.api_port}"
-broker_auth_listen = "127.0.0.1:{self.auth_port}"
-database = "{self._database}"
-relay = "{self.broker.url}"
+listen = "{self.host}:{self.api_port}"
+broker_auth_listen = "{self.host}:{self.auth_port}"
+database = "{self.database}"
+relay = "{self._reach(self.broker.url)}"
 enrolment = "{self._enrolment}"
 rabbitmqctl = "{self.broker.rabbitmqctl}"
 state_dir = "{self.directory / "server"}"
@@ -147,10 +175,13 @@ gpg_home = "{self.investigator.home}"
 
     def start_server(self) -> None:
         """Start mig-server, and wait until its API answers."""
-        self.spawn(
-            "server", [sys.executable, "-B", "-m", "server.main", "serve", "--config", str(self.config)]
-        )
+        self.spawn_server()
         wait_until(self.is_listening, "the API")
+
+    def spawn_server(self) -> None:
+        """Start mig-server, and wait for nothing."""
+        code = f"{self.prologues.get('server', '')}\nfrom server.main import main; main()"
+        self.spawn("server", [sys.executable, "-B", "-c", code, "serve", "--config", str(self.config)])
 
     def agent_tree(self, name: str, **options: Any) -> Path:
         """Return the directory of one agent's baked source tree, made on first use."""
@@ -158,7 +189,7 @@ gpg_home = "{self.investigator.home}"
         if not tree.exists():
             acl = {"default": {"minimum_weight": 1, "investigators": {self.investigator.fingerprint: 1}}}
             table = {
-                "relay": self.broker.agent_url,
+                "relay": self._reach(self.broker.agent_url),
                 "broker": "mig",
                 "acl": acl,
                 "tags": {"name": name},
@@ -171,10 +202,11 @@ gpg_home = "{self.investigator.home}"
                 shutil.copytree(self._modules, tree / "agent" / "modules", dirs_exist_ok=True)
         return tree
 
-    def agent_command(self, name: str, *words: str) -> list[str]:
+    def agent_command(self, name: str, *words: str, prologue: str = "") -> list[str]:
         """Return the command line of `mig-agent` for one agent."""
         tree = str(self.agent_tree(name))
-        code = f"import sys; sys.path.insert(0, {tree!r}); from agent.main import main; main()"
+        begin = f"import sys; sys.path.insert(0, {tree!r})"
+        code = f"{begin}\n{prologue}\nfrom agent.main import main; main()"
         return [sys.executable, "-I", "-B", "-c", code, *words]
 
     def start_agent(self, name: str, **options: Any) -> None:
@@ -185,9 +217,15 @@ gpg_home = "{self.investigator.home}"
 
     def spawn(self, name: str, command: list[str]) -> None:
         """Start one part as a process of its own."""
+        words = self._network.words("server" if name == "server" else "agents") if self._network else []
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env=self.environment()
+                [*words, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=self.environment(),
             )
 
     def environment(self) -> dict[str, str]:
@@ -224,7 +262,7 @@ gpg_home = "{self.investigator.home}"
         process = self.processes.get("server")
         assert process is None or process.poll() is None, self.log("server")
         try:
-            socket.create_connection(("127.0.0.1", self.api_port), 1).close()
+            socket.create_connection((self.host, self.api_port), 1).close()
         except OSError:
             return False
         return True

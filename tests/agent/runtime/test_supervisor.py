@@ -152,6 +152,18 @@ def test_a_journal_that_cannot_be_written_leaves_the_delivery_unacknowledged_unt
     assert len(agent.acknowledged) == 1
 
 
+def test_nothing_begins_while_answers_have_nowhere_to_go(make_agent: MakeAgent, ada: Investigator) -> None:
+    agent = make_agent()
+    agent.supervisor.pause()
+    agent.submit(sign_action(ada))
+    assert not agent.supervisor.is_idle
+    assert agent.acknowledged == []
+    assert agent.journal.unanswered() == []
+    agent.supervisor.resume()
+    agent.run_until(lambda: bool(agent.answers))
+    assert len(agent.acknowledged) == 1
+
+
 def test_a_child_that_cannot_start_leaves_the_delivery_unacknowledged(
     make_agent: MakeAgent, ada: Investigator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

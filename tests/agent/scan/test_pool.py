@@ -109,7 +109,7 @@ def test_large_files_are_handed_out_before_anybody_is_listened_to(
         raise AssertionError("nobody had anything to say")
 
     monkeypatch.setattr(run, "_LISTEN_MS", 3_600_000)
-    grow(tmp_path, {name: b"x" * 80 * KIB for name in "abc"})
+    grow(tmp_path, dict.fromkeys("abc", b"x" * 80 * KIB))
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(60)
     try:
