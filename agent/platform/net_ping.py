@@ -33,7 +33,10 @@ _ICMP_REQUEST, _ICMP_REPLY, _ICMP_UNREACHABLE, _ICMP_EXCEEDED = 8, 0, 3, 11
 _ICMP6_REQUEST, _ICMP6_REPLY, _ICMP6_UNREACHABLE, _ICMP6_EXCEEDED = 128, 129, 1, 3
 _IPV4_HEADER, _IPV6_HEADER = 20, 40
 _UNREACHABLE_ERRNOS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EPROTO)
-_HEAR_ERRORS = {socket.AF_INET: (0, 11), socket.AF_INET6: (41, 25)}  # IP_RECVERR, IPV6_RECVERR
+_HEAR_ERRORS: Dict[int, Tuple[int, int]] = {
+    socket.AF_INET: (0, 11),
+    socket.AF_INET6: (41, 25),
+}  # IP_RECVERR, IPV6_RECVERR
 # What those servers answer to; others are sent a few zeros.
 _UDP_QUESTIONS: Dict[int, bytes] = {
     # A DNS query for the servers of the root (RFC 1035, 4.1).

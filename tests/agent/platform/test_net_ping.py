@@ -170,7 +170,8 @@ def test_what_the_kernel_or_a_router_turns_away_is_unreachable() -> None:
 
 
 def _forward() -> None:
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    for name, value in (("ip_forward", "1"), ("icmp_ratelimit", "0")):
+        Path(f"/proc/sys/net/ipv4/{name}").write_text(value)
 
 
 @pytest.mark.system
