@@ -105,8 +105,8 @@ def _apk_key(text: str) -> Any:
         raise ValueError("no version of apk's")
     numbers, letter, suffixes, revision = form.groups()
     # What follows decides where all before is equal, the latest first: a further number, more of a number
-    # that begins with zeros, a letter, a suffix that comes after, its number, the revision, the end, and last a
-    # suffix that comes before.
+    # that begins with zeros, a letter, a suffix that comes after, its number, the revision, the end, and last
+    # a suffix that comes before.
     first, *others = numbers.split(".")
     key: List[Tuple[int, int]] = [(7, int(first))]
     for number in others:
