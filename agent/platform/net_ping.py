@@ -125,7 +125,7 @@ def pause(seconds: float, check: Check) -> None:
         time.sleep(min(left, _SLICE_S))
 
 
-def _wait(sock: socket.socket, until: float, check: Check, *, writable: bool = False) -> bool:
+def wait_ready(sock: socket.socket, until: float, check: Check, *, writable: bool = False) -> bool:
     """Tell whether a socket became ready before a time of the monotonic clock."""
     while True:
         check()
@@ -159,7 +159,7 @@ def try_tcp(destination: Destination, port: int, timeout_s: float, check: Check)
             errno.EWOULDBLOCK,
             getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS),
         ):
-            if not _wait(sock, time.monotonic() + timeout_s, check, writable=True):
+            if not wait_ready(sock, time.monotonic() + timeout_s, check, writable=True):
                 return Attempt(LOST)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return Attempt(ANSWERED, time.perf_counter() - began) if code == 0 else _failed(code)
@@ -177,7 +177,7 @@ def try_udp(destination: Destination, port: int, timeout_s: float, check: Check)
             sock.connect(destination.at(port))
             began = time.perf_counter()
             sock.send(_UDP_QUESTIONS.get(port, _UDP_QUESTION))
-            if not _wait(sock, time.monotonic() + timeout_s, check):
+            if not wait_ready(sock, time.monotonic() + timeout_s, check):
                 return Attempt(LOST)
             sock.recv(_MAX_DATAGRAM)
         except OSError as error:
@@ -232,7 +232,7 @@ class Echo:
         try:
             began = time.perf_counter()
             self._socket.sendto(request, self._destination.at(0))
-            while _wait(self._socket, until, check):
+            while wait_ready(self._socket, until, check):
                 data, source = self._socket.recvfrom(_MAX_DATAGRAM)
                 took = time.perf_counter() - began
                 outcome = self._judge(data, str(source[0]), token)
