@@ -34,8 +34,9 @@ class Given:
         }
         self.facts = ProcessFacts(**{**base, **facts})
         self._others: dict[str, Any] = {
-            "executable": (b"/usr/bin/x", False), "user": "root", "command": b"x", "variables": (), "ports": (),
-            "open_files": (), "libraries": (), "container": None, "ancestors": (), "cut": (), **others,
+            "executable": (b"/usr/bin/x", False), "user": "root", "command": b"x", "variables": (),
+            "ports": (), "open_files": (), "libraries": (), "container": None, "ancestors": (), "cut": (),
+            **others,
         }  # fmt: skip
 
     def __getattr__(self, name: str) -> Any:
