@@ -49,11 +49,11 @@ PATHS = ("paths",)
 FIELDS = ("fields",)
 PLATFORMS = ("linux", "darwin")
 EXAMPLES = (
-    "mig log --paths /var/log/auth.log --matches 'Failed password' --since 1d   how often, and since when",
-    "mig log --paths '/var/log/nginx/access.log*' --matches ' 203\\.0\\.113\\.7 '   in rotated logs too",
-    "mig log --journal --units '^ssh' --matches 'Accepted .* for root'   by unit, in the journal",
+    "mig log --path /var/log/auth.log --match 'Failed password' --since 1d   how often, and since when",
+    "mig log --path '/var/log/nginx/access.log*' --match ' 203\\.0\\.113\\.7 '   in rotated logs too",
+    "mig log --journal --unit '^ssh' --match 'Accepted .* for root'   by unit, in the journal",
     "mig log --journal --priority 3 --since '<1h'   what failed within an hour, by unit",
-    "mig log --journal --matches 'Invalid user (?P<user>\\S+)' --fields user   which names were tried",
+    "mig log --journal --match 'Invalid user (?P<user>\\S+)' --field user   which names were tried",
 )
 _JOURNALS = ("/run/log/journal", "/var/log/journal")
 _EFFORT = Effort(here_files=8, here_bytes=4 << 20)

@@ -36,10 +36,10 @@ from agent.scan.socket_filter import Alternatives
 PATHS = ()
 PLATFORMS = ("linux", "darwin", "win32")
 EXAMPLES = (
-    "mig netcard --promiscuous --kinds '!veth'   which interfaces take every packet: is there a sniffer?",
-    "mig netcard --dnsservers '!10.0.0.0/8' --dnsservers '!127.0.0.0/8'   who asks foreign DNS servers",
-    "mig netcard --gateways 10.0.0.254   who sends its packets there",
-    "mig netcard --kinds bridge --kinds wireguard   endpoints with bridges or tunnels",
+    "mig netcard --promiscuous --kind '!veth'   which interfaces take every packet: is there a sniffer?",
+    "mig netcard --dnsserver '!10.0.0.0/8' --dnsserver '!127.0.0.0/8'   who asks foreign DNS servers",
+    "mig netcard --gateway 10.0.0.254   who sends its packets there",
+    "mig netcard --kind bridge --kind wireguard   endpoints with bridges or tunnels",
 )
 _LOCAL_TABLE = 255
 _MAIN_TABLES = {253: "default", 254: "main", _LOCAL_TABLE: "local"}

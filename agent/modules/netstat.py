@@ -41,12 +41,12 @@ from agent.scan.texts import path_base64, path_text
 PATHS = ()
 PLATFORMS = ("linux", "darwin", "win32")
 EXAMPLES = (
-    "mig netstat --connectedips 203.0.113.0/24   who talks to this network, and which process",
-    "mig netstat --listeningports 8000-8100 --users '!root'   servers on these ports that are not root's",
-    "mig netstat --connectedips '!10.0.0.0/8' --connectedips '!127.0.0.0/8' --states established   outside",
-    "mig netstat --neighbormacs '^00:16:3e'   which endpoints have a neighbour of this maker",
-    "mig netstat --families packet   who listens to the wire itself",
-    "mig netstat --containers '*' --listeningports 1-65535   what listens within containers",
+    "mig netstat --connectedip 203.0.113.0/24   who talks to this network, and which process",
+    "mig netstat --listeningport 8000-8100 --user '!root'   servers on these ports that are not root's",
+    "mig netstat --connectedip '!10.0.0.0/8' --connectedip '!127.0.0.0/8' --state established   outside",
+    "mig netstat --neighbormac '^00:16:3e'   which endpoints have a neighbour of this maker",
+    "mig netstat --family packet   who listens to the wire itself",
+    "mig netstat --container '*' --listeningport 1-65535   what listens within containers",
 )
 _NAMED_SKIPPED = 20
 _SOCKET_SEARCHES = ("connectedips", "listeningports", "unixpaths")

@@ -171,10 +171,10 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     _require_answerable(params, table.lacks)
     _require_allowed(params, context)
     tally = ProcessTally(context, params.pids)
-    throttle = Throttle(context.budget, 1, bytes_read=lambda: programs.bytes_read)
     programs = Programs(
         params.digest_kinds(), Fence(context.paths), lambda: throttle.keep(lambda: tally.check(programs))
     )
+    throttle = Throttle(context.budget, 1, bytes_read=lambda: programs.bytes_read)
     checks = make_checks(params, now_s=time.time(), accounts=Accounts(), programs=programs)
     for note in (*table.holes(), *checks.notes):
         context.note(note)

@@ -18,7 +18,7 @@ https://docs.kernel.org/admin-guide/mm/pagemap.html
 import os
 import re
 from types import TracebackType
-from typing import Iterator, List, NamedTuple, Optional, Tuple, Type
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple, Type, TypeVar
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _PAGEMAP_ENTRY = 8
@@ -27,6 +27,7 @@ _PAGEMAP_PIECE = 1 << 20
 _IS_TOUCHED = bytes(1 if byte & 0xC0 else 0 for byte in range(256))
 _TOUCHED = re.compile(rb"\x01+")
 _MAPS_FIELDS = 6
+_T = TypeVar("_T")
 
 
 class ProcessGone(Exception):
@@ -169,20 +170,33 @@ class Process:
             PermissionError: it may not be looked at.
 
         """
+        return self._at(lambda memory: os.pread(memory, size, start), b"", size)
+
+    def read_into(self, start: int, buffer: memoryview) -> int:
+        """Fill a buffer with the bytes at an address and return how many there are, as `read` does.
+
+        Raises:
+            ProcessGone: it ended.
+            PermissionError: it may not be looked at.
+
+        """
+        return self._at(lambda memory: os.preadv(memory, [buffer], start), 0, len(buffer))
+
+    def _at(self, read: Callable[[int], _T], nothing: _T, size: int) -> _T:
         try:
             if self._memory is None:
                 self._memory = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-            data = os.pread(self._memory, size, start)
+            result = read(self._memory)
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessGone from None
         except PermissionError:
             raise
         except OSError:
-            return b""
-        if not data and size:
+            return nothing
+        if not result and size:
             # The end of the file: its memory is no more.
             raise ProcessGone
-        return data
+        return result
 
     def _read(self, name: str) -> bytes:
         parts: List[bytes] = []

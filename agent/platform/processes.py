@@ -96,14 +96,22 @@ def executable_of(pid: int, proc: str = _PROC) -> Tuple[Optional[bytes], bool]:
 class ProcessDirectory:
     """The directory of one process, held open.
 
+    Args:
+        pid: its number.
+        proc: where the process file system is.
+        descriptor: of the directory, where it is open already; ours from here on.
+
     Raises:
         ProcessGone: there is no such process.
         PermissionError: it is hidden (hidepid).
 
     """
 
-    def __init__(self, pid: int, proc: str = _PROC) -> None:
+    def __init__(self, pid: int, proc: str = _PROC, *, descriptor: Optional[int] = None) -> None:
         self.pid = pid
+        if descriptor is not None:
+            self.descriptor = descriptor
+            return
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self.descriptor = os.open(f"{proc}/{pid}", flags)

@@ -8,7 +8,8 @@ Rules:
 * Only regular files are read, up to a bound, and without waiting: a FIFO or a device in a file's place is
   counted and named.
 * What is not there is no trouble. What is there and cannot be read is: `errors` counts it, a note names it.
-* `admits` is asked of every open file and directory whether it may be looked at; what may not is counted.
+* The fence of an operation is asked of all that is open whether it may be looked at (`agent.scan.fence`);
+  what may not is counted, and the first of it named.
 """
 
 import errno
@@ -17,8 +18,11 @@ import stat
 from collections import Counter
 from typing import Callable, Dict, List, NamedTuple, Optional
 
-from agent.scan.globs import split_path
-from agent.scan.opening import open_directory, open_file, resolve
+from agent.module import ANYWHERE
+from agent.scan.coverage import NOT_ALLOWED
+from agent.scan.fence import Fence
+from agent.scan.globs import NameGlob, split_path
+from agent.scan.opening import open_directory, open_file, open_for_status, resolve
 from agent.scan.roots import join
 from agent.scan.texts import path_text
 
@@ -28,6 +32,8 @@ _MOST_LINKS = 40
 MOST_BYTES = 64 << 20
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _KEPT_PLACES = 4096
+_NAMED = 20
+_SPECIAL = frozenset(b"*?[")
 
 
 class Listed(NamedTuple):
@@ -43,7 +49,7 @@ class Rooted:
 
     Args:
         root: where that system's `/` lies; links in this path itself are followed.
-        admits: tells of an open descriptor whether it may be looked at.
+        fence: of the operation; without one everything may be looked at.
         note: takes what cannot be read, in words.
 
     """
@@ -52,14 +58,14 @@ class Rooted:
         self,
         root: str = "/",
         *,
-        admits: Callable[[int], bool] = lambda _descriptor: True,
+        fence: Optional[Fence] = None,
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.root = resolve(os.fsencode(root))
         self.errors = 0
         self.skipped: Counter[str] = Counter()
         self.files_read = 0
-        self._admits = admits
+        self._fence = fence or Fence(ANYWHERE)
         self._note = note
         self._places: Dict[bytes, bytes] = {}
 
@@ -97,7 +103,8 @@ class Rooted:
         except OSError as error:
             self._fail(path, error)
             return None
-        if self._is_regular(os.fstat(descriptor).st_mode, path) and self._is_admitted(descriptor):
+        is_regular = self._is_regular(os.fstat(descriptor).st_mode, path)
+        if is_regular and self._is_admitted(self._fence.admits(descriptor), path):
             return descriptor
         os.close(descriptor)
         return None
@@ -110,11 +117,12 @@ class Rooted:
             self._note(f"{path_text(path)}: not read, it is no regular file")
         return False
 
-    def _is_admitted(self, descriptor: int) -> bool:
-        if self._admits(descriptor):
-            return True
-        self.skipped["not-allowed"] += 1
-        return False
+    def _is_admitted(self, verdict: bool, path: bytes) -> bool:  # noqa: FBT001  (said once, here)
+        if not verdict:
+            self.skipped[NOT_ALLOWED] += 1
+            if self.skipped[NOT_ALLOWED] <= _NAMED:
+                self._note(f"{path_text(path)}: not looked at, this endpoint's access rules do not allow it")
+        return verdict
 
     def list(self, path: bytes) -> List[Listed]:
         """Return the names in a directory, sorted; none where there is no such directory."""
@@ -124,7 +132,7 @@ class Rooted:
             self._fail(path, error)
             return []
         try:
-            if not self._is_admitted(descriptor):
+            if not self._is_admitted(self._fence.admits_way(descriptor), path):
                 return []
             with os.scandir(descriptor) as entries:
                 found = [
@@ -138,14 +146,47 @@ class Rooted:
             os.close(descriptor)
         return sorted(found)
 
+    def expand(self, pattern: bytes, *, below: bytes = b"/") -> List[bytes]:
+        """Return the paths that a pattern names: `*` and `?` in names, no `**`; what is there without such.
+
+        `below` is the directory that the pattern begins in, taken as it is written.
+        """
+        found = [below]
+        components = split_path(pattern)
+        for at, component in enumerate(components):
+            if not _SPECIAL.intersection(component):
+                found = [join(path, component) for path in found]
+                continue
+            glob = NameGlob(component)
+            is_last = at + 1 == len(components)
+            found = [
+                join(path, entry.name)
+                for path in found
+                for entry in self.list(path)
+                if glob.matches(entry.name) and (is_last or entry.is_directory or entry.is_link)
+            ]
+        return found
+
     def status(self, path: bytes, *, follow: bool = False) -> Optional[os.stat_result]:
         """Return what lstat(2) says of a path in that system, or stat(2) with `follow`; None without it."""
         try:
             place = self._place(path) if follow else self.place_of_entry(path)
-            return os.lstat(place)
+            parent, _, name = place.rpartition(b"/")
+            directory = open_directory(parent or b"/", to_list=False)
+            try:
+                descriptor = open_for_status(name or b".", directory, follow=False)
+            finally:
+                os.close(directory)
         except OSError as error:
             self._fail(path, error)
             return None
+        try:
+            status = os.fstat(descriptor)
+            is_way = stat.S_ISDIR(status.st_mode) and self._fence.admits_way(descriptor)
+            verdict = is_way or self._fence.admits(descriptor)
+            return status if self._is_admitted(verdict, path) else None
+        finally:
+            os.close(descriptor)
 
     def link(self, path: bytes) -> Optional[bytes]:
         """Return what a link says, as it is written; None where there is no link."""
@@ -166,6 +207,10 @@ class Rooted:
         """Return where a path lies on this system, its last component not followed."""
         directory, _, name = path.rstrip(b"/").rpartition(b"/")
         return join(self._place(directory or b"/"), name)
+
+    def not_seen(self) -> int:
+        """Return how many things there were that could not, or must not, be looked at."""
+        return self.errors + sum(self.skipped.values())
 
     def lose(self, path: bytes, reason: str) -> None:
         """Count and name something that could not be read."""

@@ -10,7 +10,7 @@ Rules:
 4. Mappings of devices are left alone: to read there can mean to do something.
 """
 
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Callable, Iterator, List, NamedTuple, Tuple
 
 from agent.platform.process_memory import PAGE_BYTES, Process, Region
 
@@ -38,8 +38,10 @@ class Stretch(NamedTuple):
         return next(region for region in self.regions if address < region.end)
 
 
-def stretches(process: Process) -> Iterator[Stretch]:
-    """Yield what is worth reading of a process, by address.
+def stretches(
+    process: Process, *, leave: Callable[[Region], bool] = lambda _region: False
+) -> Iterator[Stretch]:
+    """Yield what is worth reading of a process, by address, without the mappings that `leave` tells of.
 
     Raises:
         ProcessGone: it ended.
@@ -49,7 +51,7 @@ def stretches(process: Process) -> Iterator[Stretch]:
     start = end = 0
     regions: List[Region] = []
     for region in process.regions():
-        if not region.is_readable or _is_device(region):
+        if not region.is_readable or _is_device(region) or leave(region):
             continue
         for from_, to in _parts(process, region):
             if from_ != end or not regions:

@@ -64,7 +64,7 @@ def scan_processes(
     choosers = {label: _Chooser(one) for label, one in chosen.items()}
     limits = MatchLimits({label: one.matchlimit for label, one in chosen.items()}, context.truncate)
     kind = PROCESS_TOGETHER if is_together else PROCESS
-    own = _own_pids()
+    own = own_pids()
     named = {pid for one in chosen.values() for pid in one.pids}
     for pid in sorted(named.union(list_pids())):
         context.check()
@@ -105,7 +105,7 @@ def _executable(process: Process) -> bytes:
         return b""
 
 
-def _own_pids() -> Set[int]:
+def own_pids() -> Set[int]:
     """Return the processes that hold the rules since they are ours: this one's group, and who started it."""
     own = {os.getpid(), os.getppid()}
     group = os.getpgid(0)

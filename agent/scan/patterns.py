@@ -17,7 +17,7 @@ Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and 
 
 import contextlib
 from functools import lru_cache
-from typing import Any, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, Union
 
 from agent.scan.literals import common_texts, probe_of, required_literals
 from protocol.errors import InvalidInput
@@ -45,11 +45,19 @@ class Found(Protocol):
     def start(self) -> int:
         """Return the place of its first byte."""
 
+    def end(self) -> int:
+        """Return the place behind its last byte."""
+
 
 class Pattern(Protocol):
     """What is used of a compiled expression."""
 
-    def search(self, text: bytes, pos: Optional[int] = None, endpos: Optional[int] = None) -> Optional[Found]:
+    def search(
+        self,
+        text: Union[bytes, bytearray, memoryview],
+        pos: Optional[int] = None,
+        endpos: Optional[int] = None,
+    ) -> Optional[Found]:
         """Return the first match, or None; what stands before `pos` and behind `endpos` is still seen."""
 
     def finditer(self, text: bytes) -> Iterator[Found]:
@@ -223,6 +231,50 @@ def compile_probes(literals: Sequence[bytes]) -> Tuple[Pattern, ...]:
     """
     texts = tuple(literals) if len(literals) <= _MOST_PROBES else common_texts(literals, _MOST_PROBES)
     return tuple(_compile(_quote(probe_of(text)), as_bytes=True) for text in texts)
+
+
+class RawPattern(NamedTuple):
+    """An expression on bytes that are no lines; one of the `probes` is found wherever it matches, if any."""
+
+    pattern: Pattern
+    probes: Tuple[Pattern, ...]
+
+
+def require_raw_pattern(expression: str, where: str) -> None:
+    r"""Refuse an expression that makes no sense on raw bytes that are looked at in pieces.
+
+    Such ask where the text begins or ends (`\A`, `\z`, or `^` without lines), or match nothing at all, which
+    is everywhere.
+
+    Raises:
+        ValueError: with the expression and what is wrong with it.
+
+    """
+    require_pattern(expression, where, on_lines=True)
+    if not _is_block_safe(expression):
+        raise ValueError(f"{where}: {expression!r}: \\A, \\z, \\C and the flag m mean nothing here")
+    if _engine() is not None and compile_raw(expression).pattern.search(b"") is not None:
+        raise ValueError(f"{where}: {expression!r} matches nothing at all, so it would match everywhere")
+
+
+def compile_raw(expression: str) -> RawPattern:
+    """Compile an expression on raw bytes: a match may span lines, `^` and `$` are the ends of one."""
+    pattern = _compile("(?m)" + expression, as_bytes=expression.isascii())
+    return RawPattern(pattern, compile_probes(required_literals(expression)))
+
+
+def join_raw(expressions: Sequence[str]) -> Optional[Pattern]:
+    """Compile expressions on raw bytes into one that is found where any is; None where there is no way to."""
+    engine = _require_engine()
+    if any("\\Q" in one for one in expressions) or len({one.isascii() for one in expressions}) != 1:
+        return None
+    joined = "(?m)" + "|".join(f"(?:{one})" for one in expressions)
+    try:
+        compiled: Pattern = _compile(joined, as_bytes=expressions[0].isascii(), memory_bytes=_JOINED_BYTES)
+    except engine.error:
+        return None
+    engine.purge()
+    return compiled
 
 
 class Joined:

@@ -1,6 +1,10 @@
-"""Asks the module process, as tests do."""
+"""Asks modules about processes, as tests do."""
 
+import os
+from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from agent.execute import run_operation
 from agent.module import Context
@@ -28,3 +32,22 @@ def only(pid: int, **parameters: Any) -> dict[str, Any]:
 def is_found(pid: int, **parameters: Any) -> bool:
     """Tell whether a process satisfies the filters."""
     return pids(pids=[pid], **parameters) == {pid}
+
+
+def forked(ask_there: Callable[[], OperationResult], uid: int) -> OperationResult:
+    """Ask as another user: in a fork, since Python itself may lie where that one cannot read."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.write(writer, msgspec.json.encode(ask_there()))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        result = msgspec.json.decode(answer.read(), type=OperationResult)
+    os.waitpid(child, 0)
+    return result

@@ -136,7 +136,8 @@ def test_other_namespaces_are_looked_at_when_asked_for(hosts: tuple[Host, Host])
     near, far = hosts
     assert list(ask(addresses=[near.ipv4]).records) == []
     found = list(ask(addresses=[near.ipv4, far.ipv4], namespaces=True).records)
-    assert {(next(iter(one["addresses"])), one["namespace"]) for one in found} == {
+    # Others may have made namespaces with the same addresses meanwhile.
+    assert {(next(iter(one["addresses"])), one["namespace"]) for one in found} >= {
         (f"{host.ipv4}/24", f"net:[{Path(host.path).stat().st_ino}]") for host in hosts
     }
 

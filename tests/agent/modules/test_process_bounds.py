@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import msgspec
 import pytest
 
 from agent.execute import run_operation
-from agent.module import Context, Limits, decode_params
+from agent.module import Budget, Context, Limits, decode_params
 from agent.modules import process
 from agent.registry import load_module
 from client.flags import flag_parameters
 from protocol.acl import PathRules
 from protocol.errors import InvalidInput
 from protocol.result import OperationResult
-from tests.support.asking_process import ask, is_found
+from tests.support.asking_process import ask, forked, is_found
 from tests.support.spawned import copied, spawned
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
@@ -43,25 +42,6 @@ def test_a_hostile_name_does_no_harm(tmp_path: Path) -> None:
         assert "deleted" not in record
         assert record["executable_b64"]
         assert is_found(child.pid, names=['^\\x1b\\]0;x\\x07"\\n\\xff'])
-
-
-def forked(ask_there: Callable[[], OperationResult], uid: int) -> OperationResult:
-    """Ask as another user: in a fork, since Python itself may lie where that one cannot read."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            os.write(writer, msgspec.json.encode(ask_there()))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        result = msgspec.json.decode(answer.read(), type=OperationResult)
-    os.waitpid(child, 0)
-    return result
 
 
 @as_root
@@ -114,6 +94,12 @@ def test_path_rules_hold_for_what_is_read_of_processes(tmp_path: Path) -> None:
         named = ruled(PathRules(deny=(str(tmp_path),)), returnsha256=True)
         assert named.found
         assert "hashes" not in named.records[0]
+
+
+def test_hashing_keeps_a_budget() -> None:
+    context = Context(budget=Budget(cpu_percent=10_000, read_bytes_per_s=1 << 40))
+    [record] = ask(context, pids=[os.getpid()], returnsha256=True).records
+    assert set(record["hashes"]) == {"sha256"}
 
 
 def test_a_run_that_is_over_keeps_what_it_found() -> None:

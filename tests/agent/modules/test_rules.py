@@ -1,6 +1,7 @@
 """What holds for every module: it is described, tested, and calls the same thing by the same name."""
 
 import ast
+import re
 import shlex
 from collections import defaultdict
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from agent.describe import declared_members
 from agent.registry import Module, load_module, module_names
 from client.command_module import module_command
+from client.flags import module_flags
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = [load_module(name) for name in module_names()]
 EACH = pytest.mark.parametrize("module", MODULES, ids=[module.name for module in MODULES])
+# Flags that every module is asked with.
+_COMMON = {"--expire", "--json", "--seal"}
 # The same word for different things, each in a place where no other is meant.
 _DIFFERENT = {
     "tags": "an agent's have values; a YARA rule's are words",
@@ -53,6 +57,8 @@ def test_a_module_has_examples_and_each_can_be_typed(module: Module) -> None:
         assert words[:2] == ["mig", module.name]
         context = command.make_context(module.name, words[2:], resilient_parsing=False)
         assert isinstance(context, click.Context)
+        shown = {f"--{flag.name}" for flag in module_flags(module)} | _COMMON
+        assert {word for word in words if word.startswith("--")} <= shown, example
 
 
 @EACH
@@ -67,6 +73,8 @@ def test_the_same_name_holds_the_same_in_every_module(part: str) -> None:
     kinds: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for module in MODULES:
         for member in declared_members(getattr(module, part)):
-            kinds[member.name][member.type].append(module.name)
+            # Of texts it does not matter which ones there are, nor of numbers whether they are whole.
+            kind = re.sub(r"one of .*", "text", member.type).replace("integer", "number")
+            kinds[member.name][kind].append(module.name)
     different = {name: dict(found) for name, found in kinds.items() if len(found) > 1}
     assert {name: found for name, found in different.items() if name not in _DIFFERENT} == {}

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.platform.rooted import Rooted
+from agent.scan.fence import Fence
+from protocol.acl import PathRules
 from tests.agent.scan.runs import grow
 
 
@@ -84,11 +86,26 @@ def test_a_file_that_is_too_large_is_an_error(system: Path) -> None:
     assert (files.errors, notes) == (1, ["/etc/name: not read, it has more than 4 bytes"])
 
 
-def test_what_may_not_be_looked_at_is_counted(system: Path) -> None:
-    files = Rooted(str(system), admits=lambda _descriptor: False)
+def test_what_may_not_be_looked_at_is_counted_and_named(system: Path) -> None:
+    notes: list[str] = []
+    rules = PathRules(allow=(str(system / "usr"),), deny=())
+    files = Rooted(str(system), fence=Fence(rules), note=notes.append)
     assert files.read(b"/etc/name") is None
     assert files.list(b"/etc") == []
-    assert files.skipped["not-allowed"] == 2
+    assert files.status(b"/etc/name") is None
+    assert files.skipped["not-allowed"] == 3
+    assert notes[0] == "/etc/name: not looked at, this endpoint's access rules do not allow it"
+    assert files.read(b"/usr/lib/os") == b"linux"
+    # What leads to something that may be looked at may be listed.
+    assert len(files.list(b"/")) == 2
+
+
+def test_a_pattern_names_what_is_there(system: Path) -> None:
+    (system / "link").symlink_to("usr")
+    files = Rooted(str(system))
+    assert files.expand(b"/*/lib/o?") == [b"/link/lib/os", b"/usr/lib/os"]
+    assert files.expand(b"/none/*") == []
+    assert files.expand(b"/etc/none") == [b"/etc/none"]
 
 
 def test_a_listing_tells_directories_and_links_apart(system: Path) -> None:
