@@ -19,8 +19,9 @@ from typing import Protocol, TypeVar
 
 from protocol import names
 from protocol.errors import EnvironmentFailure, InvalidInput
-from server.amqp import Channel, ChannelRefused, Delivery, Link, Message, Publisher
+from server.amqp import Channel, ChannelRefused, Delivery, Link
 from server.floods import RATE_LIMITED
+from server.publisher import Message, Publisher
 from server.rows import PendingCommand
 from server.topology import Administrator
 
