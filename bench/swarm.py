@@ -262,6 +262,11 @@ def _idle(swarm: Swarm, seconds: float) -> dict[str, float]:
     return {name: 100 * (after[name].cpu_s - before[name].cpu_s) / seconds for name in after}
 
 
+def _print_rows(rows: list[tuple[str, list[float], str]]) -> None:
+    for name, values, unit in rows:
+        print(f"| {name} | {statistics.median(values):.3g} {unit} | {min(values):.3g} to {max(values):.3g} |")
+
+
 def _report(swarm: Swarm, login_s: float, rounds: list[Round], idle: dict[str, float]) -> None:
     options = swarm.options
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
@@ -281,8 +286,7 @@ def _report(swarm: Swarm, login_s: float, rounds: list[Round], idle: dict[str, f
     for name in ("server", "broker", "swarm"):
         per_command = [one.cpu_s[name] / max(1, one.answered) * 1000 for one in rounds]
         rows.append((f"processor time per command, {name}", per_command, "ms"))
-    for name, values, unit in rows:
-        print(f"| {name} | {statistics.median(values):.3g} {unit} | {min(values):.3g} to {max(values):.3g} |")
+    _print_rows(rows)
     print(f"| all agents logged in after | {login_s:.3g} s | |")
     for name, pids in swarm.groups().items():
         print(f"| memory, {name}, PSS | {_use(pids).pss_mib:.0f} MiB | |")
@@ -304,8 +308,7 @@ def _report_storm(swarm: Swarm, login_s: float, storms: list[Storm]) -> None:
     for name in ("server", "broker", "swarm"):
         each = [1000 * one.cpu_s[name] / swarm.expected for one in storms]
         rows.append((f"processor time per agent, {name}", each, "ms"))
-    for name, values, unit in rows:
-        print(f"| {name} | {statistics.median(values):.3g} {unit} | {min(values):.3g} to {max(values):.3g} |")
+    _print_rows(rows)
     print(f"| all agents logged in for the first time after | {login_s:.3g} s | |")
 
 

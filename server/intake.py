@@ -83,7 +83,7 @@ class Intake:
             self._meters.answered({change.command_id: change.state.value for change in changes})
         answered = {change.command_id for change in changes}
         pairs = zip(kept, checked, strict=True)
-        self._worthless.charge(one.user_id for one, item in pairs if _is_worthless(one, item, answered))
+        self._worthless.charge(_source(one) for one, item in pairs if _is_worthless(one, item, answered))
         return _in_order(verdicts, checked)
 
     async def handle_heartbeats(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
@@ -109,7 +109,7 @@ class Intake:
             pairs = zip(checked, kept, strict=True)
             heard = [(item, delivery.body) for item, delivery in pairs if isinstance(item, Heartbeat)]
             await self._notices.heard(heard)
-        self._heartbeats.charge(delivery.user_id for delivery in kept)
+        self._heartbeats.charge(_source(delivery) for delivery in kept)
         return _in_order(verdicts, checked)
 
     async def _check_results(self, batch: Sequence[Delivery]) -> list[ReceivedResult | InvalidInput]:
@@ -128,8 +128,13 @@ class Intake:
 
 def _without_dropped(batch: Sequence[Delivery], floods: Floods) -> tuple[list[Delivery], list[str | None]]:
     """Return what is to be looked at, and each delivery's verdict so far: None, or that it is dropped."""
-    verdicts = [RATE_LIMITED if floods.is_dropped(delivery.user_id) else None for delivery in batch]
+    verdicts = [RATE_LIMITED if floods.is_dropped(_source(delivery)) else None for delivery in batch]
     return [delivery for delivery, verdict in zip(batch, verdicts, strict=True) if verdict is None], verdicts
+
+
+def _source(delivery: Delivery) -> str:
+    """Return who sent a message; where it names nobody, whose routing key it has: the broker checks both."""
+    return delivery.user_id or delivery.routing_key.partition(".")[2]
 
 
 def _in_order(verdicts: Sequence[str | None], checked: Sequence[object]) -> list[str | None]:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -62,7 +63,7 @@ class Notices:
         self._key = key
         self._server = server
         self._clock = clock
-        self._told: dict[str, datetime] = {}
+        self._told: OrderedDict[str, datetime] = OrderedDict()  # the longest ago first
         self._kept: dict[str, int] = {}  # of enrolled agents: as many as the fleet has
 
     async def heard(self, heartbeats: Sequence[tuple[Heartbeat, bytes]]) -> None:
@@ -93,7 +94,8 @@ class Notices:
 
     async def _tell(self, heartbeats: Sequence[Heartbeat]) -> None:
         now = self._clock()
-        self._told = {agent: time for agent, time in self._told.items() if now - time < NOTICE_EVERY}
+        while self._told and now - next(iter(self._told.values())) >= NOTICE_EVERY:
+            self._told.popitem(last=False)
         waiting = [heartbeat for heartbeat in heartbeats if heartbeat.agent not in self._told]
         if not waiting:
             return

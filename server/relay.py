@@ -19,8 +19,9 @@ from typing import Protocol, TypeVar
 
 from protocol import names
 from protocol.errors import EnvironmentFailure, InvalidInput
-from server.amqp import Channel, ChannelRefused, Delivery, Link, Message, Publisher
+from server.amqp import Channel, ChannelRefused, Delivery, Link
 from server.floods import RATE_LIMITED
+from server.publisher import Message, Publisher
 from server.rows import PendingCommand
 from server.topology import Administrator
 
@@ -34,6 +35,9 @@ _BATCH = 200
 # Answers are independent of each other; what heartbeats set off is not.
 _NEWS_TTL_MS = 60_000
 _DEPTHS = {names.RESULTS_QUEUE: 2}
+# What a heartbeat costs is mostly what its batch costs: a transaction, and some queries. Those of a fleet
+# come one by one, so they are waited for a little; a lone one is not.
+_PAUSES_S = {names.HEARTBEATS_QUEUE: 1.0}
 # The broker syncs its disk for each queue; of several that are declared at once, for all of them together.
 _ADMINISTRATORS = 8
 _LOOK_AGAIN_S = 5.0
@@ -217,7 +221,13 @@ class Relay:
         self._publisher = await Publisher.on(publishing)
         self._administrators = administrators
         intakes = [
-            _Intake(queue, handler, self.dead, depth=_DEPTHS.get(queue, 1))
+            _Intake(
+                queue,
+                handler,
+                self.dead,
+                depth=_DEPTHS.get(queue, 1),
+                pause_s=_PAUSES_S.get(queue, 0.0),
+            )
             for queue, handler in handlers.items()
         ]
         channels = [publishing]
@@ -263,9 +273,12 @@ class Relay:
 class _Intake:
     """One queue's way in: deliveries are gathered while the last batch is committed."""
 
-    def __init__(self, queue: str, handler: Handler, dead: Counter[str], depth: int) -> None:
+    def __init__(
+        self, queue: str, handler: Handler, dead: Counter[str], *, depth: int, pause_s: float
+    ) -> None:
         self.queue = queue
         self._depth = depth
+        self._pause_s = pause_s
         self._handler = handler
         self._dead = dead
         self._channel: Channel | None = None
@@ -290,8 +303,11 @@ class _Intake:
         """Handle batch after batch, until cancelled or until the channel is gone.
 
         Up to `depth` batches are under way: one is checked while the one before it is committed. They are
-        settled in the order in which they came.
+        settled in the order in which they came. Unless a whole batch waits already, the next one is taken
+        `pause_s` after the last at the soonest.
         """
+        loop = asyncio.get_running_loop()
+        soonest = loop.time()
         under_way: deque[tuple[Sequence[Delivery], asyncio.Task[Sequence[str | None]]]] = deque()
         try:
             while True:
@@ -302,6 +318,9 @@ class _Intake:
                 if self._arrived.empty():
                     self.idle.set()
                 batch = [await self._arrived.get()]
+                if self._arrived.qsize() < _BATCH and loop.time() < soonest:
+                    await asyncio.sleep(soonest - loop.time())
+                soonest = loop.time() + self._pause_s
                 while len(batch) < _BATCH and not self._arrived.empty():
                     batch.append(self._arrived.get_nowait())
                 under_way.append((batch, asyncio.ensure_future(self._handle(batch))))

@@ -124,9 +124,11 @@ class Scheduler:
         ready = await self._relay.declare_agent_queue(agent_id)
         await self._resend(agent_id, ready, self._clock())
         await self._send_again(agent_id)
-        for command_id in [known for known, (agent, _) in self._aside.items() if agent == agent_id]:
+        aside = [command_id for command_id, (agent, _) in self._aside.items() if agent == agent_id]
+        for command_id in aside:
             del self._aside[command_id]
-        self._outbox.set()
+        if aside:  # else nothing has changed, and a fleet that returns would have it looked at all the time
+            self._outbox.set()
 
     async def _send_again(self, agent_id: str) -> None:
         """Send the cancels of what an agent holds: its queue may have lost them."""

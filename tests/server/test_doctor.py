@@ -95,6 +95,10 @@ def test_the_doctor_sees_what_is_odd_about_agents(prepared: Installation) -> Non
     late = FleetAgent(store, "late", now=now)
     store.save_heartbeat(late.heartbeat(now - timedelta(hours=1), started=now), now)
     assert f"warn  clocks: 1 agents are off by more than 5 minutes: {late.id}" in prepared("doctor").out
+    store.note_flood(late.id, now)
+    assert f"cut off for flooding: {late.id}; look at them" in prepared("doctor").out
+    store.note_flood(late.id, now - timedelta(days=1))
+    assert "cut off" not in prepared("doctor").out
     for second, process in ((1, 1), (2, 2), (3, 1)):
         time, started = now + timedelta(seconds=second), now - timedelta(hours=process)
         store.save_heartbeat(late.heartbeat(time, started=started), now)

@@ -114,12 +114,14 @@ class Flooder:
         self.agent = agent
         self.key = key
         self.bodies = bodies
+        self.is_nameless = False
         self.sent = 0
         self.reason: BaseException | None = None
 
     def run(self, most: int, on_sent: Callable[[int], None]) -> None:
         """Publish at most so many messages."""
-        properties = pika.BasicProperties(user_id=self.agent.id, delivery_mode=2)
+        user_id = None if self.is_nameless else self.agent.id
+        properties = pika.BasicProperties(user_id=user_id, delivery_mode=2)
         try:
             with self.agent.connection(self.broker) as connection:
                 channel = connection.channel()
@@ -137,7 +139,7 @@ class Flooder:
 
 def make_bodies(kind: str, agent: AgentKey, action: Action, digest: str) -> Callable[[int], bytes]:
     """Return what a flooder of one kind sends, by number."""
-    if kind == "nonsense":
+    if kind in {"nonsense", "nameless"}:
         return lambda number: b"nonsense %d" % number
     if kind == "forged":
         forged = make_result(AgentKey(), action, digest)
@@ -158,7 +160,7 @@ def quiet_broker(clean_broker: PrivateBroker) -> Iterator[PrivateBroker]:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("kind", ["nonsense", "forged", "the same answer again", "heartbeats"])
+@pytest.mark.parametrize("kind", ["nonsense", "nameless", "forged", "the same answer again", "heartbeats"])
 def test_an_agent_that_floods_is_cut_off_while_the_answers_of_twenty_others_arrive(
     quiet_broker: PrivateBroker, tmp_path: Path, kind: str
 ) -> None:
@@ -172,6 +174,7 @@ def test_an_agent_that_floods_is_cut_off_while_the_answers_of_twenty_others_arri
         digest = await server.digest(action)
         key = (heartbeat_key if kind == "heartbeats" else result_key)(bad.id)
         flooder = Flooder(quiet_broker, bad, key, make_bodies(kind, bad, action, digest))
+        flooder.is_nameless = kind == "nameless"
         loop = asyncio.get_running_loop()
         under_way = asyncio.Event()
 

@@ -3,6 +3,9 @@
 import functools
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
 
 from server.database import Database
 from server.migrations import migrate
@@ -20,6 +23,16 @@ def migrated_database(url: str) -> Database:
     database = Database(url)
     migrate(database)
     return database
+
+
+def query_once(url: str, query: "sa.Select[Any]") -> list[Any]:
+    """Ask a database that servers use, on a connection of its own."""
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return list(connection.execute(query))
+    finally:
+        engine.dispose()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from protocol.names import DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
 from server import schema
 from tests.support.cluster import ClusterPlatform
+from tests.support.database import query_once
 from tests.support.endpoint import sign_action
 from tests.support.gpg import Investigator
 from tests.support.platform import wait_until
@@ -59,12 +60,7 @@ class Cluster:
 
     def query(self, query: "sa.Select[Any]") -> list[Any]:
         """Ask the database."""
-        engine = sa.create_engine(self._database)
-        try:
-            with engine.connect() as connection:
-                return list(connection.execute(query))
-        finally:
-            engine.dispose()
+        return query_once(self._database, query)
 
     def require_each_once(self) -> None:
         """Fail unless every agent ran every action once, and has one answer to it."""

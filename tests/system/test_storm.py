@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from protocol.names import agent_queue
 from server import schema
 from tests.support.broker import server_connection
+from tests.support.database import query_once
 from tests.support.gpg import Investigator
 from tests.support.platform import ROOT, Platform, wait_until
 
@@ -39,12 +40,7 @@ class Fleet:
 
     def query(self, query: "sa.Select[Any]") -> list[Any]:
         """Ask the database."""
-        engine = sa.create_engine(self._database)
-        try:
-            with engine.connect() as connection:
-                return list(connection.execute(query))
-        finally:
-            engine.dispose()
+        return query_once(self._database, query)
 
     def until_heard(self, since: datetime) -> None:
         """Wait until every agent has sent a heartbeat after this time."""
