@@ -16,6 +16,7 @@ from server.brokerauth import BrokerAuth
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
+from server.health import HealthCheck
 from server.intake import Intake
 from server.metrics import Meters, MetricsApp, Standing
 from server.neighbours import Neighbours
@@ -135,7 +136,7 @@ def assemble(
         store=store,
         events=events,
         wake=wake,
-        is_broker_connected=lambda: relay.is_connected,
+        health=HealthCheck(database=database, ask_broker=partial(relay.queue_depths, [HEARTBEATS_QUEUE])),
         shut_out=partial(shut_out, config),
         clock=clock,
         version=VERSION,
