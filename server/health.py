@@ -4,8 +4,8 @@ Rules:
 1. Each is asked for what it is needed for: the database to begin a transaction that may write, the broker for
    one of the queues. What the process believes to be connected proves nothing: a frozen one looks so.
 2. A question that is not answered within `PATIENCE_S` is `silent`: the other side is frozen, somebody holds
-   the database's lock, or a network swallows packets. Nobody asks again before it is answered or has failed, so
-   however many look, one thread and one call wait.
+   the database's lock, or a network swallows packets. Nobody asks again before it is answered or has failed,
+   so however many look, one thread and one call wait.
 3. A full disk shows in writing only: known from the last write, which heartbeats cause every minute, and on
    SQLite from what is free beneath its file.
 """
