@@ -140,10 +140,11 @@ def _run(options: argparse.Namespace) -> int:
     import logging  # noqa: PLC0415
 
     from agent.runtime.resident import run_resident  # noqa: PLC0415
+    from protocol.logs import KeyValueFormatter  # noqa: PLC0415
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     run_resident(_state_directory(options), token_file=options.token_file, check_in=options.check_in)
     return EXIT_FOUND

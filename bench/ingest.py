@@ -4,8 +4,10 @@
                            [--verifiers 0 1 2]
 
 Starts a platform of real parts, fills `mig.results` with signed answers while the server is down, starts the
-server, and reads from the database when they were committed. Server, broker and verifiers share this
-machine's cores. `--verifiers` is measured interleaved, so that the numbers of processes compare.
+server, and reads from the database when they were committed, and from the kernel how much memory the server
+took at most while they waited (`--actions 1000` has 100,000 wait) and how much processor time each cost.
+Server, broker and verifiers share this machine's cores. `--verifiers` is measured interleaved, so that the
+numbers of processes compare.
 """
 
 import argparse
@@ -26,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pika
 import sqlalchemy as sa
+from measure import family
+from procfs import cpu_s, peak_rss_mib
 
 from protocol.names import AGENTS_EXCHANGE, command_id, result_key
 from server.broker import ACCOUNT
@@ -109,6 +113,8 @@ def main() -> None:
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="mig-ingest-"))
     rates: dict[int, list[float]] = {count: [] for count in options.verifiers}
+    peaks: dict[int, list[float]] = {count: [] for count in options.verifiers}
+    costs: dict[int, list[float]] = {count: [] for count in options.verifiers}
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         database = f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
@@ -126,17 +132,24 @@ def main() -> None:
                 platform.set_option("verifiers", verifiers)
                 platform.start_server()
                 wait_until(lambda: filler.count() >= before + queued, "the answers", seconds=300)  # noqa: B023
+                server = platform.processes["server"].pid
                 rates[verifiers].append(filler.rate(queued))
+                peaks[verifiers].append(peak_rss_mib(server))
+                costs[verifiers].append(sum(map(cpu_s, family(server))) / queued * 1e6)
                 print(f"{verifiers} verifiers: {rates[verifiers][-1]:.0f}/s", file=sys.stderr)
                 time.sleep(1)
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     cpu = models[0].split(":")[1].strip() if models else machine.machine()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({cpu}), Python {machine.python_version()}")
     print(f"{options.agents * options.actions} answers a run, n={options.runs}, {options.database}\n")
-    print("| processes that verify | answers/s, median | range |\n|---|---|---|")
+    print("| processes that verify | answers/s, median | range | µs of processor time each | peak RSS, MiB |")
+    print("|---|---|---|---|---|")
     for verifiers, found in rates.items():
-        middle = statistics.median(found)
-        print(f"| {verifiers or 'none'} | {middle:.0f} | {min(found):.0f} to {max(found):.0f} |")
+        middle, cost = statistics.median(found), statistics.median(costs[verifiers])
+        told = (
+            f"{middle:.0f} | {min(found):.0f} to {max(found):.0f} | {cost:.0f} | {max(peaks[verifiers]):.0f}"
+        )
+        print(f"| {verifiers or 'none'} | {told} |")
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether this server can do its work."""
+    """Whether this server can do its work: `silent` is what does not answer, `full` has no room to write."""
 
     status: Literal["ok", "degraded"]
-    database: Literal["ok", "away"]
-    broker: Literal["ok", "away"]
+    database: Literal["ok", "away", "silent", "full"]
+    broker: Literal["ok", "away", "silent", "full"]
     version: str
 
 

@@ -103,7 +103,7 @@ class BrokerAuth:
         try:
             return await question(form)
         except EnvironmentFailure as error:
-            _log.warning("denied for now", extra={"reason": error})
+            _log.warning("denied for now", extra={"agent": form.get("username", "")[:32], "reason": error})
             return False
 
     async def is_login_allowed(self, form: Form) -> bool:

@@ -12,6 +12,8 @@ Rules:
 
 import asyncio
 import logging
+import math
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,7 @@ _READERS = 4
 _WRITERS = 4  # on PostgreSQL
 _BUSY_S = 30
 _LONGEST_LOCK_S = 60
+_LEAST_FREE_BYTES = 4 << 20  # SQLite's log grows to about this before it starts over
 # A network that swallows packets tells nobody: without these a query is sent again for a quarter of an hour,
 # and its answer awaited for ever (libpq, "Parameter Key Words"; the first in ms). Unix sockets have none.
 _TCP = {"tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
@@ -53,6 +56,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _make_engine(url)
         self._writing = self._engine.execution_options(**{_WRITE: True})
+        self._had_no_room = False  # at the last write
         self.dialect = self._engine.dialect.name
         self._group = GroupWriter(self._begin_writing) if self.dialect == "sqlite" else None
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="database-write")
@@ -100,8 +104,13 @@ class Database:
 
     @contextmanager
     def _begin_writing(self) -> Iterator[sa.Connection]:
-        with _translated(), self._writing.begin() as connection:
-            yield connection
+        try:
+            with _translated(), self._writing.begin() as connection:
+                yield connection
+        except EnvironmentFailure as error:
+            self._had_no_room = error.code == "disk-full"
+            raise
+        self._had_no_room = False
 
     def _submit(self, work: Callable[[], R]) -> "Future[R]":
         return self._writers.submit(work) if self._group is None else self._group.submit(work)
@@ -143,14 +152,28 @@ class Database:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
             return stack.pop_all().close
 
-    def is_reachable(self) -> bool:
-        """Tell whether the database answers; call it through `read`."""
+    def require_writable(self) -> None:
+        """Require that a transaction that may write can begin, and that the last one had room.
+
+        It waits for as long as somebody else holds the lock, or the database says nothing.
+
+        Raises:
+            EnvironmentFailure: `database-away` or `disk-full`.
+
+        """
+        with _translated(), self._writing.begin() as connection:
+            connection.execute(sa.select(1))
+        if self._had_no_room or self._free_bytes() < _LEAST_FREE_BYTES:
+            raise EnvironmentFailure("disk-full", retryable=True)
+
+    def _free_bytes(self) -> float:
+        file = self._engine.url.database
+        if self.dialect != "sqlite" or not file:
+            return math.inf
         try:
-            with self.reading() as connection:
-                connection.execute(sa.select(1))
-        except EnvironmentFailure:
-            return False
-        return True
+            return shutil.disk_usage(Path(file).parent).free
+        except OSError as error:
+            raise EnvironmentFailure("database-away", str(error.strerror), retryable=True) from None
 
     def close(self) -> None:
         """Finish what runs, and close all connections."""

@@ -17,6 +17,7 @@ from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
 from server.floods import CutOff
+from server.health import HealthCheck
 from server.intake import Intake
 from server.metrics import Meters, MetricsApp, Standing
 from server.neighbours import Neighbours
@@ -142,7 +143,7 @@ def assemble(
         store=store,
         events=events,
         wake=wake,
-        is_broker_connected=lambda: relay.is_connected,
+        health=HealthCheck(database=database, ask_broker=partial(relay.queue_depths, [HEARTBEATS_QUEUE])),
         shut_out=partial(shut_out, config),
         clock=clock,
         version=VERSION,

@@ -37,6 +37,7 @@ RESEND_AFTER = timedelta(seconds=120)  # two heartbeats, and well below the five
 RETRY_S = 30.0
 _LONGEST_PATIENCE = timedelta(hours=12)
 _BATCH = 500
+_NAMED = 10  # actions in one line of the log
 _OUTBOX_LOCK = 0x6D69676F757462  # any fixed number, like those of `server.store_base`
 _DATABASE_PAUSE_S = 5.0
 # A machine that was suspended does not count the time in its timers: look at the clock now and then.
@@ -232,7 +233,8 @@ class Scheduler:
                 sent = await self._database.run(self._store.mark_sent, sorted(taken), self._clock())
                 self._on_sent(taken)
                 self._events.publish(sent)
-                _log.info("sent", extra={"commands": len(taken)})
+                ids = sorted({command.action_id for command in chosen if command.id in taken})
+                _log.info("sent", extra={"commands": len(taken), "actions": ",".join(ids[:_NAMED])})
             again = self._clock() + timedelta(seconds=RETRY_S)
             self._aside |= {
                 command.id: (command.agent_id, again) for command in chosen if command.id not in taken

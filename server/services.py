@@ -7,6 +7,7 @@ from datetime import datetime
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
+from server.health import HealthCheck
 from server.shutout import ShutOut
 from server.store import Store
 
@@ -15,7 +16,7 @@ from server.store import Store
 class Services:
     """The parts that the API uses.
 
-    `is_broker_connected` answers at once, from memory; `shut_out` ends the connections of revoked agents.
+    `health` answers within seconds, whatever is away; `shut_out` ends the connections of revoked agents.
     `wake` is set when there are new commands, `trust_wake` when there is a new trust bundle.
     """
 
@@ -24,7 +25,7 @@ class Services:
     store: Store
     events: Events
     wake: Wake
-    is_broker_connected: Callable[[], bool]
+    health: HealthCheck
     shut_out: ShutOut
     clock: Callable[[], datetime]
     version: str

@@ -253,7 +253,8 @@ def _find_ending(
     ending: dict[str, tuple[ReceivedResult, str]] = {}
     for ident, item in answers:
         if ident not in known or known[ident].digest != item.facts.action_sha256:
-            _log.warning("an answer fits no command: agent %s, action %s", item.agent_id, item.facts.action)
+            said = {"agent": item.agent_id, "action": item.facts.action}
+            _log.warning("an answer fits no command", extra=said)
             continue
         after = CommandState(item.facts.status)
         if is_transition(states[ident], after):

@@ -223,7 +223,7 @@ class Answers:
         if len(self._refused) > _REFUSALS_REMEMBERED:
             self._refused.popitem(last=False)
         now = self._clock()
-        _LOG.info("refused action %s at step %d: %s", action_id, problem.step, problem.code)
+        _LOG.info("refused", extra={"action": action_id, "step": problem.step, "code": problem.code})
         self._audit.refused(body, digest, action_id, problem.step, problem.code)
         payload = compose_result(
             action_id=action_id,
@@ -244,7 +244,7 @@ class Answers:
         now = self._clock()
         if self._logged is None or abs((now - self._logged).total_seconds()) >= _LOG_EVERY_S:
             self._logged = now
-            _LOG.warning("refused %d deliveries so far, the last: %s", self.refused_silently, code)
+            _LOG.warning("refused deliveries", extra={"so_far": self.refused_silently, "last": code})
 
 
 def explain_end(status: Optional[int], cpu_s: int) -> Problem:

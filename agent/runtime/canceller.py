@@ -163,11 +163,12 @@ class Canceller:
         except EnvironmentFailure as error:
             self._try_later(str(error))
             return
+        said = {"action": stone.action_id, "signers": ",".join(stone.signers)}
         if not is_kept:
-            _LOG.error("no room for the cancel of action %s by %s", stone.action_id, ", ".join(stone.signers))
+            _LOG.error("no room for a cancel", extra=said)
             self._done("over-limit")
             return
-        _LOG.info("action %s is cancelled by %s", stone.action_id, ", ".join(stone.signers))
+        _LOG.info("cancelled", extra=said)
         self._on_cancelled(stone)
         self._done("")
 

@@ -255,7 +255,7 @@ class Link:
         self._place += 1
         delay_s = self._delay_s * (0.5 + self._random() / 2)
         self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
-        _LOG.warning("no broker (%s); trying again in %.1f s", problem, delay_s)
+        _LOG.warning("no broker", extra={"reason": problem, "again_in_s": round(delay_s, 1)})
         self._on_trouble()
         self._timer = self._ioloop.call_later(delay_s, self.connect)
 

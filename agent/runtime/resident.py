@@ -276,7 +276,8 @@ class Resident:
                 if not answer.is_refusal:
                     self._journal.mark_answered(answer.digest, answer.occurrence)
             except EnvironmentFailure as error:
-                _LOG.error("an answer cannot be kept (%s); trying again", error)
+                said = {"command": answer.command_id, "reason": error, "again_in_s": _SPOOL_RETRY_S}
+                _LOG.error("an answer cannot be kept", extra=said)
                 self._spool_timer = self._ioloop.call_later(_SPOOL_RETRY_S, self._spool_answers)
                 self._supervisor.pause()
                 return
@@ -395,9 +396,8 @@ def run_resident(directory: Path, *, token_file: Optional[Path] = None, check_in
         # Before the identity, which without a mark beside it waits for a bundle.
         trust = TrustStore(directory, has_roots=bool(baked.config.trust.roots))
         identity = load_identity(directory, machine_id())
-        _LOG.info(
-            "agent %s, version %s%s", identity.agent_id, baked.version, ", new" if identity.is_new else ""
-        )
+        said = {"agent": identity.agent_id, "version": baked.version, "new": identity.is_new}
+        _LOG.info("starting", extra=said)
         Resident(
             baked=baked,
             directory=directory,

@@ -81,7 +81,7 @@ class Running:
         self._progress_left = int((limits.wall_s + 2 * GRACE_S) / EVERY_S)
         self._started = clock()
         self._timer: Any = loop.call_later(limits.wall_s + GRACE_S, self._on_time_over)
-        _LOG.info("running command %s of action %s", self.entry.command_id, self.entry.action_id)
+        _LOG.info("running", extra={"command": self.entry.command_id, "action": self.entry.action_id})
         child.send(frames.PERMIT)
 
     def take(self, frame: Frame) -> None:

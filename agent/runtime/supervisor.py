@@ -261,7 +261,9 @@ class Supervisor:
 
     def _try_later(self, command: Optional[Command], failure: EnvironmentFailure) -> None:
         """Put a command back to the front, unacknowledged if it was, and wait before anything is tried."""
-        _LOG.warning("nothing can be run, trying again in %g s: %s", self._retry_s, failure)
+        said = {"command": command.entry.command_id} if command is not None and command.entry else {}
+        wait = {"reason": failure, "again_in_s": self._retry_s}
+        _LOG.warning("nothing can be run", extra={**said, **wait})
         self.failure = failure
         self._release()
         if command is not None:
@@ -365,7 +367,10 @@ class Supervisor:
             return
         self._child = None
         command = self._current
-        _LOG.warning("a child ended by itself: status %s, %s", status, child.complaint or "no complaint")
+        said: Dict[str, Any] = {"status": status, "complaint": child.complaint or "none"}
+        if command is not None and command.entry is not None:
+            said.update(command=command.entry.command_id, action=command.entry.action_id)
+        _LOG.warning("a child ended by itself", extra=said)
         if command is None or not self._is_child_ready:
             self._try_later(command, EnvironmentFailure("child-failed", "a child did not start"))
         elif self._running is not None:

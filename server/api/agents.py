@@ -103,9 +103,8 @@ async def decide_on_agents(body: RawBody, services: NamedDependency[Services]) -
     approval, signers = await asyncio.to_thread(check_approval, body, investigators, url, now)
     decided = await database.run(apply_approval, store, approval, signers, now)
     who = ",".join(sorted(signers))
-    _log.info(
-        "decided on agents", extra={"decision": decided.decision, "agents": len(decided.done), "by": who}
-    )
+    for agent_id in decided.done:
+        _log.info("decided", extra={"agent": agent_id, "decision": decided.decision, "by": who})
     problem = ""
     if decided.decision == "revoke" and decided.done:
         try:

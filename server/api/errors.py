@@ -59,7 +59,8 @@ def _answer_http(request: AnyRequest, error: HTTPException) -> Response[ErrorDoc
 
 
 def _answer_failure(request: AnyRequest, error: Exception) -> Response[ErrorDocument]:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    asked = {"method": request.method, "path": request.url.path}
+    _log.error("a request failed", extra=asked, exc_info=error)
     return refusal("internal", CODES["internal"].text)
 
 

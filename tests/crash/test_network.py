@@ -56,7 +56,7 @@ class Seen:
 
     def _count(self) -> dict[str, int]:
         node = self._fleet.platform.broker.directory / "log" / "node.log"
-        counts = {name: self._fleet.platform.log(name).count("no broker (") for name in self._fleet.names}
+        counts = {name: self._fleet.platform.log(name).count('"no broker"') for name in self._fleet.names}
         counts["server"] = self._fleet.platform.log("server").count("the broker is away")
         counts["broker"] = node.read_text(errors="replace").count("missed heartbeats from client")
         return counts

@@ -104,7 +104,8 @@ def test_a_database_that_is_away_is_said_in_one_line(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'mig.sqlite'}")
     with pytest.raises(EnvironmentFailure, match="database-away: file is not a database"):
         migrate(database)
-    assert not database.is_reachable()
+    with pytest.raises(EnvironmentFailure, match="database-away: file is not a database"):
+        database.require_writable()
     database.close()
 
 

@@ -1,44 +1,20 @@
-import logging
+import subprocess
 import sys
 
-import pytest
+from tests.support.tree import ROOT
 
-from server.logs import KeyValueFormatter
-
-
-def line(message: str, **extra: object) -> str:
-    """Format one record."""
-    logger = logging.getLogger("server.test")
-    record = logger.makeRecord("server.test", logging.INFO, "file", 1, message, (), None, extra=extra)
-    record.created = 1_800_000_000.5
-    return KeyValueFormatter().format(record)
-
-
-def test_a_line_has_time_level_logger_message_and_the_fields() -> None:
-    assert line("login denied", agent="0c1f", code="replayed") == (
-        "time=2027-01-15T08:00:00.500Z level=info logger=server.test"
-        ' msg="login denied" agent=0c1f code=replayed'
-    )
+_CODE = """
+import logging
+from server.logs import set_up_logs
+set_up_logs()
+logging.getLogger("server.relay").info("sent", extra={"agent": "0c1f"})
+logging.getLogger("a.library").info("chatter")
+logging.getLogger("pika.adapters").error("chatter")
+"""
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    ['a b=c"d', "x\nlevel=error msg=forged", "\x1b[31mred", "", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"],
-)
-def test_no_value_begins_a_line_or_a_field_of_its_own(hostile: str) -> None:
-    written = line("said", agent=hostile)
-    value = written.partition(" agent=")[2]
-    assert value.isascii()
-    assert value.isprintable()
-    assert value[0] == value[-1] == '"'
-    assert "\n" not in written
-
-
-def test_a_programming_error_carries_its_traceback() -> None:
-    try:
-        raise RuntimeError("broken")  # noqa: TRY301  (a traceback is wanted)
-    except RuntimeError:
-        record = logging.LogRecord("server", logging.ERROR, "file", 1, "failed", (), sys.exc_info())
-    written = KeyValueFormatter().format(record)
-    assert written.splitlines()[0].endswith("msg=failed")
-    assert written.splitlines()[-1] == "RuntimeError: broken"
+def test_the_servers_lines_go_to_stderr_with_their_fields_and_libraries_keep_quiet() -> None:
+    done = subprocess.run([sys.executable, "-c", _CODE], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.endswith(" level=info logger=server.relay msg=sent agent=0c1f")

@@ -17,10 +17,12 @@ import uvicorn
 from litestar import Litestar
 
 from protocol.envelope import LOGIN, Envelope, encode_envelope
+from protocol.errors import EnvironmentFailure
 from protocol.login import Login, encode_login
 from server.api.app import make_app
 from server.config import ServerConfig
 from server.events import Events, Wake
+from server.health import HealthCheck
 from server.rows import Change
 from server.services import Services
 from server.store import Store
@@ -101,13 +103,17 @@ class ApiServer:
             store=self.store,
             events=self.events,
             wake=self.wake,
-            is_broker_connected=lambda: self.is_broker_connected,
+            health=HealthCheck(database=self.database, ask_broker=self._ask_broker, patience_s=0.5),
             shut_out=self._shut_out,
             clock=self.now,
             version="1.2.3",
         )
         self.services = services
         return make_app(services)
+
+    async def _ask_broker(self) -> None:
+        if not self.is_broker_connected:
+            raise EnvironmentFailure("broker-away", retryable=True)
 
     async def _shut_out(self, agent_ids: Sequence[str]) -> None:
         self.shut_out.extend(agent_ids)

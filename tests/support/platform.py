@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import urllib3
+
 from server.broker import PrivateBroker
 from tests.support.gpg import Investigator
 from tests.support.routed import Network
@@ -266,6 +268,12 @@ gpg_home = "{self.investigator.home}"
         except OSError:
             return False
         return True
+
+    def health(self) -> dict[str, str]:
+        """Return what the server says of itself; fails where it does not within some seconds."""
+        answer = urllib3.request("GET", f"{self.url}/api/v1/health", timeout=10, retries=False)
+        told: dict[str, str] = answer.json()
+        return told
 
     def is_online(self, name: str) -> bool:
         """Tell whether the platform shows an agent of this name as online."""

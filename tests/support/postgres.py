@@ -99,6 +99,20 @@ class PostgresServer:
         """Return its processes, the first one first."""
         return [self.pid, *_children(self.pid)]
 
+    def dump(self) -> Path:
+        """Make a backup of the database, as docs/operating.md has it done; return its file."""
+        file = self._directory / "mig.dump"
+        words = ("--host", str(self._directory), "--username", "mig")
+        self._run("pg_dump", *words, "--format", "custom", "--file", str(file), "mig")
+        return file
+
+    def restore(self, file: Path) -> None:
+        """Put a backup in place of the database."""
+        words = ("--host", str(self._directory), "--username", "mig")
+        self._run("dropdb", *words, "--force", "mig")
+        self._run("createdb", *words, "--encoding", "UTF8", "--template", "template0", "mig")
+        self._run("pg_restore", *words, "--exit-on-error", "--dbname", "mig", str(file))
+
     def stop(self) -> None:
         """End it without further ado; one that is gone is fine."""
         if self.is_running():
