@@ -12,6 +12,7 @@ from protocol.errors import InvalidInput
 if TYPE_CHECKING:
     # Not at run time: the resident agent asks for names here and goes without msgspec.
     from agent.module import Context, Flag
+    from agent.watching import Report, WatchContext
 
 
 class Module(NamedTuple):
@@ -29,6 +30,7 @@ class Module(NamedTuple):
     upgrade: Callable[[Any], Any]
     aliases: Tuple[str, ...]
     review: Optional[Callable[[Any], Iterator[str]]] = None
+    watch: "Optional[Callable[[Dict[str, Any], WatchContext], Iterator[Report]]]" = None
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
 
     def is_supported(self, platform: str = sys.platform) -> bool:
@@ -65,6 +67,7 @@ def load_module(name: str) -> Module:
         upgrade=getattr(loaded, "upgrade", lambda parameters: parameters),
         aliases=getattr(loaded, "ALIASES", ()),
         review=getattr(loaded, "review", None),
+        watch=getattr(loaded, "watch", None),
         paths=getattr(loaded, "PATHS", None),
     )
 

@@ -28,7 +28,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from protocol.errors import EnvironmentFailure
-from protocol.names import DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
+from protocol.names import ALERTS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -41,7 +41,7 @@ _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"
 # A stream lasts as long as its reader wants: no latency.
 _STREAMS = ("text/event-stream",)
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-QUEUES = (RESULTS_QUEUE, HEARTBEATS_QUEUE, DEAD_QUEUE)
+QUEUES = (RESULTS_QUEUE, HEARTBEATS_QUEUE, ALERTS_QUEUE, DEAD_QUEUE)
 
 
 class Meters:
