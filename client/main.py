@@ -23,6 +23,7 @@ _COMMANDS = {
     "schedule": ("client.command_schedule", "schedule", "Actions that recur, signed once."),
     "agents": ("client.command_agents", "agents", "List agents; approve or revoke them."),
     "investigators": ("client.command_agents", "investigators", "List investigators."),
+    "alerts": ("client.command_alerts", "alerts", "Show what agents saw without being asked, each verified."),
     "audit": ("client.command_audit", "audit", "Read the server's audit log, and check it."),
     "trust": ("client.command_trust", "trust", "Say whom agents obey: compose, sign, publish trust bundles."),
     "verify": ("client.command_verify", "verify", "Say whether our OpenPGP policy accepts a signature."),

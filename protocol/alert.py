@@ -1,10 +1,11 @@
 """Alerts: what an agent's persistent modules saw without being asked, signed by the agent.
 
 Rules:
-1. An alert is an answer like any other: what happened, and to what; never a file's content, a command
-   line or a payload.
-2. `seq` rises by one with each alert of an agent. What it could not keep, or would not send for its rate,
-   it says itself, in the next one. So alerts that somebody on the way withholds leave a gap that nobody can fill.
+1. An alert is an answer like any other: what happened, and to what; never a file's content, a command line
+   or a payload.
+2. `seq` rises by one with each alert of an agent. What it could not keep, or would not send for its rate, it
+   says itself, in the next one. So alerts that somebody on the way withholds leave a gap that nobody can
+   fill.
 3. An alert's identity is the SHA-256 of its payload: one that comes twice is told by it.
 
 The composer lives with the agent (`agent.runtime.alerts`) and does without msgspec; this is the decoder.

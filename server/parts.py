@@ -9,9 +9,11 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from protocol.names import HEARTBEATS_QUEUE, RESULTS_QUEUE, server_queue
+from protocol.names import ALERTS_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE, server_queue
 from protocol.version import VERSION
+from server.alert_intake import AlertIntake
 from server.amqp import parse_url
+from server.bell import Bell
 from server.brokerauth import BrokerAuth
 from server.config import ServerConfig
 from server.database import Database
@@ -28,6 +30,7 @@ from server.shutout import shut_out
 from server.store import Store
 from server.trust import TrustDistributor
 from server.verifiers import Verifiers
+from server.webhooks import Webhooks, read_standing
 
 
 def utc_now() -> datetime:
@@ -49,6 +52,7 @@ class Parts:
     metrics: MetricsApp
     neighbours: Neighbours
     retention: Retention
+    webhooks: Webhooks
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -58,6 +62,7 @@ class Parts:
             self.trust.run(),
             self.neighbours.run(),
             self.retention.run(),
+            self.webhooks.run(),
         )
 
 
@@ -76,7 +81,7 @@ def assemble(
 
     """
     parse_url(config.relay, config.relay_ca)
-    store, events, wake, meters = Store(database), Events(), Wake(), Meters()
+    store, events, wake, bell, meters = Store(database), Events(), Wake(), Bell(), Meters()
     is_shared = database.dialect == "postgresql"  # other servers may use it too
     name = secrets.token_hex(8)
     relay = Relay(
@@ -86,7 +91,13 @@ def assemble(
         ca=config.relay_ca,
         own_queue=server_queue(name) if is_shared else "",
     )
-    neighbours = Neighbours(name, events=events, broadcast=relay.broadcast, on_commands=wake.set_here)
+    neighbours = Neighbours(
+        name,
+        events=events,
+        broadcast=relay.broadcast,
+        on_commands=wake.set_here,
+        on_alerts=bell.ring_here,
+    )
     scheduler = Scheduler(
         database=database,
         store=store,
@@ -121,6 +132,10 @@ def assemble(
         meters=meters,
         verifiers=verifiers or Verifiers(),
     )
+    alert_intake = AlertIntake(database=database, store=store, bell=bell, clock=clock, meters=meters)
+    webhooks = Webhooks(
+        config.webhook, database=database, store=store, bell=bell, clock=clock, random=SystemRandom()
+    )
     broker_auth = BrokerAuth(
         config=config,
         database=database,
@@ -140,6 +155,7 @@ def assemble(
         clock=clock,
         version=VERSION,
         trust_wake=trust.wake,
+        bell=bell,
     )
     standing = Standing(
         agents=lambda: database.read(store.count_agents, clock()),
@@ -148,13 +164,20 @@ def assemble(
         dead=relay.dead,
         denied=broker_auth.denied,
         followers=events.count_all,
+        webhooks=lambda: database.read(read_standing, store, config.webhook),
+        deliveries=webhooks.outcomes,
         version=VERSION,
     )
-    handlers = {RESULTS_QUEUE: intake.handle_results, HEARTBEATS_QUEUE: intake.handle_heartbeats}
+    handlers = {
+        RESULTS_QUEUE: intake.handle_results,
+        HEARTBEATS_QUEUE: intake.handle_heartbeats,
+        ALERTS_QUEUE: alert_intake.handle,
+    }
     if is_shared:
         handlers[server_queue(name)] = neighbours.handle
         events.tell_others(neighbours.tell_changes)
         wake.also = neighbours.tell_commands
+        bell.also = neighbours.tell_alerts
     return Parts(
         services=services,
         relay=relay,
@@ -166,4 +189,5 @@ def assemble(
         metrics=MetricsApp(meters, standing),
         neighbours=neighbours,
         retention=Retention(config=config, database=database, store=store, clock=clock),
+        webhooks=webhooks,
     )
