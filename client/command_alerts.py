@@ -1,5 +1,6 @@
 """`mig alerts`: what agents saw without being asked, each alert verified here."""
 
+import contextlib
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,9 +50,9 @@ def alerts(
 ) -> int:
     """Show what agents saw without being asked: changed files, programs that were started, and the like.
 
-    Each alert is shown only under its agent's own signature. Where all alerts of an agent are shown, a line on
-    standard error says how many are missing between them. Exit 0: there are some, 1: none, 4: one does not
-    verify.
+    Each alert is shown only under its agent's own signature. Where all alerts of an agent are asked for, a
+    line on standard error says how many are missing between them. Exit 0: there are some, 1: none, 4: one
+    does not verify.
     """
     query: dict[str, Any] = {}
     if target is not None:
@@ -68,7 +69,8 @@ def alerts(
         for line in reader.seen.missing():
             say(line)
     if follow:
-        reader.follow(api, query, last)
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            reader.follow(api, query, last)
     if reader.refused:
         return EXIT_REFUSED
     return EXIT_FOUND if reader.shown else EXIT_NOTHING_FOUND
