@@ -1,6 +1,7 @@
 """Alerts in the store, on each database."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,9 @@ from server.store import Store
 from tests.support.fleet import NOW, FleetAgent
 
 
-def numbers(store: Store, after: int = 0, limit: int = 100, **wanted: object) -> list[int]:
+def numbers(store: Store, after: int = 0, limit: int = 100, **wanted: Any) -> list[int]:
     """Return the agents' own numbers of the alerts that are found."""
-    found = store.list_alerts(after, limit, AlertFilter(**wanted))  # type: ignore[arg-type]
+    found = store.list_alerts(after, limit, AlertFilter(**wanted))
     return [row.seq for row in found.rows]
 
 
@@ -43,7 +44,7 @@ def test_alerts_are_given_page_by_page_in_the_order_of_their_coming(store: Store
         ({}, 4),
     ],
 )
-def test_alerts_are_found_by_what_is_asked_for(store: Store, wanted: dict[str, object], count: int) -> None:
+def test_alerts_are_found_by_what_is_asked_for(store: Store, wanted: dict[str, Any], count: int) -> None:
     agent = FleetAgent(store)
     alerts = [agent.alert(1), agent.alert(2, module="audit", severity="high")]
     alerts += [agent.alert(3, severity="low"), agent.alert(4)]

@@ -169,7 +169,7 @@ def test_an_alert_that_the_receiver_refuses_itself_is_passed_over_after_some_tri
     desk = make_desk()
     agent = FleetAgent(desk.store)
     desk.store.save_alerts([agent.alert(1), agent.alert(2)], NOW)
-    receiver.answers = [400] * REFUSALS + [200]
+    receiver.answers = [*[400] * REFUSALS, 200]
     for _ in range(REFUSALS):
         desk.deliver()
         desk.now += timedelta(hours=1)
