@@ -16,9 +16,22 @@ import re
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, NoReturn, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
+from agent.config_values import read_flag as _read_flag
+from agent.config_values import read_number as _read_number
+from agent.config_values import read_text as _read_text
+from agent.config_values import refuse as _refuse
+from agent.config_values import require_table as _require_table
+from agent.watch_config import (
+    AlertsConfig,
+    AuditConfig,
+    FswatchConfig,
+    read_alerts,
+    read_audit,
+    read_fswatch,
+)
 from protocol.errors import InvalidInput
 from protocol.names import TOKEN_SHAPE, is_fingerprint
 from protocol.sealing import MAX_RECIPIENTS
@@ -89,6 +102,7 @@ class AgentConfig(NamedTuple):
     `require_sealed` refuses an action that names nobody.
     `relay_ca` is PEM text: the only authorities that may vouch for the broker; empty for those of the system.
     `enrolment_token` is for a new agent to show; it is as public as the agent's file.
+    `fswatch` and `audit` are persistent modules, off where they are None; `alerts` bounds what they tell.
     """
 
     relay: Tuple[str, ...]
@@ -107,6 +121,19 @@ class AgentConfig(NamedTuple):
     scan: ScanConfig = ScanConfig()
     relay_ca: str = ""
     enrolment_token: str = ""
+    alerts: AlertsConfig = AlertsConfig()
+    fswatch: Optional[FswatchConfig] = None
+    audit: Optional[AuditConfig] = None
+
+    def watched(self) -> Dict[str, Dict[str, Any]]:
+        """Return what each persistent module that is on is told, as plain members."""
+        watched: Dict[str, Dict[str, Any]] = {}
+        if self.fswatch is not None:
+            watched["fswatch"] = self.fswatch._asdict()
+        if self.audit is not None:
+            rules = [rule._asdict() for rule in self.audit.rules]
+            watched["audit"] = {**self.audit._asdict(), "rules": rules}
+        return watched
 
 
 class Baked(NamedTuple):
@@ -121,34 +148,6 @@ class Baked(NamedTuple):
     build: str
     acl: Dict[str, Any]
     roots: Tuple[bytes, ...] = ()
-
-
-def _refuse(where: str, what: str) -> NoReturn:
-    raise InvalidInput("bad-config", f"{where}: {what}")
-
-
-def _require_table(value: Any, where: str, known: Tuple[str, ...]) -> Dict[str, Any]:
-    if not isinstance(value, dict):
-        _refuse(where, "must be a table")
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        _refuse(where, f"unknown member {str(unknown[0])[:64]!r}")
-    return value
-
-
-def _read_text(table: Dict[str, Any], name: str) -> str:
-    value = table.get(name)
-    if not isinstance(value, str) or not value:
-        _refuse(name, "must be a text that is not empty")
-    return value
-
-
-def _read_number(table: Dict[str, Any], name: str, default: int, lowest: int, highest: int) -> int:
-    value: Any = table.get(name, default)
-    # bool is an int to Python and never meant as one here.
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        _refuse(name, f"must be a whole number from {lowest} to {highest}")
-    return int(value)
 
 
 def _read_bound(table: Dict[str, Any], name: str, lowest: int) -> int:
@@ -217,13 +216,6 @@ def _read_native(table: Dict[str, Any]) -> Tuple[str, ...]:
     if not isinstance(value, list) or not value or any(way not in _KNOWN_NATIVE for way in value):
         _refuse("native", f"must be a list of {', '.join(_KNOWN_NATIVE)}")
     return tuple(value)
-
-
-def _read_flag(table: Dict[str, Any], name: str, *, default: bool) -> bool:
-    value = table.get(name, default)
-    if not isinstance(value, bool):
-        _refuse(name, "must be true or false")
-    return value
 
 
 def _read_seal_to(table: Dict[str, Any]) -> Tuple[str, ...]:
@@ -326,6 +318,9 @@ def decode_config(value: Any) -> AgentConfig:
         scan=_read_scan(table),
         relay_ca=_read_relay_ca(table, relay),
         enrolment_token=_read_enrolment_token(table),
+        alerts=read_alerts(table),
+        fswatch=read_fswatch(table),
+        audit=read_audit(table),
     )
 
 

@@ -262,6 +262,8 @@ def _config(_options: argparse.Namespace) -> int:
     shown["limits"] = baked.config.limits._asdict()
     shown["trust"] = baked.config.trust._asdict()
     shown["scan"] = baked.config.scan._asdict()
+    shown["alerts"] = baked.config.alerts._asdict()
+    shown.update(baked.config.watched())
     shown["enrolment_token"] = "baked in" if baked.config.enrolment_token else ""
     shown["trusted_keys"] = [parse_certificate(key).fingerprint for key in baked.keys]
     _print(json.dumps(shown, indent=2))

@@ -24,7 +24,9 @@ A module is one file in `agent/modules/` that defines, at its top level:
   client before signing and by local runs, never by the gate;
 * optional `review(params)`: called by the client before signing, never by the gate, with decoded parameters:
   raises `InvalidInput` for what the declaration cannot tell (rules that do not compile), yields notes;
-* optional `ALIASES`: other names of the module that the client accepts.
+* optional `ALIASES`: other names of the module that the client accepts;
+* optional `watch(config, context)`: it runs as long as the agent does and tells what it sees
+  (`agent.watching`).
 
 The file must import on every system: whatever is tied to one lives in `agent/platform/`.
 """
@@ -115,6 +117,7 @@ class Context:
         paths: PathRules = ANYWHERE,
         budget: Budget = UNBOUNDED,
         digest_cache: Optional[int] = None,
+        watchers: Optional[Dict[str, Dict[str, Any]]] = None,
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Mapping[str, Statistic]], None] = lambda _statistics: None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -125,6 +128,8 @@ class Context:
         self.budget = budget
         # An open descriptor of the endpoint's digest cache (`agent.scan.cache`), where it has one.
         self.digest_cache = digest_cache
+        # How each persistent module is that is on (`agent.runtime.watchers`); None where no agent runs.
+        self.watchers = watchers
         self.statistics: Dict[str, Statistic] = {}
         self.notes: List[str] = []
         self.truncated = False

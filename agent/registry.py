@@ -13,6 +13,7 @@ from protocol.errors import InvalidInput
 if TYPE_CHECKING:
     # Not at run time: the resident agent asks for names here and goes without msgspec.
     from agent.module import Context, Flag
+    from agent.watching import Report, WatchContext
 
 
 class Module(NamedTuple):
@@ -31,6 +32,7 @@ class Module(NamedTuple):
     aliases: Tuple[str, ...]
     review: Optional[Callable[[Any], Iterator[str]]] = None
     fields: Tuple[str, ...] = ()
+    watch: "Optional[Callable[[Dict[str, Any], WatchContext], Iterator[Report]]]" = None
     paths: Optional[Tuple[str, ...]] = None  # None: it does not say, so no path rules can hold it
     minimum_weight: int = 1
     flag_aliases: Mapping[str, Tuple[str, ...]] = MappingProxyType({})
@@ -70,6 +72,7 @@ def load_module(name: str) -> Module:
         aliases=getattr(loaded, "ALIASES", ()),
         review=getattr(loaded, "review", None),
         fields=getattr(loaded, "FIELDS", ()),
+        watch=getattr(loaded, "watch", None),
         paths=getattr(loaded, "PATHS", None),
         minimum_weight=getattr(loaded, "MINIMUM_WEIGHT", 1),
         flag_aliases=getattr(loaded, "FLAG_ALIASES", {}),

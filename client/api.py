@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -26,6 +26,7 @@ from client.signing import Signer
 from client.sse import ServerEvent, decode_events
 from client.transport import Times, Transport
 from protocol import documents
+from protocol.alert_documents import AlertPage
 from protocol.envelope import LOGIN, encode_envelope
 from protocol.errors import CODES, EXIT_OUT_OF_REACH, EnvironmentFailure, InvalidInput, MigError
 
@@ -35,6 +36,8 @@ _UNAUTHENTICATED = 401
 _FIRST_ERROR = 300
 _SERVER_ERROR = 500
 _AWAY = frozenset({502, 503, 504})
+
+_STREAM = timedelta(hours=1)  # a stream of alerts is begun anew after that
 
 T = TypeVar("T")
 
@@ -151,6 +154,31 @@ class Api:
                 raise InvalidInput("bad-document", "the server's pages of witnesses do not advance")
             start = page.next
 
+    def list_alerts(self, query: Mapping[str, Any], after: int) -> AlertPage:
+        """Ask for alerts behind a number; their signatures are for the caller to check."""
+        return self._get("/alerts", AlertPage, {**query, "after": after, "limit": 500})
+
+    def follow_alerts(
+        self, query: Mapping[str, Any], after: int, on_trouble: Callable[[MigError], None]
+    ) -> Iterator[ServerEvent]:
+        """Yield alerts behind a number as they come, for ever; a broken stream is taken up again."""
+        path = f"/alerts/events?{urlencode({**query, 'after': after}, doseq=True)}"
+        last_id, failures = "", 0
+        while True:
+            try:
+                for event in self._stream(path, last_id, self._clock() + _STREAM):
+                    failures = 0
+                    if _EVENT_ID.match(event.last_id) is None:
+                        raise InvalidInput("bad-document", "the server's event has an id that is no number")
+                    last_id = event.last_id
+                    yield event
+            except EnvironmentFailure as error:
+                if not error.retryable:
+                    raise
+                on_trouble(error)
+            time.sleep(_pause_s(failures))
+            failures = min(failures + 1, 10)
+
     def follow(
         self, action_id: str, deadline: datetime, on_trouble: Callable[[MigError], None]
     ) -> Iterator[ServerEvent]:
@@ -185,7 +213,7 @@ class Api:
                 problem = error
                 on_trouble(error)
             left = (deadline - self._clock()).total_seconds()
-            pause = min(0.1 * 2**failures, 5.0) * random.uniform(0.5, 1.0)  # noqa: S311  (spreads, protects nothing)
+            pause = _pause_s(failures)
             failures = min(failures + 1, 10)
             if left <= pause:
                 if problem is not None:
@@ -202,7 +230,9 @@ class Api:
         yield from decode_events(self._transport.read_lines(response, left), last_id)
 
     def _get(self, path: str, answer: type[T], query: dict[str, Any] | None = None) -> T:
-        return self._decode(self._request("GET", path + (f"?{urlencode(query)}" if query else "")), answer)
+        return self._decode(
+            self._request("GET", path + (f"?{urlencode(query, doseq=True)}" if query else "")), answer
+        )
 
     def _decode(self, body: bytes, answer: type[T]) -> T:
         try:
@@ -281,3 +311,7 @@ class Api:
         if CODES[error.code].exit == EXIT_OUT_OF_REACH:
             raise EnvironmentFailure(error.code, error.detail, retryable=True)
         raise InvalidInput(error.code, error.detail)
+
+
+def _pause_s(failures: int) -> float:
+    return random.uniform(0.5, 1.0) * min(0.1 * float(1 << failures), 5.0)  # noqa: S311  (spreads, no more)

@@ -28,7 +28,10 @@ _FILE = click.option(
 
 @click.group()
 def audit() -> None:
-    """Read the server's audit log, and check it."""
+    """Read the server's audit log, and check it.
+
+    The module audit, which tells of endpoints' kernels, is asked as `mig kaudit`.
+    """
 
 
 @audit.command()

@@ -23,10 +23,13 @@ _COMMANDS = {
     "schedule": ("client.command_schedule", "schedule", "Actions that recur, signed once."),
     "agents": ("client.command_agents", "agents", "List agents; approve or revoke them."),
     "investigators": ("client.command_agents", "investigators", "List investigators."),
+    "alerts": ("client.command_alerts", "alerts", "Show what agents saw without being asked, each verified."),
     "audit": ("client.command_audit", "audit", "Read the server's audit log, and check it."),
     "trust": ("client.command_trust", "trust", "Say whom agents obey: compose, sign, publish trust bundles."),
     "verify": ("client.command_verify", "verify", "Say whether our OpenPGP policy accepts a signature."),
 }
+# Modules whose names are those of commands, and an alias of each.
+_HIDDEN = {"audit": "kaudit"}
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -35,7 +38,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's)
         """Return all names."""
-        return [*_COMMANDS, *_module_names()]
+        return [*_COMMANDS, *map(asked_as, _module_names())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  (click's)
         """Return one command, a module's under its aliases too."""
@@ -54,7 +57,7 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (click's)
         """Write modules and commands apart, without loading any."""
         with formatter.section("Modules (mig MODULE --help)"):
-            formatter.write_dl([(name, _first_line(name)) for name in _module_names()])
+            formatter.write_dl([(asked_as(name), _first_line(name)) for name in _module_names()])
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
@@ -64,6 +67,11 @@ def _module_names() -> tuple[str, ...]:
     from agent.registry import module_names  # noqa: PLC0415  (not needed by most commands)
 
     return module_names()
+
+
+def asked_as(module: str) -> str:
+    """Return the name under which a module is asked: an alias, where a command has its own name."""
+    return _HIDDEN.get(module, module)
 
 
 def _first_line(module: str) -> str:

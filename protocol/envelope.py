@@ -48,6 +48,7 @@ TRUST = payload_type("trust")
 NOTICE = payload_type("notice")
 ENROLMENT = payload_type("enrolment")  # what a token signs; never an envelope
 APPROVAL = payload_type("approval")
+ALERT = payload_type("alert")
 
 
 class Signature(NamedTuple):

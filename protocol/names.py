@@ -4,9 +4,10 @@ import hashlib
 import re
 
 COMMANDS_EXCHANGE = "mig.commands"  # direct; routing key: the agent's id
-AGENTS_EXCHANGE = "mig.agents"  # topic; `heartbeat.<id>` and `result.<id>`
+AGENTS_EXCHANGE = "mig.agents"  # topic; `heartbeat.<id>`, `result.<id>` and `alert.<id>`
 RESULTS_QUEUE = "mig.results"
 HEARTBEATS_QUEUE = "mig.heartbeats"
+ALERTS_QUEUE = "mig.alerts"
 SERVERS_EXCHANGE = "mig.servers"  # fanout; what servers tell each other
 DEAD_EXCHANGE = "mig.dead"
 DEAD_QUEUE = "mig.dead"
@@ -37,6 +38,11 @@ def heartbeat_key(agent_id: str) -> str:
 def result_key(agent_id: str) -> str:
     """Return the routing key of one agent's answers."""
     return f"result.{agent_id}"
+
+
+def alert_key(agent_id: str) -> str:
+    """Return the routing key of one agent's alerts."""
+    return f"alert.{agent_id}"
 
 
 def is_agent_id(text: str) -> bool:

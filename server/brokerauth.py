@@ -8,7 +8,7 @@ Rules:
    whoever proves an id. An agent that waits proves who it is and is then denied the virtual host: so it can
    be told from one that is denied, and the broker says where it comes from. It reaches nothing.
 4. Before an agent is let in its queue stands, bound, so that it has nothing to declare. It may read that
-   queue, and write `mig.agents` under its own two routing keys. An agent that could declare a queue could
+   queue, and write `mig.agents` under its own three routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
 5. A revoked agent is denied every login, and every new channel of a connection that is still open.
 6. One that was cut off for a flood (`server.floods`) is denied for a while.
@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl
 
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import BrokerLogin, decode_broker_password
-from protocol.names import AGENTS_EXCHANGE, agent_queue, heartbeat_key, is_agent_id, result_key
+from protocol.names import AGENTS_EXCHANGE, agent_queue, alert_key, heartbeat_key, is_agent_id, result_key
 from server.broker import VHOST
 from server.config import ServerConfig
 from server.database import Database
@@ -47,6 +47,8 @@ MAX_LOGINS = 20  # the agent's own pauses make it six in the first minute, then 
 LOGIN_PERIOD = timedelta(minutes=1)
 _MAX_COUNTED = 100_000
 _LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
+
+_OWN_KEYS = (heartbeat_key, result_key, alert_key)
 
 Form = Mapping[str, str]
 
@@ -219,12 +221,12 @@ class BrokerAuth:
         return asked in allowed and await self._is_enrolled(form)
 
     async def is_topic_allowed(self, form: Form) -> bool:
-        """Decide on a routing key of `mig.agents`: an agent's own two."""
+        """Decide on a routing key of `mig.agents`: an agent's own three."""
         agent_id = form.get("username", "")
         asked = (form.get("vhost"), form.get("resource"), form.get("name"), form.get("permission"))
         return (
             asked == (VHOST, "topic", AGENTS_EXCHANGE, "write")
-            and form.get("routing_key") in {heartbeat_key(agent_id), result_key(agent_id)}
+            and form.get("routing_key") in {key(agent_id) for key in _OWN_KEYS}
             and await self._is_enrolled(form)
         )
 

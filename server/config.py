@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from protocol.errors import InvalidInput
 from server.verifiers import MOST
+from server.webhook_config import WebhookConfig, require_webhooks
 
 DEFAULT_PATH = Path("/etc/mig/config.toml")
 _TABLES = frozenset({"agent", "server", "client"})
@@ -47,8 +48,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `[agent.trust]` names them; empty to take what anybody signed, and leave it to the agents.
     An action reaches at most `max_agents` agents unless its submission says that it is meant for all. Answers
     are deleted `keep_answers_days` after they came, actions, with all that belongs to them,
-    `keep_actions_days` after they were over; 0 for never.
+    `keep_actions_days` after they were over, alerts `keep_alerts_days` after they came; 0 for never.
     `verifiers` is the number of processes that check the signatures of answers; 0 leaves it to the server.
+    `webhook` are where alerts are brought to.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
@@ -69,7 +71,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_agents: Annotated[int, Meta(ge=1)] = 1000
     keep_answers_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
     keep_actions_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
+    keep_alerts_days: Annotated[int, Meta(ge=0, le=_LONGEST_DAYS)] = 0
     verifiers: Annotated[int, Meta(ge=0, le=MOST)] = 2
+    webhook: Annotated[tuple[WebhookConfig, ...], Meta(max_length=32)] = ()
 
     @property
     def relays(self) -> tuple[str, ...]:
@@ -135,6 +139,7 @@ def decode_config(document: dict[str, Any]) -> ServerConfig:
     except msgspec.ValidationError as error:
         raise InvalidInput("bad-config", f"[server]: {error}") from None
     _require_url(config.url)
+    require_webhooks(config.webhook)
     for path in filter(None, _paths(config)):
         if not Path(path).is_absolute():
             raise InvalidInput("bad-config", f"[server]: {path!r} is not an absolute path")

@@ -30,6 +30,7 @@ from server.statelock import is_locked
 from server.store import Store
 from server.trust import load_roots
 from server.trust_oddities import SOON, describe_published, find_problems
+from server.webhooks import read_standing
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OPEN_TO_OTHERS = stat.S_IRWXO | stat.S_IWGRP
@@ -138,7 +139,22 @@ def _stored(config: ServerConfig) -> Iterator[Finding]:
             yield _finding("agents' trust", lambda: _agents_trust(store, agents))
             yield _finding("audit log", lambda: _audit_log(store))
             yield _finding("enrolment", lambda: _enrolment(config, store))
+            yield _finding("webhooks", lambda: _webhooks(config, store))
         database.close()
+
+
+def _webhooks(config: ServerConfig, store: Store) -> str:
+    if not config.webhook:
+        return "none is configured"
+    standing = read_standing(store, config.webhook)
+    said = [f"{name}: {hook.waiting:,} alerts wait" for name, hook in standing.items()]
+    failing = [f"{name} fails: {hook.problem}" for name, hook in standing.items() if hook.attempts]
+    new = [
+        f"{hook.name}: no server has served it yet" for hook in config.webhook if hook.name not in standing
+    ]
+    if failing:
+        raise _Warning("; ".join(failing + said))
+    return "; ".join(said + new)
 
 
 def _database(database: Database) -> str:

@@ -6,7 +6,8 @@ Rules:
 2. What stands in the database or at the broker is asked for at each scrape; where one is away its figures are
    missing and `mig_database_up` or `mig_broker_up` is 0. Each server of several tells of itself; agents,
    commands and queues, which they share, are told alike by all.
-3. The labels' values are from fixed sets: codes, states, route templates. A client cannot make new ones.
+3. The labels' values are from fixed sets: codes, states, route templates, the configuration's names of
+   webhooks. A client cannot make new ones.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -28,7 +29,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from protocol.errors import EnvironmentFailure
-from protocol.names import DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
+from protocol.names import ALERTS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
+from server.webhooks import HookStanding
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -41,7 +43,7 @@ _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"
 # A stream lasts as long as its reader wants: no latency.
 _STREAMS = ("text/event-stream",)
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-QUEUES = (RESULTS_QUEUE, HEARTBEATS_QUEUE, DEAD_QUEUE)
+QUEUES = (RESULTS_QUEUE, HEARTBEATS_QUEUE, ALERTS_QUEUE, DEAD_QUEUE)
 
 
 class Meters:
@@ -145,6 +147,8 @@ class Standing:
         denied: Mapping[str, int],
         followers: Callable[[], int],
         version: str,
+        webhooks: Callable[[], Awaitable[Mapping[str, HookStanding]]],
+        deliveries: Mapping[str, int],
     ) -> None:
         self._agents = agents
         self._commands = commands
@@ -153,6 +157,8 @@ class Standing:
         self._denied = denied
         self._followers = followers
         self._version = version
+        self._webhooks = webhooks
+        self._deliveries = deliveries
 
     async def read(self, meters: Meters) -> list[Metric]:
         """Return all figures that are not kept in histograms."""
@@ -168,15 +174,19 @@ class Standing:
                 self._dead,
             ),
             _counter("mig_denied_logins", "Agents' logins denied", "code", self._denied),
+            _counter("mig_webhook_deliveries", "Alerts brought to webhooks", "outcome", self._deliveries),
         ]
         try:
             agents, commands = await self._agents(), await self._commands()
+            hooks = await self._webhooks()
         except EnvironmentFailure:
             found.append(_gauge("mig_database_up", "Whether the database answers", "", {"": 0}))
         else:
             found.append(_gauge("mig_database_up", "Whether the database answers", "", {"": 1}))
             found.append(_gauge("mig_agents", "Agents by status", "status", agents))
             found.append(_gauge("mig_open_commands", "Commands that have not ended", "state", commands))
+            waiting = {name: hook.waiting for name, hook in hooks.items()}
+            found.append(_gauge("mig_webhook_waiting", "Alerts that wait for a webhook", "hook", waiting))
         try:
             depths = await self._queue_depths(QUEUES)
         except EnvironmentFailure:

@@ -27,11 +27,12 @@ _MOST_WAITING = 1000
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What one server tells the others: who speaks, what has changed, is there anything to send."""
+    """What one server tells the others: what has changed, and whether there are commands or alerts."""
 
     server: str
     changes: tuple[Change, ...] = ()
     commands: bool = False
+    alerts: bool = False
 
 
 _decode_news = msgspec.json.Decoder(News)
@@ -45,6 +46,7 @@ class Neighbours:
         events: gets what has changed elsewhere.
         broadcast: brings one message to all servers, this one included; may fail, and is then not repeated.
         on_commands: called when another server has something new for the outbox.
+        on_alerts: called when another server has stored alerts.
 
     """
 
@@ -55,11 +57,13 @@ class Neighbours:
         events: Events,
         broadcast: Callable[[bytes], Awaitable[None]],
         on_commands: Callable[[], None],
+        on_alerts: Callable[[], None],
     ) -> None:
         self.name = name
         self._events = events
         self._broadcast = broadcast
         self._on_commands = on_commands
+        self._on_alerts = on_alerts
         self._waiting: deque[News] = deque(maxlen=_MOST_WAITING)
         self._has_news = asyncio.Event()
 
@@ -71,6 +75,10 @@ class Neighbours:
     def tell_commands(self) -> None:
         """Tell that there is something to send."""
         self._tell(News(server=self.name, commands=True))
+
+    def tell_alerts(self) -> None:
+        """Tell that alerts were stored."""
+        self._tell(News(server=self.name, alerts=True))
 
     def _tell(self, news: News) -> None:
         self._waiting.append(news)
@@ -101,4 +109,6 @@ class Neighbours:
         self._events.publish_here(news.changes)
         if news.commands:
             self._on_commands()
+        if news.alerts:
+            self._on_alerts()
         return None

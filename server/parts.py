@@ -9,9 +9,11 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from protocol.names import HEARTBEATS_QUEUE, RESULTS_QUEUE, server_queue
+from protocol.names import ALERTS_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE, server_queue
 from protocol.version import VERSION
+from server.alert_intake import AlertIntake
 from server.amqp import parse_url
+from server.bell import Bell
 from server.brokerauth import BrokerAuth
 from server.config import ServerConfig
 from server.database import Database
@@ -30,6 +32,7 @@ from server.shutout import shut_out
 from server.store import Store
 from server.trust import TrustDistributor
 from server.verifiers import Verifiers
+from server.webhooks import Webhooks, read_standing
 
 
 def utc_now() -> datetime:
@@ -52,6 +55,7 @@ class Parts:
     neighbours: Neighbours
     retention: Retention
     cut_off: CutOff
+    webhooks: Webhooks
 
     def workers(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what runs as long as the server runs."""
@@ -62,6 +66,7 @@ class Parts:
             self.neighbours.run(),
             self.retention.run(),
             self.cut_off.run(),
+            self.webhooks.run(),
         )
 
 
@@ -81,7 +86,7 @@ def assemble(
     """
     for url in config.relays:
         parse_url(url, config.relay_ca)
-    store, events, wake, meters = Store(database), Events(), Wake(), Meters()
+    store, events, wake, bell, meters = Store(database), Events(), Wake(), Bell(), Meters()
     is_shared = database.dialect == "postgresql"  # other servers may use it too
     name = secrets.token_hex(8)
     relay = Relay(
@@ -92,7 +97,13 @@ def assemble(
         ca=config.relay_ca,
         own_queue=server_queue(name) if is_shared else "",
     )
-    neighbours = Neighbours(name, events=events, broadcast=relay.broadcast, on_commands=wake.set_here)
+    neighbours = Neighbours(
+        name,
+        events=events,
+        broadcast=relay.broadcast,
+        on_commands=wake.set_here,
+        on_alerts=bell.ring_here,
+    )
     scheduler = Scheduler(
         database=database,
         store=store,
@@ -129,6 +140,10 @@ def assemble(
         verifiers=verifiers or Verifiers(),
         on_flood=cut_off.add,
     )
+    alert_intake = AlertIntake(database=database, store=store, bell=bell, clock=clock, meters=meters)
+    webhooks = Webhooks(
+        config.webhook, database=database, store=store, bell=bell, clock=clock, random=SystemRandom()
+    )
     broker_auth = BrokerAuth(
         config=config,
         database=database,
@@ -148,6 +163,7 @@ def assemble(
         clock=clock,
         version=VERSION,
         trust_wake=trust.wake,
+        bell=bell,
     )
     standing = Standing(
         agents=lambda: database.read(store.count_agents, clock()),
@@ -156,13 +172,20 @@ def assemble(
         dead=relay.dead,
         denied=broker_auth.denied,
         followers=events.count_all,
+        webhooks=lambda: database.read(read_standing, store, config.webhook),
+        deliveries=webhooks.outcomes,
         version=VERSION,
     )
-    handlers = {RESULTS_QUEUE: intake.handle_results, HEARTBEATS_QUEUE: intake.handle_heartbeats}
+    handlers = {
+        RESULTS_QUEUE: intake.handle_results,
+        HEARTBEATS_QUEUE: intake.handle_heartbeats,
+        ALERTS_QUEUE: alert_intake.handle,
+    }
     if is_shared:
         handlers[server_queue(name)] = neighbours.handle
         events.tell_others(neighbours.tell_changes)
         wake.also = neighbours.tell_commands
+        bell.also = neighbours.tell_alerts
     return Parts(
         services=services,
         relay=relay,
@@ -175,4 +198,5 @@ def assemble(
         neighbours=neighbours,
         cut_off=cut_off,
         retention=Retention(config=config, database=database, store=store, clock=clock),
+        webhooks=webhooks,
     )

@@ -25,13 +25,14 @@ _PAUSE_S = 0.02
 
 
 class Retention:
-    """Deletes old answers, commands and actions."""
+    """Deletes old answers, commands, actions and alerts."""
 
     def __init__(
         self, *, config: ServerConfig, database: Database, store: Store, clock: Callable[[], datetime]
     ) -> None:
         self._answers_days = config.keep_answers_days
         self._actions_days = config.keep_actions_days
+        self._alerts_days = config.keep_alerts_days
         self._database = database
         self._store = store
         self._clock = clock
@@ -53,7 +54,7 @@ class Retention:
 
         """
         now = self._clock()
-        if not self._answers_days and not self._actions_days:
+        if not (self._answers_days or self._actions_days or self._alerts_days):
             return
         doubt = await self._database.read(self._store.doubt_clock, now)
         if doubt is not None:
@@ -66,6 +67,9 @@ class Retention:
             before = now - timedelta(days=self._actions_days)
             await self._delete("commands", self._store.delete_commands, before)
             await self._delete("actions", self._store.delete_actions, before)
+        if self._alerts_days:
+            before = now - timedelta(days=self._alerts_days)
+            await self._delete("alerts", self._store.delete_alerts, before)
 
     async def _delete(
         self, what: str, delete: Callable[[datetime, datetime, int], int], before: datetime

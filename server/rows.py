@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from protocol.action import Action
+from protocol.alert import Severity
 from protocol.command import CommandState
 from protocol.documents import AgentStatus, Campaign, InvestigatorStatus, Pacing, Progress, Right
 from protocol.heartbeat import TrustStanding
@@ -294,3 +295,54 @@ class Advanced(msgspec.Struct, frozen=True, kw_only=True):
     released: int = 0
     changes: list[Change] = []
     look_again: datetime | None = None
+
+
+class ReceivedAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert whose signature, sender and shape the intake has checked; `digest` is of its payload."""
+
+    agent_id: str
+    digest: str
+    module: str
+    severity: Severity
+    envelope: bytes
+
+
+class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored alert, and whose it is."""
+
+    seq: int
+    digest: str
+    agent_id: str
+    agent_name: str
+    public_key: bytes
+    received: datetime
+    envelope: bytes
+
+
+class AlertFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which alerts: all that is given must hold; None and an empty tuple hold always."""
+
+    agents: frozenset[str] | None = None
+    modules: tuple[str, ...] = ()
+    severities: tuple[str, ...] = ()
+    since: datetime | None = None
+
+
+class AlertsFound(msgspec.Struct, frozen=True, kw_only=True):
+    """Alerts in the order of their `seq`, and behind which `seq` to go on; None where there is no more."""
+
+    rows: list[AlertRow]
+    next: int | None
+
+
+class HookRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a webhook is."""
+
+    name: str
+    position: int
+    attempts: int
+    next_try: datetime | None
+    lease: str
+    leased_until: datetime | None
+    skipped: int
+    problem: str

@@ -263,3 +263,35 @@ deleted_actions = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("deleted", UtcTime, nullable=False),
 )
+
+# What agents saw without being asked, as they signed it; the columns beside it are what is searched.
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    # Rises with every commit (server.store_alerts), so that a reader resumes behind the last one it saw.
+    sa.Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("agent_id", sa.ForeignKey("agents.id"), nullable=False),
+    sa.Column("module", sa.String(64), nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("received", UtcTime, nullable=False),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("digest"),
+    sa.Index(None, "agent_id", "seq"),
+    sa.Index(None, "received"),
+    sqlite_autoincrement=True,  # never gives a deleted row's number again
+)
+
+# How far each webhook is: all alerts up to `position` are dealt with. One server at a time holds the lease.
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),  # of the alert that is next
+    sa.Column("next_try", UtcTime),
+    sa.Column("lease", sa.String(32), nullable=False),
+    sa.Column("leased_until", UtcTime),
+    sa.Column("skipped", sa.BigInteger, nullable=False),  # passed over, and not told yet
+    sa.Column("problem", sa.Text, nullable=False),
+)

@@ -78,6 +78,7 @@ async def _run(config: ServerConfig, database: Database, verifiers: Verifiers, l
             raise RuntimeError("a part of the server ended by itself")
         _log.info("stopping")
         parts.services.events.close()
+        parts.services.bell.close()
         for front in fronts:
             front.stop()
         await asyncio.wait(serving)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from server.bell import Bell
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Events, Wake
@@ -17,7 +18,8 @@ class Services:
     """The parts that the API uses.
 
     `health` answers within seconds, whatever is away; `shut_out` ends the connections of revoked agents.
-    `wake` is set when there are new commands, `trust_wake` when there is a new trust bundle.
+    `wake` is set when there are new commands, `trust_wake` when there is a new trust bundle,
+    and `bell` rings when there are new alerts.
     """
 
     config: ServerConfig
@@ -30,3 +32,4 @@ class Services:
     clock: Callable[[], datetime]
     version: str
     trust_wake: Wake = field(default_factory=Wake)
+    bell: Bell = field(default_factory=Bell)

@@ -11,6 +11,7 @@ Promises:
 from server.store_access import AccessStore
 from server.store_actions import ActionStore
 from server.store_agents import AgentStore
+from server.store_alerts import AlertStore
 from server.store_audit import AuditStore
 from server.store_campaigns import CampaignStore
 from server.store_cancels import CancelStore
@@ -21,6 +22,7 @@ from server.store_logins import LoginStore
 from server.store_retention import RetentionStore
 from server.store_schedules import ScheduleStore
 from server.store_trust import TrustStore
+from server.store_webhooks import WebhookStore
 from server.store_witnesses import WitnessStore
 
 
@@ -39,5 +41,7 @@ class Store(
     TrustStore,
     CountStore,
     WitnessStore,
+    AlertStore,
+    WebhookStore,
 ):
     """All subjects of the store over one database."""

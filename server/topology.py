@@ -41,6 +41,12 @@ _QUEUES: Mapping[str, Mapping[str, str | int]] = {
         "x-max-length": 100_000,
         "x-max-length-bytes": 256 << 20,
     },
+    names.ALERTS_QUEUE: {
+        **_DEAD_LETTERS,
+        **_REFUSE_WHEN_FULL,
+        "x-max-length": 100_000,
+        "x-max-length-bytes": 256 << 20,
+    },
     # Kept for a person to look at: the oldest make room, and after a month they go.
     names.DEAD_QUEUE: {
         "x-overflow": "drop-head",
@@ -75,6 +81,7 @@ _EXCHANGES = (
 _BINDINGS = (
     (names.RESULTS_QUEUE, names.AGENTS_EXCHANGE, names.result_key("*")),
     (names.HEARTBEATS_QUEUE, names.AGENTS_EXCHANGE, names.heartbeat_key("*")),
+    (names.ALERTS_QUEUE, names.AGENTS_EXCHANGE, names.alert_key("*")),
     (names.DEAD_QUEUE, names.DEAD_EXCHANGE, ""),
 )
 

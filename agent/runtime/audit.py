@@ -168,6 +168,10 @@ class AuditLog:
         """What says whom to obey has expired: nobody is obeyed until something newer comes."""
         self._append("trust-expired", (), {"version": version})
 
+    def watcher_ended(self, module: str, code: str, reason: str) -> None:
+        """A persistent module has ended, and is started again later."""
+        self._append("watcher-ended", (), {"module": module, "code": code, "reason": reason})
+
     def noticed(self, head: Head, *, server: str, key_id: str, time: str) -> None:
         """A server has told, signed, the head of its log; the newest is chained at the next heartbeat."""
         self._notice = _Notice(head, server, key_id, time)

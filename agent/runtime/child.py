@@ -7,7 +7,8 @@ delivery: a flood of forged ones costs no process each. Told by SIGTERM it lets 
 found so far. Where the action is sealed, the resident sends the answer back, signed, and the child, which
 holds the readers' keys, encrypts it. Nothing it says moves a limit or a journal: its answer is bytes to the
 resident. It dies with the resident (Linux), and the whole group with it when its time is over. A child that
-is given a trust bundle instead judges that, and exits.
+is given a trust bundle instead judges that, and exits; one that is given a persistent module runs that
+(`agent.runtime.watching`).
 """
 
 import contextlib
@@ -63,6 +64,11 @@ class _Channel:
                 os.close(fd)
         self._input = self._output = -1
 
+    @property
+    def input(self) -> int:
+        """The descriptor of what the resident says."""
+        return self._input
+
     def read(self, kind: bytes) -> bytes:
         """Read the one frame that comes next, and return its body."""
         return frames.read_frame(self._input, kind).body
@@ -86,7 +92,10 @@ def serve() -> NoReturn:
 
 
 def _serve(channel: _Channel) -> None:
-    first = channel.read_one(frames.TRUST, frames.CANDIDATE)
+    first = channel.read_one(frames.TRUST, frames.CANDIDATE, frames.WATCH)
+    if first.kind == frames.WATCH:
+        importlib.import_module("agent.runtime.watching").watch(channel, first.body)
+        return
     if first.kind == frames.CANDIDATE:
         channel.write(frames.VERDICT, _judge_candidate(first.body))
         return
@@ -107,7 +116,7 @@ def _serve(channel: _Channel) -> None:
         except Refusal as refusal:
             channel.write(frames.VERDICT, _encode_refusal(gate, refusal))
             continue
-        _serve_admitted(channel, admission, trust, told["facts"])
+        _serve_admitted(channel, admission, trust, told)
         return
 
 
@@ -121,7 +130,7 @@ def _encode_refusal(gate: Gate, refusal: Refusal) -> bytes:
     )
 
 
-def _serve_admitted(channel: _Channel, admission: Admission, trust: Trust, facts: Dict[str, Any]) -> None:
+def _serve_admitted(channel: _Channel, admission: Admission, trust: Trust, told: Dict[str, Any]) -> None:
     action = admission.action
     admitted = encode_admitted(
         action_id=action.id,
@@ -139,7 +148,7 @@ def _serve_admitted(channel: _Channel, admission: Admission, trust: Trust, facts
     reporter = Reporter(lambda said: channel.write(frames.PROGRESS, said))
     # Of what is sealed nothing is told in the clear, not even counts.
     report = _tell_nothing if admission.recipients else reporter.report
-    operations = Operations(admission, trust=trust, facts=facts, cancelled=cancelled, report=report)
+    operations = Operations(admission, trust=trust, told=told, cancelled=cancelled, report=report)
     channel.write(frames.ANSWER, operations.run())
     if admission.recipients:
         channel.write(frames.SEALED, seal(channel.read(frames.SEAL), admission.recipients))

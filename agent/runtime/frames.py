@@ -24,6 +24,8 @@ READ_BYTES = 65536
 # From the resident to its child.
 TRUST = b"T"  # JSON: whom to obey, and limits; the child reads it while it is still idle
 CANDIDATE = b"C"  # JSON, instead of that: a trust bundle to judge
+WATCH = b"W"  # JSON, instead of that: a persistent module to run, and its configuration
+KEPT = b"K"  # empty: the alert that came first of those not yet answered is on the disk, or was counted
 FACTS = b"F"  # JSON: time and the endpoint's facts, for the envelope that follows
 ENVELOPE = b"E"  # the delivery's body, byte for byte
 CANCEL = b"C"  # a delivery's body that claims to be a cancel, byte for byte
@@ -36,6 +38,10 @@ PROGRESS = b"G"  # JSON: how far the command is, while it runs
 ANSWER = b"A"  # JSON list of operation results
 SEALED = b"X"  # the OpenPGP message with the envelope that came as SEAL
 
+ALERT = b"L"  # JSON: what a persistent module saw (`agent.runtime.alerts`)
+STATE = b"I"  # JSON: how a persistent module is
+ENDED = b"Q"  # JSON: why a persistent module cannot go on; the process ends
+
 # What protocol.result allows (a module that loads msgspec), less room for the fixed members.
 MAX_ANSWER_BYTES = (1 << 20) - 16384
 MAX_BODY_BYTES: Mapping[bytes, int] = {
@@ -43,6 +49,8 @@ MAX_BODY_BYTES: Mapping[bytes, int] = {
     # in it as base64 of an envelope.
     TRUST: 8 << 20,
     CANDIDATE: 4 << 20,
+    WATCH: 1 << 20,
+    KEPT: 0,
     FACTS: 1 << 20,
     ENVELOPE: MAX_ENVELOPE_BYTES,
     CANCEL: MAX_ENVELOPE_BYTES,
@@ -53,6 +61,9 @@ MAX_BODY_BYTES: Mapping[bytes, int] = {
     ANSWER: MAX_ANSWER_BYTES,
     SEAL: SIZE_CLASSES_BYTES[-1],
     SEALED: MAX_SEALED_BYTES,
+    ALERT: 8192,
+    STATE: 4096,
+    ENDED: 4096,
 }
 
 

@@ -58,6 +58,7 @@ class Narrator:
             "cancelled": self._cancelled,
             "trust": self._trust,
             "trust-expired": self._trust_expired,
+            "watcher-ended": self._watcher_ended,
             "ignored": self._ignored,
             "notice": self._notice,
             "checkpoint": self._checkpoint,
@@ -97,6 +98,9 @@ class Narrator:
 
     def _started(self, entry: Entry) -> str:
         return f"the agent started, version {entry.what.get('version')} (build {entry.what.get('build')})"
+
+    def _watcher_ended(self, entry: Entry) -> str:
+        return f"{entry.what.get('module')} watches no more: {entry.what.get('reason')}"
 
     def _asked(self, entry: Entry) -> str:
         what = entry.what

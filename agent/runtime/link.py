@@ -2,7 +2,7 @@
 
 Rules:
 1. Each login attempt makes its own password; a refused login is retried like any other failure.
-2. The server declares the queue; the agent only consumes it and publishes with its own two routing keys.
+2. The server declares the queue; the agent only consumes it and publishes with its own three routing keys.
 3. A delivery is acknowledged when whoever took it says so; if the connection is gone by then, the broker
    delivers again, and the journal knows it.
 4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the

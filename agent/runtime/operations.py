@@ -71,7 +71,7 @@ class Operations:
     Args:
         admission: what the gate let in.
         trust: limits, budget and digest cache of this endpoint.
-        facts: the endpoint's.
+        told: what the resident tells of this endpoint: `facts`, and `watchers`, how they are.
         cancelled: listens already.
         report: takes the number of an operation and what it has counted.
 
@@ -82,14 +82,14 @@ class Operations:
         admission: Admission,
         *,
         trust: Trust,
-        facts: Dict[str, Any],
+        told: Dict[str, Any],
         cancelled: Cancelled,
         report: Report,
     ) -> None:
         self._operations = admission.action.operations
         self._paths = admission.paths
         self._trust = trust
-        self._facts = facts
+        self._told = told
         self._cancelled = cancelled
         self._report = report
         self._end = time.monotonic() + trust.limits.wall_s
@@ -141,10 +141,11 @@ class Operations:
                 max_records=trust.limits.max_records,
                 output_bytes=room * 9 // 10,
             ),
-            facts=self._facts,
+            facts=self._told["facts"],
             paths=self._paths[index],
             budget=_share(trust.budget, self._slots),
             digest_cache=trust.digest_cache,
+            watchers=self._told["watchers"],
             is_cancelled=self._cancelled,
             on_progress=lambda statistics: report(index, statistics),
         )

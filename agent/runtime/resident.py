@@ -19,7 +19,7 @@ from agent.config import Baked, load_baked
 from agent.facts import collect_facts, machine_id
 from agent.platform.memory import give_back_free_memory
 from agent.registry import module_names
-from agent.runtime.amqp import IOLoop
+from agent.runtime.amqp import IOLoop, PikaLoop
 from agent.runtime.audit import AuditLog
 from agent.runtime.canceller import Canceller
 from agent.runtime.digest_cache import open_digest_cache
@@ -34,8 +34,19 @@ from agent.runtime.token import find_token
 from agent.runtime.trust_intake import TrustIntake
 from agent.runtime.trust_state import EXPIRED, TrustState, read_expiry, state_of_trust
 from agent.runtime.trust_store import TrustStore
+from agent.runtime.watch import Watch
 from protocol.enrolment import EnrolmentToken
-from protocol.envelope import ACTION, CANCEL, HEARTBEAT, NOTICE, RESULT, TRUST, encode_envelope, peek_type
+from protocol.envelope import (
+    ACTION,
+    ALERT,
+    CANCEL,
+    HEARTBEAT,
+    NOTICE,
+    RESULT,
+    TRUST,
+    encode_envelope,
+    peek_type,
+)
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import sign_envelope
 from protocol.names import heartbeat_key, result_key
@@ -54,29 +65,6 @@ _CHECK_IN_LONGEST_S = 600.0
 def utc_now() -> datetime:
     """Return the agent's clock."""
     return datetime.now(timezone.utc)
-
-
-class PikaLoop:
-    """Adapts pika's loop to `agent.runtime.loop.Loop`, so that one loop serves broker and children."""
-
-    def __init__(self, ioloop: IOLoop) -> None:
-        self._ioloop = ioloop
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call back whenever `fd` can be read or is at its end."""
-        self._ioloop.add_handler(fd, lambda _fd, _events: callback(), IOLoop.READ)
-
-    def remove_reader(self, fd: int) -> None:
-        """Stop watching `fd`."""
-        self._ioloop.remove_handler(fd)
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
-        """Call back once after `delay_s` and return a handle for `cancel`."""
-        return self._ioloop.call_later(delay_s, callback)
-
-    def cancel(self, handle: object) -> None:
-        """Forget a timer."""
-        self._ioloop.remove_timeout(handle)
 
 
 class Resident:
@@ -121,6 +109,16 @@ class Resident:
             facts=self._current_facts,
         )
         loop = PikaLoop(self._ioloop)
+        self._watch = Watch(
+            baked,
+            directory,
+            agent_id=identity.agent_id,
+            loop=loop,
+            link=self._link,
+            sign=lambda payload: self._sign(ALERT, payload),
+            record=self._audit.watcher_ended,
+            watches=not check_in,
+        )
         self._supervisor = Supervisor(
             loop=loop,
             journal=self._journal,
@@ -134,6 +132,7 @@ class Resident:
             held=lambda: trust.held,
             on_progress=self._tell_progress,
             digest_cache=open_digest_cache(baked, directory),
+            watchers=self._watch.states,
         )
         self._trust = trust
         self._trust_expires = read_expiry(trust.held.bundle)
@@ -166,6 +165,7 @@ class Resident:
         # The link first: the child may start while the broker answers.
         self._link.connect()
         self._supervisor.start()
+        self._watch.start()
         if self._check_in:
             self._ioloop.call_later(1.0, self._end_check_in)
         self._ioloop.call_later(_SETTLED_S, give_back_free_memory)
@@ -180,6 +180,7 @@ class Resident:
 
     def _stop(self) -> None:
         _LOG.info("stopping")
+        self._watch.close()
         self._supervisor.close()
         self._trust_intake.close()
         self._canceller.close()
@@ -311,6 +312,7 @@ class Resident:
     def _on_ready(self) -> None:
         self._send_heartbeat()
         self._publish_next()
+        self._watch.publish()
 
     def _schedule_heartbeat(self) -> None:
         if self._heartbeat_timer is not None:
@@ -360,6 +362,7 @@ class Resident:
             "broker": "connected" if self._link.is_ready else self._link.last_problem or "connecting",
             "trust": self._trust_state().describe(),
             "spooled_answers": len(self._spool.names()) + len(self._unspooled),
+            **self._watch.status(),
         }
         try:
             write_atomically(self._directory / "status.json", json.dumps(status).encode())
@@ -369,7 +372,9 @@ class Resident:
     def _end_check_in(self) -> None:
         now = time.monotonic()
         is_quiet = now - self._quiet_since > _CHECK_IN_QUIET_S
-        is_done = not (self._spool.names() or self._unspooled or self._journal.unanswered())
+        is_done = not (
+            self._spool.names() or self._unspooled or self._journal.unanswered() or self._watch.waiting
+        )
         if (self._link.is_ready and is_quiet and is_done) or now - self._quiet_since > _CHECK_IN_LONGEST_S:
             self._stop()
         else:

@@ -17,6 +17,8 @@ _LABELS = {
     "broker": "broker",
     "trust": "trust",
     "spooled_answers": "answers waiting",
+    "spooled_alerts": "alerts waiting",
+    "watchers": "watchers",
 }
 
 

@@ -65,6 +65,7 @@ class Supervisor:
             nowhere, and nothing is sealed.
         on_progress: called when what runs has said how far it is; `running` then tells.
         digest_cache: an open descriptor of it, lent to children; it stays the caller's.
+        watchers: how persistent modules are now.
 
     """
 
@@ -83,6 +84,7 @@ class Supervisor:
         held: Callable[[], Held] = lambda: NOTHING_HELD,
         on_progress: Callable[[], None] = lambda: None,
         digest_cache: Optional[int] = None,
+        watchers: Callable[[], Dict[str, Any]] = dict,
     ) -> None:
         self._loop = loop
         self._journal = journal
@@ -93,6 +95,7 @@ class Supervisor:
         self._sign_result = sign_result
         self._on_progress = on_progress
         self._facts = facts
+        self._watchers = watchers
         self._clock = clock
         self._answers = Answers(
             journal=journal, audit=audit, agent_id=agent_id, clock=clock, on_answer=on_answer
@@ -238,7 +241,7 @@ class Supervisor:
             return
         self._current = command
         command.judgements += 1
-        told = {"now": self._clock().isoformat(), "facts": self._facts()}
+        told = {"now": self._clock().isoformat(), "facts": self._facts(), "watchers": self._watchers()}
         self._timer = self._loop.call_later(JUDGE_S, self._on_slow_judgement)
         self._send(frames.FACTS, encode_json(told))
         self._send(frames.ENVELOPE, command.body)

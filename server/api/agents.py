@@ -26,7 +26,7 @@ from server.services import Services
 
 _log = logging.getLogger(__name__)
 
-_MAX_TARGET = 32768
+MAX_TARGET = 32768
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="at most so many")]
 Offset = Annotated[int, QueryParameter(ge=0, le=1 << 31, description="leave out so many at the beginning")]
 
@@ -43,7 +43,7 @@ async def find_agents(
     services: NamedDependency[Services],
     target: Annotated[
         str | None,
-        QueryParameter(max_length=_MAX_TARGET, description="a target, e.g. os = 'linux'; none: all agents"),
+        QueryParameter(max_length=MAX_TARGET, description="a target, e.g. os = 'linux'; none: all agents"),
     ] = None,
     limit: Limit = 100,
     offset: Offset = 0,

@@ -6,7 +6,7 @@ from litestar.di import NamedDependency, Provide
 
 from protocol.documents import Health
 from protocol.envelope import MAX_ENVELOPE_BYTES
-from server.api import access, actions, agents, audit, downloads, pages, trust
+from server.api import access, actions, agents, alerts, audit, downloads, pages, trust
 from server.api.described import refusals
 from server.api.errors import HANDLERS
 from server.api.headers import add_security_headers
@@ -48,6 +48,8 @@ def make_app(services: Services) -> Litestar:
             actions.list_commands,
             actions.list_results,
             actions.follow,
+            alerts.list_alerts,
+            alerts.follow_alerts,
             audit.read_audit,
             audit.list_witnesses,
             trust.publish,

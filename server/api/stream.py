@@ -85,7 +85,7 @@ class _CampaignNews:
         if campaign is None or campaign == self._told:
             return []
         self._told = campaign
-        return [_event("campaign", campaign)]
+        return [encode_event("campaign", campaign)]
 
 
 async def _events(  # noqa: PLR0917  (what one stream consists of)
@@ -109,13 +109,13 @@ async def _events(  # noqa: PLR0917  (what one stream consists of)
             items = await database.read(_result_items, store, action_id, given.last)
             for item in items:
                 given.count, given.last = given.count + 1, item.seq
-                yield _event("result", item, seq=item.seq)
+                yield encode_event("result", item, seq=item.seq)
             has_answers = bool(items)
         for event in await campaign.events() if campaign is not None else ():
             yield event
         if not open_commands:
             counts = await database.read(store.count_commands, action_id)
-            yield _event("done", DoneEvent(counts=counts))
+            yield encode_event("done", DoneEvent(counts=counts))
             return
         news = await changes(max(0.0, next_check - loop.time()))
         if loop.time() >= next_check:
@@ -147,17 +147,18 @@ def _news(news: Iterable[Change], open_commands: set[str]) -> Iterator[bytes]:
         else:
             open_commands.add(change.command_id)
         if change.seq is None:
-            yield _event("command", command_event(change))
+            yield encode_event("command", command_event(change))
     for change in last.values():
         if change.progress is not None:
-            yield _event("progress", progress_event(change, change.progress))
+            yield encode_event("progress", progress_event(change, change.progress))
 
 
 def _result_items(store: Store, action_id: str, after: int) -> list[ResultItem]:
     return [result_document(row) for row in store.list_results(action_id, after, _PAGE)]
 
 
-def _event(kind: str, document: msgspec.Struct, *, seq: int | None = None) -> bytes:
+def encode_event(kind: str, document: msgspec.Struct, *, seq: int | None = None) -> bytes:
+    """Return one event of a stream; `seq` is what a reader comes back with."""
     # Encoded JSON holds no line end, so nothing that an agent wrote can end the event.
     lines = [b"event: " + kind.encode("ascii")]
     if seq is not None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from agent.registry import load_module, module_names
-from client.main import run_command_line
+from client.main import asked_as, run_command_line
 from protocol.envelope import ACTION, decode_envelope
 from protocol.result import OperationResult, Problem
 from tests.client.opponent import Opponent, SimulatedAgent
@@ -293,7 +293,7 @@ def test_help_is_given_without_a_configuration_and_loads_no_module() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for name in module_names():
         first_line = load_module(name).help.splitlines()[0]
-        assert re.search(rf"^  {name} +{re.escape(first_line[:30])}", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {asked_as(name)} +{re.escape(first_line[:30])}", done.stdout, re.MULTILINE)
 
 
 def test_a_reader_that_has_enough_costs_no_traceback(desk: Opponent) -> None:

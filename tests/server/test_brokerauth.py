@@ -18,6 +18,7 @@ from protocol.names import (
     COMMANDS_EXCHANGE,
     RESULTS_QUEUE,
     agent_queue,
+    alert_key,
     heartbeat_key,
     result_key,
 )
@@ -321,7 +322,14 @@ def test_only_the_own_queue_and_the_own_routing_keys_are_allowed(desk: Desk) -> 
         (exchange, permission, key)
         for exchange in (AGENTS_EXCHANGE, "amq.topic")
         for permission in ("read", "write")
-        for key in (heartbeat_key(agent.id), result_key(agent.id), result_key(other.id), "result.*", "")
+        for key in (
+            *(own(agent.id) for own in (heartbeat_key, result_key, alert_key)),
+            *(foreign(other.id) for foreign in (heartbeat_key, result_key, alert_key)),
+            "result.*",
+            "alert.*",
+            "alert.#",
+            "",
+        )
         if desk.ask(
             "topic",
             username=agent.id,
@@ -336,6 +344,7 @@ def test_only_the_own_queue_and_the_own_routing_keys_are_allowed(desk: Desk) -> 
     assert keys == [
         (AGENTS_EXCHANGE, "write", heartbeat_key(agent.id)),
         (AGENTS_EXCHANGE, "write", result_key(agent.id)),
+        (AGENTS_EXCHANGE, "write", alert_key(agent.id)),
     ]
 
 
@@ -551,13 +560,14 @@ def test_without_a_server_no_agent_is_let_in(clean_broker: PrivateBroker) -> Non
 
 
 @pytest.mark.system
-def test_an_agent_may_publish_under_its_own_two_keys(clean_broker: PrivateBroker, tmp_path: Path) -> None:
+def test_an_agent_may_publish_under_its_own_three_keys(clean_broker: PrivateBroker, tmp_path: Path) -> None:
     agent = AgentKey()
 
     def speak() -> None:
         with agent.connection(clean_broker) as connection:
             publish(connection, heartbeat_key(agent.id), b"x", user_id=agent.id)
             publish(connection, result_key(agent.id), b"x", user_id=agent.id)
+            publish(connection, alert_key(agent.id), b"x", user_id=agent.id)
 
     async def scenario() -> None:
         async with running_server(clean_broker, tmp_path):

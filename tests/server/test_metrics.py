@@ -17,6 +17,7 @@ from server.config import Listen
 from server.front import Front, listen_on
 from server.metrics import MeteredApp, Meters, MetricsApp, Standing
 from server.store import Store
+from server.webhooks import HookStanding
 from tests.support.broker import AgentKey
 from tests.support.fleet import FleetAgent, create, make_action
 from tests.support.platform import free_port
@@ -63,6 +64,10 @@ async def one(value: dict[str, int]) -> dict[str, int]:
     return value
 
 
+async def hooks(value: dict[str, HookStanding]) -> dict[str, HookStanding]:
+    return value
+
+
 async def away() -> dict[str, int]:
     raise EnvironmentFailure("database-away", retryable=True)
 
@@ -76,6 +81,8 @@ def standing(**changed: Any) -> Standing:
         "denied": {"replayed": 5},
         "followers": lambda: 1,
         "version": "1.2.3",
+        "webhooks": lambda: hooks({"siem": HookStanding(6, 1, "HTTP status 500")}),
+        "deliveries": {"delivered": 8},
     }
     return Standing(**{**members, **changed})
 

@@ -50,6 +50,7 @@ class Two:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.woken: list[str] = []
+        self.alerted: list[str] = []
         self.events = {"one": Events(), "two": Events()}
         self.servers = {name: self._make(name) for name in self.events}
 
@@ -60,7 +61,11 @@ class Two:
                 assert await server.handle([Delivery(1, "", "", body)]) == [None]
 
         return Neighbours(
-            name, events=self.events[name], broadcast=broadcast, on_commands=lambda: self.woken.append(name)
+            name,
+            events=self.events[name],
+            broadcast=broadcast,
+            on_commands=lambda: self.woken.append(name),
+            on_alerts=lambda: self.alerted.append(name),
         )
 
 
@@ -172,3 +177,13 @@ def test_the_lock_on_the_outbox_is_one_servers_at_a_time_and_goes_with_it(shared
     finally:
         one.close()
         two.close()
+
+
+def test_that_alerts_were_stored_reaches_the_other_server_alone() -> None:
+    async def story() -> tuple[list[str], list[str]]:
+        two = Two()
+        two.servers["one"].tell_alerts()
+        await deliver(two, "one")
+        return two.alerted, two.woken
+
+    assert asyncio.run(story()) == (["two"], [])

@@ -129,6 +129,7 @@ class ApiServer:
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.events.close)
+        self.loop.call_soon_threadsafe(self.services.bell.close)
         self.uvicorn.should_exit = True
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()

@@ -10,13 +10,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.action import Action, Operation, encode_action
 from protocol.documents import Pacing
-from protocol.envelope import ACTION, HEARTBEAT, RESULT, Envelope, Signature, encode_envelope
+from protocol.envelope import ACTION, ALERT, HEARTBEAT, RESULT, Envelope, Signature, encode_envelope
 from protocol.heartbeat import Heartbeat
 from protocol.identity import agent_id, sign_envelope
 from protocol.names import command_id
 from protocol.result import Result, decode_result
 from server.checking import facts_of
-from server.rows import Manner, ReceivedResult
+from server.rows import Manner, ReceivedAlert, ReceivedResult
 from server.store import Store
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -57,6 +57,30 @@ class FleetAgent:
     def signed(self, heartbeat: Heartbeat) -> bytes:
         """Return a heartbeat's envelope."""
         return encode_envelope(sign_envelope(self.key, HEARTBEAT, msgspec.json.encode(heartbeat)))
+
+    def alert(self, seq: int = 1, **changed: Any) -> ReceivedAlert:
+        """Return a signed alert, with the members that the test names."""
+        members: dict[str, Any] = {
+            "agent": self.id,
+            "seq": seq,
+            "time": NOW.isoformat(),
+            "module": "fswatch",
+            "kind": "changed",
+            "severity": "critical",
+            "count": 1,
+            "first": NOW.isoformat(),
+            "last": NOW.isoformat(),
+            "record": {"path": "/etc/passwd"},
+            **changed,
+        }
+        envelope = sign_envelope(self.key, ALERT, json.dumps(members).encode())
+        return ReceivedAlert(
+            agent_id=self.id,
+            digest=envelope.digest,
+            module=members["module"],
+            severity=members["severity"],
+            envelope=encode_envelope(envelope),
+        )
 
     def command(self, action: Action) -> str:
         """Return the id of this agent's command of an action."""

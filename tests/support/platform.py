@@ -82,6 +82,7 @@ class Platform:
         modules: Path | None = None,
         network: Network | None = None,
         broker_settings: str = "",
+        webhook: str = "",
     ) -> None:
         """Keep what a platform is made of.
 
@@ -99,6 +100,7 @@ class Platform:
         self.database = database or f"sqlite:///{directory / 'server' / 'mig.sqlite'}"
         self._agent_table = agent_table or {}
         self._enrolment = enrolment
+        self._webhook = f'webhook = [{{ name = "siem", url = "{webhook}" }}]' if webhook else ""
         self._modules = modules  # a directory of more modules for its agents
         self._roots = {root.fingerprint: root.public_key for root in roots}
         self.broker = PrivateBroker(directory / "rabbitmq", auth_listen=f"{self.host}:{self.auth_port}")
@@ -158,6 +160,7 @@ enrolment = "{self._enrolment}"
 rabbitmqctl = "{self.broker.rabbitmqctl}"
 state_dir = "{self.directory / "server"}"
 agents_dir = "{self.directory / "dist"}"
+{self._webhook}
 
 [client]
 server = "{self.url}"
@@ -316,6 +319,14 @@ gpg_home = "{self.investigator.home}"
         """Run `mig … --json --yes` and return its answers and its summary."""
         lines = [json.loads(line) for line in self.mig(*words, "--json", "--yes").stdout.splitlines()]
         return lines[:-1], lines[-1]["summary"]
+
+    def agent_says(self, name: str, *words: str) -> str:
+        """Run a command of one agent's `mig-agent` on its state, to its end."""
+        state = ("--state-dir", str(self.directory / f"state-{name}"))
+        command = self.agent_command(name, *words, *state)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
 
     def mig_server(self, *words: str) -> str:
         """Run a command of mig-server to its end."""

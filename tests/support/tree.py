@@ -23,10 +23,12 @@ class AgentTree:
             shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
         resources = directory / "agent" / "baked"
         (resources / "keys").mkdir(parents=True)
-        config = baked.config._asdict()
+        config = {name: value for name, value in baked.config._asdict().items() if value is not None}
         config["limits"] = baked.config.limits._asdict()
         config["trust"] = baked.config.trust._asdict()
         config["scan"] = baked.config.scan._asdict()
+        config["alerts"] = baked.config.alerts._asdict()
+        config.update(baked.config.watched())
         (resources / "config.json").write_text(json.dumps(config))
         names = [f"{investigator.fingerprint}.asc" for investigator in investigators]
         for name, key in zip(names, baked.keys, strict=True):
