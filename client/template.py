@@ -24,6 +24,15 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "searches": {"example": {"paths": ["/etc"], "names": ["^passwd$"], "options": {"matchall": True}}}
     },
     "log": {"paths": ["/var/log/auth.log*"], "matches": ["Failed password"], "since": "<1d"},
+    "memory": {
+        "searches": {
+            "example": {
+                "names": ["^sshd$"],
+                "contents": ["BEGIN OPENSSH PRIVATE KEY"],
+                "options": {"matchall": True},
+            }
+        }
+    },
     "yara": {
         "rules": {"example": 'rule example { strings: $a = "#!/bin/sh" condition: $a at 0 }'},
         "searches": {"new": {"paths": ["/var/www"], "mtimes": ["<7d"], "options": {"matchall": True}}},
