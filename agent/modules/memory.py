@@ -23,7 +23,7 @@ was where it is known. That something is not in memory (`!`) holds only where al
 
 `processes_seen` counts all processes, `processes_read` those of which memory was looked into,
 `processes_matched` the matches, `bytes_read` what was read. A path rule of the ACL that memory could get
-round refuses the module.
+round refuses the module. One process reads: `workers` has no meaning here.
 """
 
 from typing import Annotated, Any, Dict, Iterator, Optional, Tuple

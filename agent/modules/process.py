@@ -162,7 +162,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
         context.note(note)
     try:
         for subject in table.subjects(tally.lose, frozenset(params.pids)):
-            context.check()
+            tally.check(programs)
             record = tally.judge(subject, lambda one: _record(one, params, checks, programs, tally))
             if record is None:
                 continue
