@@ -48,9 +48,10 @@ def _make(params: Mapping[str, Any], tools: Mapping[str, Tool], program_bytes: i
 
 def _within(limit_s: float) -> Any:
     def figure(measured: Measured) -> Figure:
-        seconds, seen = measured.statistics["duration_s"], measured.statistics["processes_seen"]
-        text = f"{1000 * seconds:.0f} ms, {1000 * measured.statistics['cpu_s']:.0f} ms CPU"
-        return Figure(f"{text} for {seen:.0f} processes", is_met=seconds <= limit_s)
+        wall_s, cpu_s = measured.statistics["duration_s"], measured.statistics["cpu_s"]
+        seen = measured.statistics["processes_seen"]
+        text = f"{1000 * cpu_s:.0f} ms CPU, {1000 * wall_s:.0f} ms, {seen:.0f} processes"
+        return Figure(text, is_met=cpu_s <= limit_s)
 
     return figure
 
@@ -61,45 +62,45 @@ CASES = {
     "process-table": Case(
         "all processes, with programs, users and parents",
         "process",
-        "≤ 0.1 s",
+        "≤ 0.1 s of CPU",
         _make({}, {"ps": Tool("ps -eo pid,ppid,euser,egroup,lstart,stat,comm,exe,cgroup", "ps")}),
         _within(0.1),
     ),
     "process-command": Case(
         "a command line by an expression",
         "process",
-        "≤ 0.1 s",
+        "≤ 0.1 s of CPU",
         _make({"commands": ["no-such-[a-z]+ 99"]}, {"pgrep": Tool("pgrep -f 'no-such-[a-z]+ 99'", "pgrep")}),
         _within(0.1),
     ),
     "process-hash": Case(
         f"SHA-256 of {PROCESSES} programs of 1 MiB",
         "process",
-        "≤ 1 s",
+        "≤ 1 s of CPU",
         _make({"sha256": [NOTHING]}, {"sha256sum": Tool(HASHING, "sha256sum")}, PROGRAM_BYTES),
         _within(1.0),
     ),
     "process-file": Case(
         "who has a file open",
         "process",
-        "≤ 0.1 s",
+        "≤ 0.1 s of CPU",
         _make({"open_files": [f"^{os.devnull}$"]}, {"lsof": Tool(f"lsof {os.devnull}", "lsof")}),
         _within(0.1),
     ),
     "process-library": Case(
         "who maps a library",
         "process",
-        "≤ 0.1 s",
+        "≤ 0.1 s of CPU",
         _make(
             {"libraries": ["/libcrypt[^/]*\\.so"]},
-            {"grep -l maps": Tool("grep -lE '/libcrypt[^/]*\\.so' /proc/[0-9]*/maps 2>/dev/null", "grep")},
+            {"grep -l maps": Tool("grep -lE '/libcrypt[^/]*\\.so' /proc/[0-9]*/maps 2>&1 || :", "grep")},
         ),
         _within(0.1),
     ),
     "process-port": Case(
         "who listens on a port",
         "process",
-        "≤ 0.1 s",
+        "≤ 0.1 s of CPU",
         _make({"ports": [22]}, PORTS),
         _within(0.1),
     ),

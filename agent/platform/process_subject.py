@@ -235,11 +235,11 @@ def hidden_by(proc: str, *, mounted: str = "/proc", euid: Optional[int] = None) 
     is_root = (os.geteuid() if euid is None else euid) == 0
     for line in lines:
         fields, _, rest = line.partition(b" - ")
-        options = rest.split()[-1:] if rest.startswith(b"proc ") else []
-        if fields.split()[4:5] == [os.fsencode(mounted)] and options and not is_root:
-            said += [
-                f"{mounted} is mounted with {option.decode('ascii', 'replace')}, which hides processes of others"
-                for option in options[0].split(b",")
-                if option.startswith(b"hidepid=") and option not in (b"hidepid=0", b"hidepid=off")
-            ]
+        if fields.split()[4:5] != [os.fsencode(mounted)] or not rest.startswith(b"proc ") or is_root:
+            continue
+        said.extend(
+            f"{mounted} is mounted with {option}: processes of others are hidden"
+            for option in rest.split()[-1].decode("ascii", "replace").split(",")
+            if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off")
+        )
     return said

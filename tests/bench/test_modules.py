@@ -14,5 +14,5 @@ def test_a_case_runs_and_gives_a_row_with_its_goal() -> None:
         text=True,
     )
     assert done.stderr.splitlines() == ["process-command"]
-    assert "| a command line by an expression | ≤ 0.1 s | " in done.stdout
+    assert "| a command line by an expression | ≤ 0.1 s of CPU | " in done.stdout
     assert " processes, " in done.stdout
