@@ -11,8 +11,8 @@ Formats: lines as of authorized_keys and .pub files, certificates included; priv
 told. Keys in files of known hosts are of others and are left out.
 
 `weak` tells why a key should not be in use: short (RSA below 2048 bits), dsa, exponent, roca (made by a
-flawed chip), readable (a private key that others than its owner may read). Of an option only its name is told, of
-`from` its patterns; never a command, an environment or what is secret in a key.
+flawed chip), readable (a private key that others than its owner may read). Of an option only its name is
+told, of `from` its patterns; never a command, an environment or what is secret in a key.
 
 Statistics: `files_seen`, `files_read` and more of the walk, `keys_seen`, `not_understood` (what looks like a
 key and could not be read), `skipped` by reason, `errors`.

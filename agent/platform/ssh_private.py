@@ -30,7 +30,7 @@ _LABELS = tuple(kind + b"PRIVATE KEY" for kind in _KINDS)
 
 
 class PrivateKey(NamedTuple):
-    """A private key: its format, whether a passphrase protects it, and which key it is where that can be told."""
+    """A private key: its format, whether a passphrase protects it, and which it is where that can be told."""
 
     format: str
     is_encrypted: bool
@@ -111,7 +111,8 @@ def parse_putty(data: bytes) -> PrivateKey:
         name, _, value = line.partition(b": ")
         fields.setdefault(name, value)
         if name == b"Public-Lines":
-            count = int(value) if value.isdigit() and len(value) < 4 else 0  # noqa: PLR2004  (a key has some ten)
+            # A key has some ten lines.
+            count = int(value) if value.isdigit() and len(value) < 4 else 0  # noqa: PLR2004
             blob = base64.b64decode(b"".join(lines[number + 1 : number + 1 + count]), validate=True)
             return PrivateKey(
                 "putty",

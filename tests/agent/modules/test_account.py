@@ -25,7 +25,8 @@ def root(tmp_path: Path) -> Path:
     return grow(
         tmp_path,
         {
-            "etc/passwd": b"root:x:0:0::/root:/bin/bash\ntoor:x:0:0::/:/bin/sh\nweb:x:33:33::/var:/usr/sbin/nologin\n"
+            "etc/passwd": b"root:x:0:0::/root:/bin/bash\n"
+            b"toor:x:0:0::/:/bin/sh\nweb:x:33:33::/var:/usr/sbin/nologin\n"
             b"eve:x:1000:1000:Eve:/home/eve:/bin/bash\n"
             b"open:x:1001:1001::/:/bin/sh\n"
             b"old:x:1002:1002::/:/bin/sh\n",
