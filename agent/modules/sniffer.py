@@ -32,7 +32,7 @@ from agent.platform.packet_filter import MAX_CHARACTERS, parse_filter
 from agent.platform.packet_filter_code import compile_filter
 from agent.platform.packet_tally import Flow, Found, Name, PacketTally, Seen
 from agent.platform.packets import Packet, address_text, family_text, protocol_text
-from agent.scan.patterns import require_engine, require_pattern, split_inverse
+from agent.scan.net_question import require_engine_for, require_expressions
 from agent.scan.socket_filter import Alternatives
 from agent.scan.texts import time_text
 from protocol.errors import InvalidInput
@@ -106,9 +106,7 @@ class Params(ModuleParams, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what could never be listened to; msgspec turns the ValueError into its own error."""
         compile_filter(parse_filter(self.filter), _ACCEPT_BYTES)
-        for name in _EXPRESSIONS:
-            for expression in getattr(self, name):
-                require_pattern(split_inverse(expression)[0], name)
+        require_expressions(self, _EXPRESSIONS)
         if self.promiscuous and not self.interfaces:
             raise ValueError("promiscuous: name the interfaces")
 
@@ -155,9 +153,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
     """
     if not context.paths.is_open:
         raise InvalidInput("acl-refused", "packets can hold what stands in any file, and paths are limited")
-    for name in _EXPRESSIONS:
-        if getattr(params, name):
-            require_engine(name)
+    require_engine_for(params, _EXPRESSIONS)
     tally = PacketTally(
         patterns=[bytes.fromhex(pattern) for pattern in params.bytes],
         has_names=not params.has_question or bool(params.dnsnames or params.tlsnames),
