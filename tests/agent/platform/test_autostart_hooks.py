@@ -122,7 +122,8 @@ def test_containers_that_are_none_do_no_harm(tmp_path: Path, document: bytes) ->
 def test_hostile_files_do_no_harm_to_any_reader(tmp_path: Path, kind: str, content: bytes) -> None:
     names = (
         "etc/passwd", "etc/crontab", "etc/ld.so.preload", "etc/modules", "etc/modprobe.d/x.conf",
-        "etc/pam.d/x", "etc/udev/rules.d/x.rules", "etc/apt/apt.conf.d/x", "etc/dpkg/dpkg.cfg", "etc/network/interfaces",
+        "etc/pam.d/x", "etc/udev/rules.d/x.rules", "etc/apt/apt.conf.d/x", "etc/dpkg/dpkg.cfg",
+        "etc/network/interfaces",
         "home/e/.ssh/authorized_keys", "etc/systemd/system/x.service", "etc/xdg/autostart/x.desktop",
         "usr/share/dbus-1/services/x.service", "proc/modules", "etc/environment", "etc/anacrontab",
     )  # fmt: skip
