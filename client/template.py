@@ -33,6 +33,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
             }
         }
     },
+    "ping": {"destinations": ["192.0.2.1"]},
     "yara": {
         "rules": {"example": 'rule example { strings: $a = "#!/bin/sh" condition: $a at 0 }'},
         "searches": {"new": {"paths": ["/var/www"], "mtimes": ["<7d"], "options": {"matchall": True}}},
