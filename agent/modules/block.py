@@ -18,6 +18,7 @@ Statistics: `devices_seen`, `bytes_read`, `unreadable_bytes`, `skipped` by reaso
 """
 
 from collections import Counter
+from contextlib import closing
 from typing import Annotated, Dict, Iterator, List, Literal, Optional, Sequence, Tuple
 
 import msgspec
@@ -252,7 +253,7 @@ class _Looker:
     def at(self, device: BlockDevice, devices: Sequence[BlockDevice], uses: Uses) -> Optional[Record]:
         """Return the record of a device; None where it is not wanted."""
         try:
-            with RawDevice(path_of(device), device.number) as raw:
+            with closing(RawDevice(path_of(device), device.number)) as raw:
                 facts = know(device, raw, devices, uses)
                 if not self._is_wanted(facts):
                     return None

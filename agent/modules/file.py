@@ -21,18 +21,22 @@ File systems that the kernel makes up, such as /proc, are searched only where a 
 them. Network, FUSE and automounted ones are not even touched, also where a path names them, unless
 `remotefs` is given: many endpoints share them. Files that consist of holes are not read.
 
+With `containers` the paths are those within containers, and only these are searched: each container's root is
+entered, and no link leads out of it. Limits are for each container then. Linux only.
+
 What could not be read, vanished, changed or was left out is in the notes and counted in the statistics:
 `files_seen`, `files_read`, `bytes_read`, `skipped` by reason, `errors`, `changed`.
 """
 
 import stat
+import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
 from typing import Annotated, Any, Dict, Iterator, Optional, Tuple
 
 from msgspec import Meta
 
-from agent.module import Context, ModuleRecord
+from agent.module import Context, Flag, ModuleRecord
 from agent.scan.batch import LINK
 from agent.scan.budget import BUDGET_FLAGS, BudgetParams, budget_from_flags
 from agent.scan.checks import TYPE_NAMES, FileType
@@ -42,10 +46,11 @@ from agent.scan.items import Match
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan, make_plan
 from agent.scan.recalling import QuickDigests
-from agent.scan.scan import scan
+from agent.scan.scan import Place, scan
 from agent.scan.search import Label, Search
 from agent.scan.spellings import upgrade_searches
 from agent.scan.texts import mode_text, path_texts, time_text
+from protocol.errors import InvalidInput
 
 ALIASES = ("filechecker",)
 PATHS = ("searches.*.paths",)
@@ -62,8 +67,12 @@ EXAMPLES = (
     "mig file --path /usr/bin --name . --newest 10 --returnhash sha256   what changed last",
     "mig file --path /var/log --name '\\.gz$' --content ' 203\\.0\\.113\\.7 ' --decompress   in rotated logs",
     "mig file --path /tmp --magic elf --magic script --name '!\\.(so|sh)$'   programs that do not say so",
+    "mig file --container '*' --path /etc/passwd --name . --returnsha256   the same file within containers",
     "mig file --path '/opt/*/conf' --name '\\.conf$' --content '!^Listen 127'   where a line is missing",
 )
+
+
+ContainerName = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class Params(BudgetParams, frozen=True, kw_only=True):
@@ -77,6 +86,14 @@ class Params(BudgetParams, frozen=True, kw_only=True):
             max_length=1000,
         ),
     ]
+    containers: Annotated[
+        Tuple[ContainerName, ...],
+        Meta(
+            description="containers to search within, and nothing else: ids, the first 12 or more digits of"
+            " them, names, or * for all that run",
+            max_length=1000,
+        ),
+    ] = ()
 
 
 class Record(ModuleRecord, frozen=True, kw_only=True):
@@ -125,15 +142,32 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
         Optional[Tuple[str, ...]],
         Meta(description="checks that matched, as filter=value, of a search where any one is enough"),
     ] = None
+    container: Annotated[Optional[str], Meta(description="id of the container that the path is in")] = None
 
 
 def run(params: Params, context: Context) -> Iterator[Record]:
     """Yield one record for each file and search that wants it.
 
     Raises:
-        InvalidInput: `unsupported` where a search needs regular expressions and there is no engine for them.
+        InvalidInput: `unsupported` where a search needs regular expressions and there is no engine for them,
+            or where there are no containers; `acl-refused` where access rules limit paths within them.
 
     """
+    if not params.containers:
+        yield from _find(params, context, None)
+        return
+    if not sys.platform.startswith("linux"):
+        raise InvalidInput("unsupported", "containers are looked into on Linux only")
+    # Only here: most questions are none about containers, and it knows engines and stores.
+    from agent.scan.container_scan import run_within  # noqa: PLC0415
+
+    yield from run_within(
+        params.containers, lambda inner, place: _find(params, inner, place), Record, context
+    )
+
+
+def _find(params: Params, context: Context, place: Optional[Place]) -> Iterator[Record]:
+    """Yield the records of the searches: on the endpoint or, where there is a place, within it."""
     now_ns = time.time_ns()
     plan = make_plan(params.searches, now_ns=now_ns)
     coverage = Coverage(context.note, max_errors=plan.max_errors)
@@ -147,6 +181,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
             plan,
             coverage=coverage,
             rules=context.paths,
+            place=place,
             check=context.check,
             truncate=context.truncate,
             cache=stack.enter_context(_kept_digests(context, now_ns)),
@@ -203,7 +238,8 @@ def upgrade(parameters: Any) -> Any:
     return upgrade_searches(parameters)
 
 
-FLAGS = (*SEARCH_FLAGS, *BUDGET_FLAGS)
+_CONTAINER_FLAG = Flag("container", "search within this container, by id or name; * is all", repeat=True)
+FLAGS = (_CONTAINER_FLAG, *SEARCH_FLAGS, *BUDGET_FLAGS)
 
 
 def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
@@ -213,4 +249,5 @@ def from_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         InvalidInput: `usage`, for flags that contradict each other or that are missing.
 
     """
-    return {**searches_from_flags(values), **budget_from_flags(values)}
+    within = {"containers": list(values["container"])} if values.get("container") else {}
+    return {**searches_from_flags(values), **within, **budget_from_flags(values)}

@@ -23,7 +23,7 @@ was where it is known. That something is not in memory (`!`) holds only where al
 
 `processes_seen` counts all processes, `processes_read` those of which memory was looked into,
 `processes_matched` the matches, `bytes_read` what was read. A path rule of the ACL that memory could get
-round refuses the module.
+round refuses the module. One process reads: `workers` has no meaning here.
 """
 
 from typing import Annotated, Any, Dict, Iterator, Optional, Tuple
@@ -37,6 +37,7 @@ from agent.scan.memory_flags import MEMORY_FLAGS, searches_from_flags, upgrade_m
 from agent.scan.memory_process import MemoryRun, ProcessMatch
 from agent.scan.memory_search import MemorySearch
 from agent.scan.patterns import require_engine
+from agent.scan.process_record import ProcessRecord, RegionRecord, region_record
 from agent.scan.search import Label
 from agent.scan.texts import path_base64, path_text
 
@@ -65,17 +66,6 @@ class Params(BudgetParams, frozen=True, kw_only=True):
     ]
 
 
-class RegionRecord(ModuleRecord, frozen=True, kw_only=True):
-    """A mapping in the memory of a process."""
-
-    address: Annotated[str, Meta(description="where it begins, in hexadecimal")]
-    size_bytes: Annotated[int, Meta(description="its size in bytes")]
-    permissions: Annotated[str, Meta(description="read, write, execute, and p for private, such as r-xp")]
-    path: Annotated[
-        Optional[str], Meta(description="the file that is mapped, or a name of the kernel's such as [heap]")
-    ] = None
-
-
 class PlaceRecord(ModuleRecord, frozen=True, kw_only=True):
     """Where something was found."""
 
@@ -91,28 +81,10 @@ class MatchRecord(ModuleRecord, frozen=True, kw_only=True):
     places: Annotated[Tuple[PlaceRecord, ...], Meta(description="the first places, 10 at most")]
 
 
-class Record(ModuleRecord, frozen=True, kw_only=True):
+class Record(ProcessRecord, frozen=True, kw_only=True):
     """A process that one search found."""
 
     search: Annotated[str, Meta(description="label of the search that found it")]
-    pid: Annotated[int, Meta(description="number of the process")]
-    process: Annotated[
-        str,
-        Meta(
-            description=r"what it calls itself, 15 bytes at most; where it is not UTF-8, escaped with \xff"
-            r" for a byte and \\ for a backslash"
-        ),
-    ]
-    executable: Annotated[
-        Optional[str],
-        Meta(description="path of its program, escaped as process is; none of threads of the kernel"),
-    ] = None
-    executable_b64: Annotated[
-        Optional[str], Meta(description="bytes of that path in base64, only where it is not UTF-8")
-    ] = None
-    deleted: Annotated[
-        bool, Meta(description="whether the program's file was deleted or replaced since it began")
-    ] = False
     checks: Annotated[
         Optional[Tuple[str, ...]],
         Meta(description="checks that hold, as name=value, of a search where any one is enough"),
@@ -175,12 +147,7 @@ def _record(match: ProcessMatch) -> Record:
 
 
 def _region(region: Region) -> RegionRecord:
-    return RegionRecord(
-        address=f"{region.start:#x}",
-        size_bytes=region.end - region.start,
-        permissions=region.permissions,
-        path=path_text(region.path) if region.path else None,
-    )
+    return region_record(region.start, region.end, region.permissions, region.path)
 
 
 FLAGS = (*MEMORY_FLAGS, *BUDGET_FLAGS)

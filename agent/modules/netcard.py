@@ -30,7 +30,8 @@ from agent.platform.net_look import LinuxLook, Place
 from agent.platform.net_namespaces import namespace_of, namespace_text
 from agent.platform.net_ranges import AddressRanges
 from agent.platform.net_routes import Route, read_routes
-from agent.scan.patterns import require_engine, require_pattern, split_inverse
+from agent.scan.counts import Counts
+from agent.scan.net_question import require_engine_for, require_expressions, require_ranges
 from agent.scan.socket_filter import Alternatives
 
 PATHS = ()
@@ -105,14 +106,8 @@ class Params(ModuleParams, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what could never be looked for; msgspec turns the ValueError into its own error."""
-        for name in _EXPRESSIONS:
-            for expression in getattr(self, name):
-                require_pattern(split_inverse(expression)[0], name)
-        for name in _RANGES:
-            try:
-                AddressRanges(getattr(self, name))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+        require_expressions(self, _EXPRESSIONS)
+        require_ranges(self, _RANGES, AddressRanges)
 
 
 class Record(ModuleRecord, frozen=True, kw_only=True):
@@ -201,9 +196,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
         InvalidInput: `unsupported` for regular expressions where there is no engine for them.
 
     """
-    for name in _EXPRESSIONS:
-        if getattr(params, name):
-            require_engine(name)
+    require_engine_for(params, _EXPRESSIONS)
     yield from _Answer(params, context).records()
 
 
@@ -219,10 +212,7 @@ class _Answer:
         self._gateways = AddressRanges(params.gateways)
         self._kinds = {kind for kind in params.kinds if not kind.startswith("!")}
         self._other_kinds = {kind[1:] for kind in params.kinds if kind.startswith("!")}
-        self._skipped: Dict[str, int] = {}
-        context.statistics.update(
-            interfaces_seen=0, routes_seen=0, servers_seen=0, namespaces_seen=0, errors=0, skipped={}
-        )
+        self._counts = Counts(context, "interfaces_seen", "routes_seen", "servers_seen", "namespaces_seen")
 
     def records(self) -> Iterator[Record]:
         """Yield the interfaces and routes of each namespace, then the DNS servers."""
@@ -239,6 +229,7 @@ class _Answer:
             yield from self._of_others(is_open or asks["interfaces"], is_open or asks["routes"])
         if is_open or asks["servers"]:
             yield from self._servers()
+        self._counts.finish()
 
     def _of_linux(self, interfaces: bool, routes: bool) -> Iterator[Record]:  # noqa: FBT001
         look = LinuxLook(check=self._context.check, on_denied=self._denied)
@@ -249,7 +240,7 @@ class _Answer:
             if netlink is None or not (interfaces or routes):
                 continue
             with netlink:
-                self._count("namespaces_seen")
+                self._counts.add("namespaces_seen")
                 cards = read_cards(netlink, SYS if place.name in (None, own) else None)
                 if interfaces:
                     yield from self._cards(cards, place.name)
@@ -262,7 +253,7 @@ class _Answer:
                     )
 
     def _of_others(self, interfaces: bool, routes: bool) -> Iterator[Record]:  # noqa: FBT001
-        self._count("namespaces_seen")
+        self._counts.add("namespaces_seen")
         if interfaces:
             yield from self._cards(list(read_portable_cards()), None)
         if routes:
@@ -271,7 +262,7 @@ class _Answer:
     def _cards(self, cards: List[Card], namespace: Optional[str]) -> Iterator[Record]:
         for card in cards:
             self._context.check()
-            self._count("interfaces_seen")
+            self._counts.add("interfaces_seen")
             if self._is_wanted(card):
                 yield _card_record(card, namespace)
 
@@ -293,7 +284,7 @@ class _Answer:
     ) -> Iterator[Record]:
         for route in routes:
             self._context.check()
-            self._count("routes_seen")
+            self._counts.add("routes_seen")
             if route.table == _LOCAL_TABLE and not self._params.localroutes:
                 continue
             if self._params.gateways and not (route.gateway and self._gateways.holds(route.gateway)):
@@ -307,25 +298,15 @@ class _Answer:
             return
         for server in read_dns_servers(on_unreadable=self._unreadable):
             self._context.check()
-            self._count("servers_seen")
+            self._counts.add("servers_seen")
             if not self._params.dnsservers or asked.holds(server.address):
                 yield _server_record(server)
 
-    def _count(self, name: str) -> None:
-        seen = self._context.statistics[name]
-        self._context.statistics[name] = (seen if isinstance(seen, int) else 0) + 1
-
     def _denied(self, what: str, whose: str) -> None:
-        self._skipped[what] = self._skipped.get(what, 0) + 1
-        self._context.statistics["skipped"] = dict(self._skipped)
-        self._count("errors")
-        self._context.note(f"{what}: may not be looked at: {whose}")
+        self._counts.skip(what, f"{what}: may not be looked at: {whose}")
 
     def _unreadable(self, path: str, why: str) -> None:
-        self._skipped["files"] = self._skipped.get("files", 0) + 1
-        self._context.statistics["skipped"] = dict(self._skipped)
-        self._count("errors")
-        self._context.note(f"{path}: {why}")
+        self._counts.skip("files", f"{path}: {why}")
 
 
 def _card_record(card: Card, namespace: Optional[str]) -> Record:

@@ -33,8 +33,8 @@ from agent.platform.net_ranges import AddressRanges
 from agent.platform.process_users import UserNames
 from agent.platform.sockets import PACKET, UNIX, Socket
 from agent.scan.accounts import Accounts
-from agent.scan.net_question import EXPRESSIONS, PORTS, NetworkQuestion
-from agent.scan.patterns import require_engine
+from agent.scan.counts import Counts
+from agent.scan.net_question import EXPRESSIONS, PORTS, NetworkQuestion, require_engine_for
 from agent.scan.socket_filter import Alternatives, OwnerFilter, SocketFilter, container_matches, user_numbers
 from agent.scan.texts import path_base64, path_text
 
@@ -48,7 +48,6 @@ EXAMPLES = (
     "mig netstat --family packet   who listens to the wire itself",
     "mig netstat --container '*' --listeningport 1-65535   what listens within containers",
 )
-_NAMED_SKIPPED = 20
 _SOCKET_SEARCHES = ("connectedips", "listeningports", "unixpaths")
 _OTHER_SEARCHES = ("localmacs", "localips", "neighbormacs", "neighborips")
 # The ancestor's names of its parameters.
@@ -62,7 +61,7 @@ _OLDER_NAMES = {
 }
 _COUNTS = (
     "namespaces_seen", "interfaces_seen", "neighbors_seen", "neighbors_unresolved", "sockets_seen",
-    "processes_seen", "errors",
+    "processes_seen",
 )  # fmt: skip
 
 
@@ -140,9 +139,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
         InvalidInput: `unsupported` for regular expressions where there is no engine for them.
 
     """
-    for name in EXPRESSIONS:
-        if getattr(params, name):
-            require_engine(name)
+    require_engine_for(params, EXPRESSIONS)
     yield from _Answer(params, context).records()
 
 
@@ -153,10 +150,9 @@ class _Answer:
         self._params = params
         self._context = context
         self._names = UserNames()
-        self._skipped: Dict[str, int] = {}
         self._unowned = 0
         self._interfaces: Dict[Place, Dict[int, str]] = {}
-        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._counts = Counts(context, *_COUNTS)
         look = LinuxLook if sys.platform == "linux" else PortableLook
         self._look: Union[LinuxLook, PortableLook] = look(check=context.check, on_denied=self._denied)
         users = user_numbers(params.users, Accounts(), context.note)
@@ -174,7 +170,7 @@ class _Answer:
         """Yield what is asked for, place by place."""
         try:
             for place, within in self._places():
-                self._counts["namespaces_seen"] += 1
+                self._counts.add("namespaces_seen")
                 if self._params.localmacs or self._params.localips:
                     yield from self._locals(place)
                 if self._params.neighbormacs or self._params.neighborips:
@@ -184,7 +180,9 @@ class _Answer:
                 self._tell()
         finally:
             self._tell()
-            self._say_skipped()
+            self._counts.finish()
+            if self._unowned:
+                self._context.note(f"{self._unowned} sockets are held by no process that could be looked at")
 
     def _asks_for_sockets(self) -> bool:
         asked = {name for name in self._params.__struct_fields__ if getattr(self._params, name)}
@@ -226,7 +224,7 @@ class _Answer:
                 )
             if self._params.localips and local.address and addresses.holds(local.address):
                 yield _local_record(local, place)
-        self._counts["interfaces_seen"] += len(seen)
+        self._counts.add("interfaces_seen", len(seen))
 
     def _neighbours(self, place: Place) -> Iterator[Record]:
         if not isinstance(self._look, LinuxLook):
@@ -236,10 +234,10 @@ class _Answer:
         addresses = AddressRanges(self._params.neighborips)
         for near in self._look.neighbours(place):
             self._context.check()
-            self._counts["neighbors_seen"] += 1
+            self._counts.add("neighbors_seen")
             mac = near.neighbour.mac
             if not near.neighbour.is_resolved or mac is None:
-                self._counts["neighbors_unresolved"] += 1
+                self._counts.add("neighbors_unresolved")
                 continue
             if self._params.neighbormacs and macs.hold(mac.encode()):
                 yield _near_record("neighbormacs", near, place)
@@ -249,7 +247,7 @@ class _Answer:
     def _socket_records(self, place: Place, within: Optional[Set[int]]) -> Iterator[Record]:
         for found in self._look.sockets(place):
             self._context.check()
-            self._counts["sockets_seen"] += 1
+            self._counts.add("sockets_seen")
             searches = self._sockets.searches(found)
             if not searches:
                 continue
@@ -303,22 +301,10 @@ class _Answer:
         return self._interfaces[place].get(number, f"#{number}")
 
     def _denied(self, what: str, whose: str) -> None:
-        self._skipped[what] = self._skipped.get(what, 0) + 1
-        self._counts["errors"] += 1
-        if self._skipped[what] <= _NAMED_SKIPPED:
-            self._context.note(f"{what}: may not be looked at: {whose}")
-
-    def _say_skipped(self) -> None:
-        for what, count in self._skipped.items():
-            if count > _NAMED_SKIPPED:
-                self._context.note(f"{what}: may not be looked at: {count} in all")
-        if self._unowned:
-            self._context.note(f"{self._unowned} sockets are held by no process that could be looked at")
+        self._counts.skip(what, f"{what}: may not be looked at: {whose}")
 
     def _tell(self) -> None:
-        self._counts["processes_seen"] = self._look.processes_seen
-        self._context.statistics.update(self._counts)
-        self._context.statistics["skipped"] = dict(self._skipped)
+        self._counts.set("processes_seen", self._look.processes_seen)
         self._context.progress()
 
 

@@ -37,6 +37,7 @@ from agent.platform.net_ping import (
     try_tcp,
     try_udp,
 )
+from agent.scan.counts import Counts
 
 PATHS = ()
 PLATFORMS = ("linux", "darwin", "win32")
@@ -110,22 +111,20 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
 
 def run(params: Params, context: Context) -> Iterator[Record]:
     """Yield one record for each destination and port that answered."""
-    skipped: Dict[str, int] = {}
-    context.statistics.update(destinations_seen=0, errors=0, skipped=skipped, sent=0)
-    context.statistics.update(dict.fromkeys(_OUTCOMES, 0))
+    counts = Counts(context, "destinations_seen", "sent", *_OUTCOMES)
     for name in params.destinations:
         context.check()
         try:
             destination = resolve(name, _FAMILIES[params.family], context.check)[0]
         except Unresolved as error:
-            _skip(context, skipped, "unresolved", f"{name}: {error}")
+            counts.skip("unresolved", f"{name}: {error}")
             continue
-        _count(context, "destinations_seen")
+        counts.add("destinations_seen")
         for port in params.ports or (None,):
             try:
-                attempts = _attempts(params, destination, port, context)
+                attempts = _attempts(params, destination, port, context, counts)
             except OSError as error:
-                _skip(context, skipped, "not-allowed", f"{name}: {params.protocol}: {error.strerror}")
+                counts.skip("not-allowed", f"{name}: {params.protocol}: {error.strerror}")
                 continue
             record = _record(params, name, destination, port, attempts)
             if record is not None:
@@ -136,7 +135,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
 
 
 def _attempts(
-    params: Params, destination: Destination, port: Optional[int], context: Context
+    params: Params, destination: Destination, port: Optional[int], context: Context, counts: Counts
 ) -> List[Attempt]:
     """Return what came of all tries.
 
@@ -146,19 +145,21 @@ def _attempts(
     """
     if port is None:
         with Echo(destination) as echo:
-            return _repeat(params, context, lambda: echo.attempt(params.timeout_s, context.check))
+            return _repeat(params, context, counts, lambda: echo.attempt(params.timeout_s, context.check))
     reach = try_tcp if params.protocol == "tcp" else try_udp
-    return _repeat(params, context, lambda: reach(destination, port, params.timeout_s, context.check))
+    return _repeat(params, context, counts, lambda: reach(destination, port, params.timeout_s, context.check))
 
 
-def _repeat(params: Params, context: Context, attempt: Callable[[], Attempt]) -> List[Attempt]:
+def _repeat(
+    params: Params, context: Context, counts: Counts, attempt: Callable[[], Attempt]
+) -> List[Attempt]:
     attempts: List[Attempt] = []
     for number in range(params.count):
         if number:
             pause(params.interval_s, context.check)
         attempts.append(attempt())
-        _count(context, "sent")
-        _count(context, attempts[-1].outcome)
+        counts.add("sent")
+        counts.add(attempts[-1].outcome)
         context.progress()
     return attempts
 
@@ -196,17 +197,6 @@ def _summary(attempts: List[Attempt]) -> str:
     said = [f"{count} {outcome}" for outcome, count in _counts(attempts).items() if count]
     reasons = sorted({attempt.why for attempt in attempts if attempt.why})
     return ", ".join(said) + (f" ({'; '.join(reasons)})" if reasons else "")
-
-
-def _count(context: Context, name: str) -> None:
-    counted = context.statistics[name]
-    context.statistics[name] = (counted if isinstance(counted, int) else 0) + 1
-
-
-def _skip(context: Context, skipped: Dict[str, int], reason: str, text: str) -> None:
-    skipped[reason] = skipped.get(reason, 0) + 1
-    _count(context, "errors")
-    context.note(text)
 
 
 def upgrade(parameters: Any) -> Any:

@@ -16,10 +16,9 @@ command line and no files: filters on these leave them out; `kernel` tells them 
 
 A process is looked at once, and processes come and go meanwhile: this is no snapshot. What is not known, such
 as the program of another user's process where the agent is not root, satisfies no filter on it, turned round
-or not: `skipped` counts such processes by what is not known, `errors` is their sum, and a note says why.
-A process that can be told by nothing that was read, since it hides itself from /proc by code in the kernel,
-is not seen. On macOS and Windows, where psutil answers, capabilities, containers and deleted programs are
-`unsupported`.
+or not: `skipped` counts such processes by what is not known, `errors` is their sum, and a note says why. One
+that code in the kernel hides from /proc is not seen. On macOS and Windows, where psutil answers,
+capabilities, containers and deleted programs are `unsupported`.
 
 `processes_seen` counts the processes looked at (with `pids` only those), `processes_matched` those answered,
 `kernel_threads` the threads of the kernel among those seen; `files_hashed` and `bytes_read` tell what was
@@ -45,6 +44,7 @@ from agent.scan.patterns import require_engine
 from agent.scan.process_checks import AnySubject, Checks, TextFilter, make_checks
 from agent.scan.process_filters import EXPRESSIONS, ProcessFilters
 from agent.scan.process_flags import PROCESS_FLAGS, upgrade_filters
+from agent.scan.process_record import ProcessRecord
 from agent.scan.process_tally import ProcessTally
 from agent.scan.search import HASH_KINDS, Count, HashKind
 from agent.scan.texts import path_base64, path_text, time_text
@@ -99,28 +99,10 @@ class AncestorRecord(ModuleRecord, frozen=True, kw_only=True):
     executable: Annotated[Optional[str], Meta(description="path of its program, where it is known")] = None
 
 
-class Record(ModuleRecord, frozen=True, kw_only=True):
+class Record(ProcessRecord, frozen=True, kw_only=True):
     """A process."""
 
-    pid: Annotated[int, Meta(description="its number")]
     ppid: Annotated[int, Meta(description="number of its parent; 0 is none")]
-    process: Annotated[
-        str,
-        Meta(
-            description=r"what it calls itself, 15 bytes at most; where it is not UTF-8, escaped with \xff"
-            r" for a byte and \\ for a backslash"
-        ),
-    ]
-    executable: Annotated[
-        Optional[str],
-        Meta(description="path of its program, escaped as process is; none of threads of the kernel"),
-    ] = None
-    executable_b64: Annotated[
-        Optional[str], Meta(description="bytes of that path in base64, only where it is not UTF-8")
-    ] = None
-    deleted: Annotated[
-        bool, Meta(description="whether the program's file was deleted or replaced since it began")
-    ] = False
     kernel: Annotated[bool, Meta(description="whether it is a thread of the kernel")] = False
     uid: Annotated[Optional[int], Meta(description="number of its effective user")] = None
     gid: Annotated[Optional[int], Meta(description="number of its effective group")] = None
@@ -180,7 +162,7 @@ def run(params: Params, context: Context) -> Iterator[Record]:
         context.note(note)
     try:
         for subject in table.subjects(tally.lose, frozenset(params.pids)):
-            context.check()
+            tally.check(programs)
             record = tally.judge(subject, lambda one: _record(one, params, checks, programs, tally))
             if record is None:
                 continue

@@ -15,7 +15,7 @@ Statistics: `servers_seen` were asked, `answered` gave a time, `beyond` of these
 """
 
 import socket
-from typing import Annotated, Any, Dict, Iterator, List, Literal, NamedTuple, Optional, Tuple
+from typing import Annotated, Any, Iterator, List, Literal, NamedTuple, Optional, Tuple
 
 from msgspec import Meta
 
@@ -23,6 +23,7 @@ from agent.module import Context, ModuleParams, ModuleRecord
 from agent.platform.net_ping import Destination, Unresolved, pause, resolve
 from agent.platform.ntp_servers import NtpServer, read_ntp_servers
 from agent.platform.sntp import NTP_PORT, Measurement, NoTime, ask, best
+from agent.scan.counts import Counts
 from agent.scan.texts import time_text
 
 PATHS = ()
@@ -113,25 +114,24 @@ class _Answer(NamedTuple):
 
 def run(params: Params, context: Context) -> Iterator[Record]:
     """Yield one record for each server that this clock is too far from, or that answered."""
-    skipped: Dict[str, int] = {}
-    context.statistics.update(servers_seen=0, answered=0, beyond=0, errors=0, skipped=skipped)
+    counts = Counts(context, "servers_seen", "answered", "beyond")
     answers: List[_Answer] = []
     for server in _servers(params, context):
         context.check()
-        _count(context, "servers_seen")
+        counts.add("servers_seen")
         try:
             answers.append(_ask(server, params, context))
         except Unresolved as error:
-            _skip(context, skipped, "unresolved", f"{server.name}: {error}")
+            counts.skip("unresolved", f"{server.name}: {error}")
         except NoTime as error:
-            _skip(context, skipped, "kiss" if error.is_kiss else "no-time", f"{server.name}: {error}")
+            counts.skip("kiss" if error.is_kiss else "no-time", f"{server.name}: {error}")
         else:
-            _count(context, "answered")
+            counts.add("answered")
         context.progress()
     for answer in answers:
         context.check()
         if answer.is_beyond(params.drift_s):
-            _count(context, "beyond")
+            counts.add("beyond")
         elif not params.every:
             continue
         yield _record(answer, answers, params)
@@ -198,17 +198,6 @@ def _record(answer: _Answer, answers: List[_Answer], params: Params) -> Record:
 
 def _text(seconds: float) -> str:
     return time_text(int(seconds * 1e9))
-
-
-def _count(context: Context, name: str) -> None:
-    counted = context.statistics[name]
-    context.statistics[name] = (counted if isinstance(counted, int) else 0) + 1
-
-
-def _skip(context: Context, skipped: Dict[str, int], reason: str, text: str) -> None:
-    skipped[reason] = skipped.get(reason, 0) + 1
-    _count(context, "errors")
-    context.note(text)
 
 
 def upgrade(parameters: Any) -> Any:

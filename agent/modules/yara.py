@@ -36,6 +36,7 @@ from agent.scan.helper import Helper
 from agent.scan.memory_scan import Chosen, scan_processes
 from agent.scan.patterns import require_engine as require_expressions
 from agent.scan.patterns import require_pattern, split_inverse
+from agent.scan.process_record import RegionRecord, region_record
 from agent.scan.rule_scan import Enough, Finding, Tally, scan_files
 from agent.scan.rule_work import Bounds, RuleWork
 from agent.scan.rules import RuleSet, compile_rules, load_engine
@@ -145,17 +146,6 @@ class Params(BudgetParams, frozen=True, kw_only=True):
             raise ValueError(f"the rules have more than {MAX_RULES_CHARACTERS} characters in all")
 
 
-class PlaceRecord(ModuleRecord, frozen=True, kw_only=True):
-    """A mapping in the memory of a process."""
-
-    address: Annotated[str, Meta(description="where it begins, in hexadecimal")]
-    size_bytes: Annotated[int, Meta(description="its size in bytes")]
-    permissions: Annotated[str, Meta(description="read, write, execute, and p for private, such as r-xp")]
-    path: Annotated[
-        Optional[str], Meta(description="the file that is mapped, or a name of the kernel's such as [heap]")
-    ] = None
-
-
 class MatchRecord(ModuleRecord, frozen=True, kw_only=True):
     """Where a pattern matched."""
 
@@ -195,7 +185,8 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
     pid: Annotated[Optional[int], Meta(description="number of the process")] = None
     process: Annotated[Optional[str], Meta(description="what the process calls itself")] = None
     region: Annotated[
-        Optional[PlaceRecord], Meta(description="the mapping of the first match, or where the stretch begins")
+        Optional[RegionRecord],
+        Meta(description="the mapping of the first match, or where the stretch begins"),
     ] = None
     rule: Annotated[str, Meta(description="name of the rule")]
     namespace: Annotated[str, Meta(description="label of the source that the rule stands in")]
@@ -264,12 +255,7 @@ def _record(finding: Finding, rules: RuleSet) -> Record:
         process=path_text(process.name) if process is not None else None,
         region=None
         if place is None
-        else PlaceRecord(
-            address=f"{place.start:#x}",
-            size_bytes=place.end - place.start,
-            permissions=place.permissions,
-            path=path_text(place.path) if place.path else None,
-        ),
+        else region_record(place.start, place.end, place.permissions, place.path),
         rule=rule.rule,
         namespace=rule.source,
         tags=facts.tags,

@@ -13,8 +13,7 @@ Rules:
 
 import os
 import stat
-from types import TracebackType
-from typing import Iterator, NamedTuple, Optional, Type
+from typing import Iterator, NamedTuple
 
 PIECE_BYTES = 4 << 20
 # Places and lengths of smaller pieces: no device has larger sectors.
@@ -36,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class RawDevice:
-    """One device, open for reading.
+    """One device, open for reading until it is closed.
 
     Raises:
         DeviceGone: it is not there.
@@ -60,17 +59,6 @@ class RawDevice:
         self._dropped = 0
         # Read ahead: what is read is read in order.
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-
-    def __enter__(self) -> "RawDevice":  # noqa: PYI034  (Self is not in 3.9)
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of it."""

@@ -12,6 +12,7 @@ Sources: proc_pid_cmdline(5), proc_pid_environ(5), proc_pid_fd(5), proc_pid_maps
 """
 
 import os
+import re
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from agent.platform.process_memory import ProcessGone
@@ -20,8 +21,8 @@ from agent.platform.sockets import is_listening, read_sockets
 
 # The kernel takes 6 MiB of arguments and variables together at most (3/4 of _STK_LIM, fs/exec.c).
 MOST_BYTES = 6 << 20
-_MAPS_FIELDS = 6
-_INODE, _PATH = 4, 5
+# Addresses, permissions, offset, device, an inode that is none of 0, and the path.
+_MAPPED = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ \S+ [1-9][0-9]* +([^ \n][^\n]*)$", re.MULTILINE)
 _SOCKET = b"socket:["
 _INTERNET = ("ipv4", "ipv6")
 
@@ -109,13 +110,8 @@ def mapped_files(directory: ProcessDirectory) -> Tuple[bytes, ...]:
 
 def parse_mapped_files(maps: bytes) -> Tuple[bytes, ...]:
     """Return the paths of the files that a `maps` tells of, each once."""
-    found: Dict[bytes, None] = {}
-    for line in maps.split(b"\n"):
-        fields = line.split(None, _MAPS_FIELDS - 1)
-        if len(fields) == _MAPS_FIELDS and fields[_INODE] != b"0":
-            found[fields[_PATH]] = None
     # The kernel writes a line's end in a path as \012 and nothing else in another way (seq_file_path(9)).
-    return tuple(path.replace(b"\\012", b"\n") for path in found)
+    return tuple(path.replace(b"\\012", b"\n") for path in dict.fromkeys(_MAPPED.findall(maps)))
 
 
 class Ports:

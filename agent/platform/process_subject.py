@@ -210,11 +210,15 @@ class ProcessTable:
 
     def holes(self) -> Iterator[str]:
         """Yield what of this endpoint is not shown to us at all."""
-        return iter(hidden_by(self._proc))
+        return iter(hidden_by(self._proc, mounted=self._proc))
 
 
-def hidden_by(proc: str, *, euid: Optional[int] = None) -> List[str]:
-    """Return what hides processes from us: another namespace of numbers, or how /proc is mounted."""
+def hidden_by(proc: str, *, mounted: str = "/proc", euid: Optional[int] = None) -> List[str]:
+    """Return what hides processes from us: another namespace of numbers, or how `mounted` is.
+
+    Source: proc(5), mount options; the kernel's words for hidepid since 5.8 are off, noaccess, invisible and
+    ptraceable.
+    """
     said = []
     # PROC_PID_INIT_INO of the kernel (include/linux/proc_ns.h): the numbers of the endpoint itself.
     try:
@@ -231,11 +235,11 @@ def hidden_by(proc: str, *, euid: Optional[int] = None) -> List[str]:
     is_root = (os.geteuid() if euid is None else euid) == 0
     for line in lines:
         fields, _, rest = line.partition(b" - ")
-        options = rest.split()[-1:] if rest.startswith(b"proc ") else []
-        if fields.split()[4:5] == [b"/proc"] and options and not is_root:
-            said += [
-                f"/proc is mounted with {option.decode('ascii', 'replace')}: processes of others are hidden"
-                for option in options[0].split(b",")
-                if option.startswith(b"hidepid=") and option not in (b"hidepid=0", b"hidepid=off")
-            ]
+        if fields.split()[4:5] != [os.fsencode(mounted)] or not rest.startswith(b"proc ") or is_root:
+            continue
+        said.extend(
+            f"{mounted} is mounted with {option}: processes of others are hidden"
+            for option in rest.split()[-1].decode("ascii", "replace").split(",")
+            if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off")
+        )
     return said

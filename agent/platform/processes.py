@@ -11,6 +11,7 @@ Sources: proc(5), proc_pid_stat(5), proc_pid_status(5); linux/sched.h (PF_KTHREA
 """
 
 import os
+import re
 from types import TracebackType
 from typing import List, NamedTuple, Optional, Tuple, Type
 
@@ -22,6 +23,8 @@ _PF_KTHREAD = 0x00200000
 _PIECE_BYTES = 1 << 16
 # Fields of stat behind the name, by their place there (proc_pid_stat(5) counts them from 3).
 _STATE, _PPID, _FLAGS, _START = 0, 1, 6, 19
+_IDS = re.compile(rb"^Uid:\t\d+\t(\d+)\t.*\nGid:\t\d+\t(\d+)\t", re.MULTILINE)
+_CAPABILITIES = re.compile(rb"^CapEff:\t([0-9a-f]{1,16})$", re.MULTILINE)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -226,23 +229,21 @@ def parse_facts(pid: int, stat: bytes, status: bytes, boot_s: float) -> ProcessF
     # The name may hold blanks, brackets and line ends; nothing that follows it does.
     name, _, rest = stat.partition(b"(")[2].rpartition(b")")
     fields = rest.split()
-    numbers = _numbers(status)
+    # In `status` the kernel escapes a line end in the name.
+    ids, capabilities = _IDS.search(status), _CAPABILITIES.search(status)
+    if ids is None:
+        raise ProcessGone
     try:
         return ProcessFacts(
             pid=pid,
             ppid=int(fields[_PPID]),
             process=name,
-            uid=int(numbers[b"Uid"].split()[1]),
-            gid=int(numbers[b"Gid"].split()[1]),
+            uid=int(ids[1]),
+            gid=int(ids[2]),
             started_s=boot_s + int(fields[_START]) / _TICKS_PER_S,
             state=fields[_STATE].decode("ascii", "replace"),
             is_kernel_thread=bool(int(fields[_FLAGS]) & _PF_KTHREAD),
-            capabilities=int(numbers.get(b"CapEff", b"0"), 16),
+            capabilities=int(capabilities[1], 16) if capabilities is not None else 0,
         )
-    except (IndexError, KeyError, ValueError):
+    except (IndexError, ValueError):
         raise ProcessGone from None
-
-
-def _numbers(status: bytes) -> "dict[bytes, bytes]":
-    """Return the lines of `status` by name; the kernel escapes a line end in the process's own."""
-    return {name: value for name, _, value in (line.partition(b":") for line in status.split(b"\n")) if value}

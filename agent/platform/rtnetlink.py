@@ -15,8 +15,7 @@ Sources: netlink(7), rtnetlink(7); include/uapi/linux/netlink.h.
 import os
 import socket
 import struct
-from types import TracebackType
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple, Type
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -62,12 +61,7 @@ class RouteNetlink:
     def __enter__(self) -> "RouteNetlink":  # noqa: PYI034  (Self is not in 3.9)
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -21,8 +21,7 @@ import struct
 import sys
 from contextlib import suppress
 from functools import lru_cache
-from types import TracebackType
-from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type
+from typing import BinaryIO, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 IPV4, IPV6, UNIX, PACKET = "ipv4", "ipv6", "unix", "packet"
 TCP, UDP, UDPLITE, RAW, PING = "tcp", "udp", "udplite", "raw", "ping"
@@ -148,12 +147,7 @@ class SocketTables:
     def __enter__(self) -> "SocketTables":  # noqa: PYI034  (Self is not in 3.9)
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

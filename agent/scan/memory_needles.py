@@ -8,11 +8,13 @@ Rules:
    (what `^` and `\b` ask of), and a match that begins in its last `overlap_bytes` is left to the next. A
    match that is longer than `overlap_bytes` may be missed, or be found shorter.
 3. Matches are counted up to `MOST_MATCHES` for each needle; then it is looked for no more.
-4. What costs least comes first: texts that a match must hold (`agent.scan.literals`) are jumped to, and what
+4. A buffer of nothing but zeros, of which large heaps hold many, is only asked for what can match in zeros:
+   what begins in it, and is at most `overlap_bytes` long, lies in zeros, or begins where the next one looks.
+5. What costs least comes first: texts that a match must hold (`agent.scan.literals`) are jumped to, and what
    has none is joined into one expression that tells whether anything is there at all.
 """
 
-from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from agent.scan.literals import probe_of
 from agent.scan.patterns import Pattern, compile_raw, join_bytes, join_raw
@@ -69,6 +71,10 @@ class NeedleSet:
         self._tools = [_make_tool(needle) for needle in self.needles]
         bare = [at for at, tool in enumerate(self._tools) if tool.pattern is not None and not tool.probes]
         strings = [at for at, needle in enumerate(self.needles) if needle.is_bytes]
+        zeros = bytes(2 * Sizes().kept_bytes)
+        self._in_zeros = frozenset(
+            at for at, tool in enumerate(self._tools) if _find(tool, zeros, zeros, 0) is not None
+        )
         self._gates: List[Tuple[FrozenSet[int], Pattern]] = []
         if len(bare) > 1:
             self._add_gate(bare, join_raw([self.needles[at].value for at in bare]))
@@ -83,13 +89,26 @@ class NeedleSet:
         """Return how one is looked for."""
         return self._tools[index]
 
-    def candidates(self, open_: Set[int], view: memoryview) -> List[int]:
+    def candidates(self, open_: Set[int], view: memoryview, *, are_zeros: bool) -> List[int]:
         """Return those of the needles still looked for that may be in what was read."""
+        if are_zeros:
+            return sorted(open_ & self._in_zeros)
         out: Set[int] = set()
         for group, gate in self._gates:
             if len(group & open_) > 1 and gate.search(view) is None:
                 out |= group
         return [at for at in sorted(open_ - out) if _is_likely(self._tools[at], view)]
+
+
+def _find(
+    tool: _Tool, buffer: Union[bytes, bytearray], view: Union[bytes, memoryview], at: int
+) -> Optional[Tuple[int, int]]:
+    """Return where the next match in `view`, the beginning of a buffer, begins and ends."""
+    if tool.pattern is None:
+        place = buffer.find(tool.string, at, len(view))
+        return None if place < 0 else (place, place + len(tool.string))
+    match = tool.pattern.search(view, at)
+    return None if match is None else (match.start(), match.end())
 
 
 def _is_likely(tool: _Tool, view: memoryview) -> bool:
@@ -112,6 +131,7 @@ class NeedleScan:
         self, needles: NeedleSet, wanted: FrozenSet[int], *, most_addresses: int, sizes: Sizes
     ) -> None:
         self._overlap_bytes = sizes.overlap_bytes
+        self._zeros = bytes(sizes.buffer_bytes)
         self._needles = needles
         self._open: Set[int] = set(wanted)
         self._most_addresses = most_addresses
@@ -158,10 +178,11 @@ class NeedleScan:
         begin = 0 if is_first else 1
         end = filled if is_last else filled - self._overlap_bytes
         with memoryview(buffer) as whole, whole[:filled] as view:
-            for index in self._needles.candidates(self._open, view):
+            are_zeros = filled == len(buffer) and buffer == self._zeros
+            for index in self._needles.candidates(self._open, view, are_zeros=are_zeros):
                 at = max(begin, self._resume.get(index, 0) - address)
                 while at < end:
-                    found = self._next(index, buffer, view, at)
+                    found = _find(self._needles.tool(index), buffer, view, at)
                     if found is None or found[0] >= end:
                         break
                     check()
@@ -169,14 +190,6 @@ class NeedleScan:
                     self._resume[index] = address + at
                     if not self._take(index, address + found[0]):
                         break
-
-    def _next(self, index: int, buffer: bytearray, view: memoryview, at: int) -> Optional[Tuple[int, int]]:
-        tool = self._needles.tool(index)
-        if tool.pattern is None:
-            place = buffer.find(tool.string, at, len(view))
-            return None if place < 0 else (place, place + len(tool.string))
-        match = tool.pattern.search(view, at)
-        return None if match is None else (match.start(), match.end())
 
     def _take(self, index: int, address: int) -> bool:
         """Count a match; tell whether to go on."""

@@ -13,7 +13,7 @@ field after ` - ` the type. Where there is no mountinfo (macOS), nothing counts 
 """
 
 import os
-from typing import Dict, Iterator, NamedTuple, Optional, Set
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set
 
 from agent.scan.globs import split_path
 from agent.scan.texts import path_text
@@ -168,15 +168,18 @@ class Mounts:
 
     def _lines(self) -> Iterator[_Line]:
         try:
-            with open(self._source, "rb") as lines:  # noqa: PTH123  (one line of stdlib, no Path in the core)
-                for line in lines:
-                    before, _, after = line.partition(b" - ")
-                    fields = before.split()
-                    major, _, minor = fields[2].partition(b":")
-                    kind = after.split()[0].decode("ascii", "replace")
-                    yield _Line(os.makedev(int(major), int(minor)), unescape(fields[4]), kind)
+            for line in self._table():
+                before, _, after = line.partition(b" - ")
+                fields = before.split()
+                major, _, minor = fields[2].partition(b":")
+                kind = after.split()[0].decode("ascii", "replace")
+                yield _Line(os.makedev(int(major), int(minor)), unescape(fields[4]), kind)
         except (OSError, ValueError, IndexError):
             return
+
+    def _table(self) -> List[bytes]:
+        with open(self._source, "rb") as lines:  # noqa: PTH123  (one line of stdlib, no Path in the core)
+            return list(lines)
 
 
 def is_remote(kind: str) -> bool:

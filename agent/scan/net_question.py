@@ -4,13 +4,13 @@ What can be known to be wrong without looking at anything is refused while decod
 client before signing, and by the endpoint's gate again.
 """
 
-from typing import Annotated, Literal, Tuple
+from typing import Annotated, Callable, Literal, Sequence, Tuple
 
 from msgspec import Meta
 
 from agent.module import ModuleParams
 from agent.platform.net_ranges import AddressRanges, PortRanges
-from agent.scan.patterns import require_pattern, split_inverse
+from agent.scan.patterns import require_engine, require_pattern, split_inverse
 
 _MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 
@@ -145,12 +145,46 @@ class NetworkQuestion(ModuleParams, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what could never be looked for; msgspec turns the ValueError into its own error."""
-        for name in EXPRESSIONS:
-            for expression in getattr(self, name):
-                require_pattern(split_inverse(expression)[0], name)
-        for names, make in ((ADDRESSES, AddressRanges), (PORTS, PortRanges)):
-            for name in names:
-                try:
-                    make(getattr(self, name))
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
+        require_expressions(self, EXPRESSIONS)
+        require_ranges(self, ADDRESSES, AddressRanges)
+        require_ranges(self, PORTS, PortRanges)
+
+
+def require_expressions(params: ModuleParams, names: Sequence[str]) -> None:
+    """Refuse parameters of which one that holds regular expressions has something else.
+
+    Raises:
+        ValueError: with the parameter and the expression.
+
+    """
+    for name in names:
+        for expression in getattr(params, name):
+            require_pattern(split_inverse(expression)[0], name)
+
+
+def require_ranges(
+    params: ModuleParams, names: Sequence[str], make: Callable[[Sequence[str]], object]
+) -> None:
+    """Refuse parameters of which one that holds ranges has something else.
+
+    Raises:
+        ValueError: with the parameter and the value.
+
+    """
+    for name in names:
+        try:
+            make(getattr(params, name))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def require_engine_for(params: ModuleParams, names: Sequence[str]) -> None:
+    """Refuse to run where one of the parameters needs regular expressions and there is no engine for them.
+
+    Raises:
+        InvalidInput: `unsupported`.
+
+    """
+    for name in names:
+        if getattr(params, name):
+            require_engine(name)

@@ -107,13 +107,18 @@ class TextFilter:
 
     def holds(self, texts: Sequence[bytes]) -> bool:
         """Tell whether the filter holds."""
-        if any(pattern.is_in(text) for pattern in self._none for text in texts):
+        if not texts:
+            return not self._some
+        block = b"\n".join(texts)
+        if any(pattern.among(texts, block) for pattern in self._none):
             return False
-        return not self._some or any(pattern.is_in(text) for pattern in self._some for text in texts)
+        return not self._some or any(pattern.among(texts, block) for pattern in self._some)
 
     def matching(self, texts: Sequence[bytes]) -> Iterator[bytes]:
         """Yield the texts that a plain expression matches."""
-        return (text for text in texts if any(pattern.is_in(text) for pattern in self._some))
+        block = b"\n".join(texts)
+        found = {text for pattern in self._some for text in pattern.among(texts, block)}
+        return (text for text in texts if text in found)
 
 
 class Checks(NamedTuple):

@@ -63,7 +63,7 @@ class ProcessTally:
             return otherwise
 
     def check(self, programs: Programs) -> None:
-        """Let the run be ended, and be seen, while a large program is read."""
+        """Let the run be ended, and be seen, between processes and while a large program is read."""
         self._context.check()
         self._tell(programs)
         self._context.progress()

@@ -69,6 +69,7 @@ class Run:
         settlement: Settlement,
         *,
         fence: Fence,
+        mounts: Mounts,
         examine: Optional[Examine],
         cache: Optional[QuickDigests],
         budget: Budget,
@@ -90,7 +91,7 @@ class Run:
         self._next_progress = time.monotonic() + _PROGRESS_S
         self._walked = Recorder()
         self._judged = Recorder()
-        self._mounts = Mounts()
+        self._mounts = mounts
         self._throttle = Throttle(budget, workers + 1, bytes_read=self._judged.bytes_in_all)
         self._inspector = self._make_inspector(self._judged, self._pulse, None)
         for text in plan.unknown:

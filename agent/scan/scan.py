@@ -10,13 +10,14 @@ Rules:
 """
 
 import os
-from typing import Callable, Generator, Optional
+from typing import Callable, Generator, NamedTuple, Optional
 
 from agent.module import ANYWHERE, UNBOUNDED, Budget
 from agent.scan.coverage import Coverage
 from agent.scan.fence import Fence
 from agent.scan.inspector import Examine
 from agent.scan.items import Match
+from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.recalling import QuickDigests
 from agent.scan.run import Effort, Run
@@ -28,6 +29,13 @@ _MAX_WORKERS = 8
 PLAIN_EFFORT = Effort()
 
 
+class Place(NamedTuple):
+    """Where a scan runs, if not on the endpoint as we see it: what it may look at there, and its mounts."""
+
+    fence: Fence
+    mounts: Mounts
+
+
 def scan(
     plan: Plan,
     *,
@@ -35,6 +43,7 @@ def scan(
     check: Callable[[], None],
     truncate: Callable[[str], None],
     rules: PathRules = ANYWHERE,
+    place: Optional[Place] = None,
     examine: Optional[Examine] = None,
     cache: Optional[QuickDigests] = None,
     budget: Budget = UNBOUNDED,
@@ -45,8 +54,9 @@ def scan(
     """Yield the matches of all searches of a plan.
 
     `check` is called in every loop and may raise to end the scan; `truncate` is told of a match limit that
-    cut a search's matches. What `rules` do not allow is counted and said, never looked at. `examine` is asked
-    of each file that some search selects, by whoever judges it; what it says travels with the matches.
+    cut a search's matches. What `rules` do not allow is counted and said, never looked at; a `place` judges
+    that instead, where the scan runs within another root. `examine` is asked of each file that some search
+    selects, by whoever judges it; what it says travels with the matches.
     `cache` gives and takes digests of files.
     `workers` is how many may be started, 0 for none; without it, as the budget says. `progress` is called
     about twice a second.
@@ -55,7 +65,8 @@ def scan(
     run = Run(
         plan,
         settlement,
-        fence=Fence(rules),
+        fence=Fence(rules) if place is None else place.fence,
+        mounts=Mounts() if place is None else place.mounts,
         examine=examine,
         cache=cache,
         budget=budget,

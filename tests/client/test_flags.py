@@ -12,6 +12,7 @@ from agent.module import Flag, ModuleParams, ModuleRecord, decode_params
 from agent.registry import Module, load_module, module_names
 from client.command_module import module_command
 from client.flags import flag_option, flag_parameters, given_values, module_flags
+from client.main import asked_as
 from client.template import new_template
 from protocol.errors import InvalidInput
 
@@ -166,7 +167,9 @@ def test_every_example_of_a_module_makes_parameters_that_it_takes(
     loaded = load_module(name)
     for example in loaded.examples:
         words = shlex.split(example.partition("   ")[0].replace("DIGEST", "0" * 64))
-        assert words[:2] == ["mig", name]
+        if words[:2] == ["mig", "alerts"]:
+            continue  # what a module tells by itself is read there
+        assert words[:2] == ["mig", asked_as(name)]
         context = module_command(name).make_context(name, words[2:])
         decode_params(loaded.params, flag_parameters(loaded, given_values(loaded, context.params)))
 

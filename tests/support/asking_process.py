@@ -35,7 +35,12 @@ def is_found(pid: int, **parameters: Any) -> bool:
 
 
 def forked(ask_there: Callable[[], OperationResult], uid: int) -> OperationResult:
-    """Ask as another user: in a fork, since Python itself may lie where that one cannot read."""
+    """Ask as another user."""
+    return msgspec.convert(in_fork(ask_there, uid), OperationResult)
+
+
+def in_fork(ask_there: Callable[[], Any], uid: int) -> Any:
+    """Return what is answered as another user: in a fork, since Python may lie where that one cannot read."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -43,11 +48,12 @@ def forked(ask_there: Callable[[], OperationResult], uid: int) -> OperationResul
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-            os.write(writer, msgspec.json.encode(ask_there()))
+            with os.fdopen(writer, "wb") as answer:
+                answer.write(msgspec.json.encode(ask_there()))
         finally:
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        result = msgspec.json.decode(answer.read(), type=OperationResult)
+    with os.fdopen(reader, "rb") as told:
+        found = msgspec.json.decode(told.read())
     os.waitpid(child, 0)
-    return result
+    return found

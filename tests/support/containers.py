@@ -3,6 +3,7 @@
 import json
 import socketserver
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -132,22 +133,39 @@ def write(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def unshared(*words: str, root: Path | None = None) -> Iterator[int]:
-    """Have a process in process, mount and network namespaces of its own: its number for the endpoint.
+def unshared() -> Iterator[int]:
+    """Have a process in process, mount and network namespaces of its own: its number for the endpoint."""
+    command = ["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", "--kill-child"]
+    with _started([*command, "sh", "-c", "echo in; read line"]) as pid:
+        yield pid
 
-    With `root`, that is what it takes for `/`: a directory in which a bare copy of nothing is needed.
+
+@contextmanager
+def jailed(root: Path, *words: str) -> Iterator[int]:
+    """Have a process whose root is a directory, mounted for it alone: its number for the endpoint.
+
+    Where there is a directory `proc` in it, that is what it should be. `words` are options of unshare(1).
     """
-    command = ["unshare", "--fork", "--pid", "--mount", "--net", "--mount-proc", "--kill-child", *words]
-    script = "echo $$; read line" if root is None else f"mount --bind {root} {root}; echo $$; read line"
-    process = subprocess.Popen(
-        [*command, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    code = (
+        f"import os, subprocess, sys; root = {str(root)!r}; proc = root + '/proc';"
+        "subprocess.run(['mount', '--bind', root, root], check=True);"
+        "os.path.isdir(proc) and subprocess.run(['mount', '-t', 'proc', 'proc', proc], check=True);"
+        "os.chroot(root); os.chdir('/'); print('in', flush=True); sys.stdin.readline()"
     )
+    command = ["unshare", "--fork", "--mount", "--net", "--kill-child", *words]
+    with _started([*command, sys.executable, "-c", code]) as pid:
+        yield pid
+
+
+@contextmanager
+def _started(command: list[str]) -> Iterator[int]:
+    """Start what forks a process that says that it is in, and ends when its input does: the fork's number."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None
     try:
-        assert process.stdout.readline() == "1\n"
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        yield int(children[0])
+        assert process.stdout.readline() == "in\n"
+        yield int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
     finally:
         process.stdin.close()
         process.wait()

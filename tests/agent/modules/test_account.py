@@ -25,9 +25,10 @@ def root(tmp_path: Path) -> Path:
     return grow(
         tmp_path,
         {
-            "etc/passwd": b"root:x:0:0::/root:/bin/bash\ntoor:x:0:0::/:/bin/sh\n"
-            b"web:x:33:33::/var:/usr/sbin/nologin\n"
-            b"eve:x:1000:1000:Eve:/home/eve:/bin/bash\nopen:x:1001:1001::/:/bin/sh\n"
+            "etc/passwd": b"root:x:0:0::/root:/bin/bash\n"
+            b"toor:x:0:0::/:/bin/sh\nweb:x:33:33::/var:/usr/sbin/nologin\n"
+            b"eve:x:1000:1000:Eve:/home/eve:/bin/bash\n"
+            b"open:x:1001:1001::/:/bin/sh\n"
             b"old:x:1002:1002::/:/bin/sh\n",
             "etc/group": b"root:x:0:\nsudo:x:27:eve\neve:x:1000:\ndocker:x:999:web\n",
             "etc/shadow": b"root:*:19000:0:99999:7:::\ntoor:"

@@ -13,6 +13,7 @@ from agent.describe import declared_members
 from agent.registry import Module, load_module, module_names
 from client.command_module import module_command
 from client.flags import module_flags
+from client.main import asked_as
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULES = [load_module(name) for name in module_names()]
@@ -54,7 +55,9 @@ def test_a_module_has_examples_and_each_can_be_typed(module: Module) -> None:
         line, _, meaning = example.partition("   ")
         assert meaning.strip(), f"{example}: says nothing of what it asks"
         words = shlex.split(line)
-        assert words[:2] == ["mig", module.name]
+        if words[:2] == ["mig", "alerts"]:
+            continue  # what a module tells by itself is read there
+        assert words[:2] == ["mig", asked_as(module.name)]
         context = command.make_context(module.name, words[2:], resilient_parsing=False)
         assert isinstance(context, click.Context)
         shown = {f"--{flag.name}" for flag in module_flags(module)} | _COMMON

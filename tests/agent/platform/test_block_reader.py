@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_range_is_read_whole_and_in_order(tmp_path: Path) -> None:
     image = tmp_path / "image"
     content = os.urandom(SIZE)
     image.write_bytes(content)
-    with loop_device(image) as path, RawDevice(path, number_of(path)) as device:
+    with loop_device(image) as path, closing(RawDevice(path, number_of(path))) as device:
         assert device.size_bytes == SIZE
         for start, end in ((0, SIZE), (1, 700), (PIECE_BYTES - 3, PIECE_BYTES + 5), (SIZE - 9, SIZE + 4096)):
             pieces = list(device.pieces(start, end))
@@ -38,7 +39,7 @@ def test_what_was_read_does_not_stay_in_the_page_cache(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(os.urandom(24 * MIB))
     with loop_device(image) as path:
-        with RawDevice(path, number_of(path)) as device:
+        with closing(RawDevice(path, number_of(path))) as device:
             assert sum(len(one.data) for one in device.pieces(0, device.size_bytes)) == 24 * MIB
         cached = subprocess.run(["fincore", "-b", "-n", "-o", "RES", path], check=False, capture_output=True)
         # fincore asks by mincore(2), for which a device's pages are those of its file.
@@ -63,7 +64,7 @@ def test_nothing_is_opened_but_the_device_that_was_meant(tmp_path: Path) -> None
 def test_where_a_device_cannot_be_read_there_is_a_hole_and_the_rest_is_read(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"x" * (9 * MIB))
-    with loop_device(image) as path, RawDevice(path, number_of(path)) as device:
+    with loop_device(image) as path, closing(RawDevice(path, number_of(path))) as device:
         # What the device lies on is cut while it is looked at: the kernel tells input/output errors.
         os.truncate(image, MIB + 4096)
         pieces = list(device.pieces(0, device.size_bytes))
@@ -76,7 +77,7 @@ def test_where_a_device_cannot_be_read_there_is_a_hole_and_the_rest_is_read(tmp_
 def test_a_device_that_cannot_be_read_at_all_ends_the_reading(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"x" * (40 * MIB))
-    with loop_device(image) as path, RawDevice(path, number_of(path)) as device:
+    with loop_device(image) as path, closing(RawDevice(path, number_of(path))) as device:
         os.truncate(image, 0)
         holes = [one.hole_bytes for one in device.pieces(0, device.size_bytes)]
         assert len(holes) <= 257

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +17,13 @@ from agent.platform.process_subject import MOST_ANCESTORS, NotKnown, ProcessTabl
 from agent.platform.process_users import UserNames
 from agent.scan.fence import Fence
 from protocol.acl import PathRules
+from tests.support.asking_process import in_fork
 from tests.support.spawned import copied, spawned
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+
+
+NOBODY = 65534
 
 
 def nobody_is_lost(pid: int, reason: str) -> None:
@@ -184,6 +191,33 @@ def test_what_hides_processes_is_said(
     (tmp_path / "self/mountinfo").write_text(
         f"20 1 0:5 / /proc rw,nosuid shared:5 - proc proc {options}\n21 1 0:6 / /sys rw - sysfs sysfs rw\n"
     )
-    found = hidden_by(str(tmp_path), euid=euid)
+    found = hidden_by(str(tmp_path), mounted="/proc", euid=euid)
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("hidepid", "is_counted"), [("1", True), ("2", False)])
+def test_who_may_not_see_the_processes_of_others_says_so(hidepid: str, *, is_counted: bool) -> None:
+    # Not below what pytest makes, where nobody else may enter.
+    with tempfile.TemporaryDirectory(prefix="proc-") as proc, spawned() as child:
+        Path(proc).chmod(0o755)
+        subprocess.run(["mount", "-t", "proc", "-o", f"hidepid={hidepid}", "proc", proc], check=True)
+        try:
+            told = in_fork(lambda: look_around(proc), NOBODY)
+            assert child.pid not in told["pids"]
+            assert (child.pid in told["hidden"]) is is_counted
+            assert any(hole.startswith(f"{proc} is mounted with hidepid=") for hole in told["holes"])
+        finally:
+            subprocess.run(["umount", proc], check=True)
+
+
+def look_around(proc: str) -> dict[str, list[Any]]:
+    table = ProcessTable(proc)
+    hidden: list[tuple[int, str]] = []
+    pids = [one.pid for one in table.subjects(lambda pid, why: hidden.append((pid, why)))]
+    return {
+        "pids": pids,
+        "hidden": [pid for pid, why in hidden if why == "hidden"],
+        "holes": list(table.holes()),
+    }

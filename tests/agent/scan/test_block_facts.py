@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_the_table_is_compared_with_the_kernels_partitions(tmp_path: Path) -> No
     subprocess.run(["sfdisk", "-q", str(image)], input=b"label: gpt\nsize=2M\nsize=2M\n", check=True)
     with loop_device(image) as path:
         number = Path(path).stat().st_rdev
-        with RawDevice(path, number) as raw:
+        with closing(RawDevice(path, number)) as raw:
             disk = device("sda", number)
             kernel = [disk, device("sda1", 9, kind="partition", parent="sda")]
             facts = know(disk, raw, kernel, Uses({}, ()))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ MIB = 1 << 20
 
 def look_at(image: Path, over: Range, wanted: Wanted, *, cut_to: int | None = None) -> tuple[Look, list[int]]:
     sizes: list[int] = []
-    with loop_device(image) as path, RawDevice(path, Path(path).stat().st_rdev) as device:
+    with loop_device(image) as path, closing(RawDevice(path, Path(path).stat().st_rdev)) as device:
         if cut_to is not None:
             os.truncate(image, cut_to)
         return look_at_range(device, over, wanted, sizes.append), sizes

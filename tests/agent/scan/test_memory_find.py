@@ -23,7 +23,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="me
 
 SMALL = Sizes(fresh_bytes=1500, overlap_bytes=100)
 # In no other memory of the process that holds them, but where what was sent to it still lies.
-STRINGS = [b"\xf0\xf1", b"\xf0\xf1\xf2\xf3", b"\xf1" * 3, b"\xf3" + b"\xf2" * 60 + b"\xf3"]
+STRINGS = [
+    bytes(3) + b"\xf0",
+    b"\xf0\xf1",
+    b"\xf0\xf1\xf2\xf3",
+    b"\xf1" * 3,
+    b"\xf3" + b"\xf2" * 60 + b"\xf3",
+]
 # As RE2 and Python's engine both understand them, none longer than the small overlap.
 EXPRESSIONS = [
     r"\xf0\xf1{1,40}\xf2",
@@ -34,6 +40,8 @@ EXPRESSIONS = [
     r"(\xf1|\xf1\xf2)\xf3",
     r"\xf2\b",
     r"\xf0[\xf1\xf2]{2,30}",
+    r"\xf1\x00{1,60}\xf1",
+    r"[^\x01-\xff]{50}\xf2",
 ]
 
 
@@ -88,8 +96,8 @@ def found_at(found: Found, index: int, start: int, size: int) -> list[int]:
     return [address - start for address in matches.addresses if start <= address < start + size]
 
 
-def plant(kinds: str, pieces: list[tuple[int, bytes]]) -> bytes:
-    content = bytearray(b"." * (len(kinds) * PAGE_BYTES))
+def plant(kinds: str, pieces: list[tuple[int, bytes]], *, filler: bytes = b".") -> bytes:
+    content = bytearray(filler * (len(kinds) * PAGE_BYTES))
     for place, piece in pieces:
         at = place % len(content)
         content[at : at + len(piece)] = piece[: len(content) - at]
@@ -119,11 +127,12 @@ PIECE = st.one_of(
 @given(
     kinds=st.text("rrrrnut", min_size=1, max_size=8).filter(lambda kinds: READABLE in kinds),
     pieces=st.lists(st.tuples(AWKWARD, PIECE), max_size=40),
+    filler=st.sampled_from([b".", b"\0"]),
 )
 def test_all_that_is_in_what_can_be_read_is_found_once_and_nothing_else(
-    laid: Layout, kinds: str, pieces: list[tuple[int, bytes]]
+    laid: Layout, kinds: str, pieces: list[tuple[int, bytes]], filler: bytes
 ) -> None:
-    content = plant(kinds, pieces)
+    content = plant(kinds, pieces, filler=filler)
     start = laid.lay(kinds, content)
     try:
         needles = needle_set(STRINGS, EXPRESSIONS)
@@ -154,19 +163,28 @@ def test_matches_at_the_borders_of_real_buffers_are_found_once(laid: Layout) -> 
         laid.unmap(start - PAGE_BYTES, len(content) + 2 * PAGE_BYTES)
 
 
+def test_zeros_are_found_where_they_are_looked_for(laid: Layout) -> None:
+    content = bytes(4 * PAGE_BYTES)
+    start = laid.lay("rrrr", content)
+    needles = needle_set([bytes(70)], [r"\x00{60}", r"[^\x00]"])
+    found = look(laid.pid, needles, sizes=SMALL, span=Span(start, len(content)))
+    for index, needle in enumerate(needles.needles):
+        assert found_at(found, index, start, len(content)) == expected_at(needle, "rrrr", content)
+
+
 def test_a_place_is_told_with_its_mapping(laid: Layout) -> None:
-    content = plant("rr", [(PAGE_BYTES - 1, STRINGS[3])])
+    content = plant("rr", [(PAGE_BYTES - 1, STRINGS[4])])
     start = laid.lay("rr", content)
-    found = look(laid.pid, needle_set([STRINGS[3]], []), span=Span(start, 2 * PAGE_BYTES))
+    found = look(laid.pid, needle_set([STRINGS[4]], []), span=Span(start, 2 * PAGE_BYTES))
     assert found.matches[0].addresses == (start + PAGE_BYTES - 1,)
     region = found.regions[start + PAGE_BYTES - 1]
     assert (region.start, region.end, region.permissions) == (start, start + 2 * PAGE_BYTES, "rw-p")
 
 
 def test_a_span_bounds_what_is_read(laid: Layout) -> None:
-    content = plant("rrrr", [(100, STRINGS[3]), (PAGE_BYTES + 7, STRINGS[3]), (3 * PAGE_BYTES, STRINGS[3])])
+    content = plant("rrrr", [(100, STRINGS[4]), (PAGE_BYTES + 7, STRINGS[4]), (3 * PAGE_BYTES, STRINGS[4])])
     start = laid.lay("rrrr", content)
-    needles = needle_set([STRINGS[3]], [])
+    needles = needle_set([STRINGS[4]], [])
     for span, expected, size in (
         (Span(start, 4 * PAGE_BYTES), [100, PAGE_BYTES + 7, 3 * PAGE_BYTES], 4 * PAGE_BYTES),
         (Span(start + 101, PAGE_BYTES), [PAGE_BYTES + 7], PAGE_BYTES),
@@ -205,7 +223,7 @@ def test_many_strings_and_expressions_are_looked_for_as_one_and_told_apart(laid:
 
 
 def test_a_mapping_that_vanishes_while_it_is_looked_at_is_a_hole(laid: Layout) -> None:
-    content = plant("r" * 16, [(10, STRINGS[3]), (15 * PAGE_BYTES, STRINGS[3])])
+    content = plant("r" * 16, [(10, STRINGS[4]), (15 * PAGE_BYTES, STRINGS[4])])
     start = laid.lay("r" * 16, content)
     taken: list[int] = []
 
@@ -214,7 +232,7 @@ def test_a_mapping_that_vanishes_while_it_is_looked_at_is_a_hole(laid: Layout) -
             laid.unmap(start + 4 * PAGE_BYTES, 4 * PAGE_BYTES)
         taken.append(size)
 
-    found = look(laid.pid, needle_set([STRINGS[3]], []), sizes=SMALL, span=Span(offset=start), work=take_away)
+    found = look(laid.pid, needle_set([STRINGS[4]], []), sizes=SMALL, span=Span(offset=start), work=take_away)
     assert found_at(found, 0, start, len(content)) == [10, 15 * PAGE_BYTES]
     assert found.holes == {UNREADABLE: 4 * PAGE_BYTES}
 
@@ -222,7 +240,7 @@ def test_a_mapping_that_vanishes_while_it_is_looked_at_is_a_hole(laid: Layout) -
 @pytest.mark.parametrize("end", ["kill", "exec"])
 def test_who_ends_or_starts_another_program_meanwhile_keeps_what_was_found(end: str) -> None:
     with layout() as process:
-        content = plant("r" * 64, [(10, STRINGS[3]), (60 * PAGE_BYTES, STRINGS[3])])
+        content = plant("r" * 64, [(10, STRINGS[4]), (60 * PAGE_BYTES, STRINGS[4])])
         start = process.lay("r" * 64, content)
         done: list[int] = []
 
@@ -235,7 +253,7 @@ def test_who_ends_or_starts_another_program_meanwhile_keeps_what_was_found(end: 
                 process.start_another_program()
 
         found = look(
-            process.pid, needle_set([STRINGS[3]], []), sizes=SMALL, span=Span(start, len(content)), work=work
+            process.pid, needle_set([STRINGS[4]], []), sizes=SMALL, span=Span(start, len(content)), work=work
         )
         assert found_at(found, 0, start, len(content)) == [10]
         assert found.holes == {GONE: 0}
@@ -244,7 +262,7 @@ def test_who_ends_or_starts_another_program_meanwhile_keeps_what_was_found(end: 
 def test_a_large_mapping_of_nothing_is_passed_over_in_growing_steps(laid: Layout) -> None:
     pages = 16384
     start = laid.lay("t" * 1200 + "r" + "t" * 16, bytes(1217 * PAGE_BYTES))
-    found = look(laid.pid, needle_set([STRINGS[3]], []), span=Span(start, pages * PAGE_BYTES))
+    found = look(laid.pid, needle_set([STRINGS[4]], []), span=Span(start, pages * PAGE_BYTES))
     # After a mebibyte of it steps are doubled: what can be read behind that is met at some step.
     assert found.holes[UNREADABLE] >= 1216 * PAGE_BYTES
     laid.unmap(start, 1217 * PAGE_BYTES)

@@ -89,6 +89,11 @@ def test_a_container_is_told_by_name_or_by_the_beginning_of_its_id(
         (["a", "!b"], [b"a", b"c"], True),
         (["!a", "!b"], [b"c"], True),
         (["!a", "!b"], [b"b"], False),
+        (["^a$"], [b"b", b"a", b"c"], True),
+        (["^b.c$"], [b"b", b"c"], False),
+        (["(?s)^b.c$"], [b"b\nc", b"d"], True),
+        (["!^c$"], [b"b\nc", b"d"], True),
+        (["^\\xff$"], [b"\xff", b"d"], True),
     ],
 )
 def test_plain_expressions_are_alternatives_and_others_leave_out(
