@@ -20,6 +20,7 @@ from agent.modules import netstat
 from agent.platform.net_namespaces import in_namespace, own_namespace
 from protocol.result import OperationResult
 from tests.support.apart import become_nobody, bind, leave_mounts, run_apart
+from tests.support.containers import IMAGE, engine
 from tests.support.network import Host, enter, namespace, two_hosts
 
 _PR_SET_NAME = 15  # prctl(2)
@@ -373,6 +374,29 @@ def test_sockets_of_a_container_are_found_in_its_own_namespace(tmp_path: Path) -
             assert found["namespace"].startswith("net:[")
         result = run_apart(lambda: list(ask(containers=[CONTAINER[:11], "web"]).notes), prepare)
     assert "no process runs in a container that is asked for" in result
+
+
+@pytest.mark.system
+def test_a_container_is_known_by_the_name_that_its_engine_has(tmp_path: Path) -> None:
+    engine_knows = {
+        "/containers/json?all=1": [{"Id": CONTAINER, "Names": ["/web1"]}],
+        f"/containers/{CONTAINER}/json": {
+            "Id": CONTAINER, "Name": "/web1", "State": {"Status": "running", "Pid": 0}, "Image": IMAGE,
+            "HostConfig": {}, "Mounts": None, "Config": {"User": "", "Env": None, "Image": "nginx"},
+        },
+    }  # fmt: skip
+    (tmp_path / "run").mkdir()
+    with namespace() as name, serving(listen, prepare=enter(name)) as (child, _):
+
+        def prepare() -> None:
+            _in_container(child, tmp_path)()
+            bind(tmp_path / "run", Path("/run"))
+
+        def act() -> list[list[Any]]:
+            with engine(Path("/run/docker.sock"), engine_knows):
+                return [[one["pid"] for one in records(containers=[asked])] for asked in ("web1", "web2")]
+
+        assert run_apart(act, prepare) == [[child], []]
 
 
 @pytest.mark.system
