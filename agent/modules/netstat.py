@@ -11,11 +11,11 @@ for anybody: a TCP socket that accepts connections, not one that merely uses the
 bound and not connected, which can also be a client. IPv4 within IPv6 is IPv4 here. A leading `!` leaves out:
 `!10.0.0.0/8` alone is everything but that.
 
-A socket's process is known where a process that the agent may look at holds it: not for a connection that
-only waits for its time to be over (time-wait), nor for sockets of the kernel. `pids` is there where several
-hold it, and `pid` is the first of them that is asked for. Only the agent's own network namespace is looked
-at, unless `namespaces` or `containers` asks for more. A neighbour counts when it has answered; those that
-have not are counted in `neighbors_unresolved`.
+A socket's process is known where a process that the agent may look at, or a thread of it, holds it: not for
+a connection that only waits for its time to be over (time-wait), nor for sockets of the kernel. `pids` is
+there where several hold it, and `pid` is the first of them that is asked for. Only the agent's own network
+namespace is looked at, unless `namespaces` or `containers` asks for more. A neighbour counts when it has
+answered; those that have not are counted in `neighbors_unresolved`.
 
 Statistics: `sockets_seen`, `interfaces_seen`, `neighbors_seen`, `namespaces_seen`, `processes_seen` are what
 was looked at, `skipped` what could not be, by what it was; a note says of whom.
