@@ -111,7 +111,7 @@ class Params(BudgetParams, frozen=True, kw_only=True):
     ] = ()
     priority: Annotated[
         Optional[Priority],
-        Meta(description="a journal's entries as urgent as that or more: 0 is emerg, 3 err, 7 debug"),
+        Meta(description="a journal's entries as urgent as that or more: 0 emerg, 3 err, 7 debug"),
     ] = None
     fields: Annotated[
         Tuple[JournalField, ...],
@@ -164,8 +164,8 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
     form: Annotated[
         str,
         Meta(
-            description="journal, or how the file writes its times: iso, rfc3164, common, epoch, ctime,"
-            " audit, json; empty where it does not"
+            description="journal, or how the file writes times: iso, rfc3164, common, epoch, ctime, audit,"
+            " json; empty where it does not"
         ),
     ] = ""
     fields: Annotated[

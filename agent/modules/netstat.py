@@ -11,18 +11,19 @@ for anybody: a TCP socket that accepts connections, not one that merely uses the
 bound and not connected, which can also be a client. IPv4 within IPv6 is IPv4 here. A leading `!` leaves out:
 `!10.0.0.0/8` alone is everything but that.
 
-A socket's process is known where a process that the agent may look at holds it: not for a connection that
-only waits for its time to be over (time-wait), nor for sockets of the kernel. `pids` is there where several
-hold it, and `pid` is the first of them that is asked for. Only the agent's own network namespace is looked
-at, unless `namespaces` or `containers` asks for more. A neighbour counts when it has answered; those that
-have not are counted in `neighbors_unresolved`.
+A socket's process is known where a process that the agent may look at, or a thread of it, holds it: not for
+a connection that only waits for its time to be over (time-wait), nor for sockets of the kernel. `pids` is
+there where several hold it, and `pid` is the first of them that is asked for. Only the agent's own network
+namespace is looked at, unless `namespaces` or `containers` asks for more. A neighbour counts when it has
+answered; those that have not are counted in `neighbors_unresolved`.
 
 Statistics: `sockets_seen`, `interfaces_seen`, `neighbors_seen`, `namespaces_seen`, `processes_seen` are what
 was looked at, `skipped` what could not be, by what it was; a note says of whom.
 """
 
+import re
 import sys
-from typing import Annotated, Any, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import Annotated, Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from msgspec import Meta
 
@@ -48,6 +49,7 @@ EXAMPLES = (
     "mig netstat --family packet   who listens to the wire itself",
     "mig netstat --container '*' --listeningport 1-65535   what listens within containers",
 )
+_IS_ID = re.compile(r"[0-9a-f]{12,64}\Z")
 _SOCKET_SEARCHES = ("connectedips", "listeningports", "unixpaths")
 _OTHER_SEARCHES = ("localmacs", "localips", "neighbormacs", "neighborips")
 # The ancestor's names of its parameters.
@@ -156,9 +158,10 @@ class _Answer:
         look = LinuxLook if sys.platform == "linux" else PortableLook
         self._look: Union[LinuxLook, PortableLook] = look(check=context.check, on_denied=self._denied)
         users = user_numbers(params.users, Accounts(), context.note)
+        self._containers = _with_ids(params.containers, context)
         self._owners = OwnerFilter(
             processes=params.processes, executables=params.executables, pids=params.pids, users=users,
-            containers=params.containers,
+            containers=self._containers,
         )  # fmt: skip
         self._sockets = SocketFilter(
             families=params.families, protocols=params.protocols, states=params.states,
@@ -196,7 +199,7 @@ class _Answer:
                 self._context.note("network namespaces and containers are known on Linux only")
             return [] if params.containers else [(Place(), None)]
         if params.containers:
-            places = look.places_of(lambda container: container_matches(container, params.containers))
+            places = look.places_of(lambda container: container_matches(container, self._containers))
             if not places:
                 self._context.note("no process runs in a container that is asked for")
             return [(place, pids) for place, pids in places]
@@ -306,6 +309,18 @@ class _Answer:
     def _tell(self) -> None:
         self._counts.set("processes_seen", self._look.processes_seen)
         self._context.progress()
+
+
+def _with_ids(asked: Sequence[str], context: Context) -> Tuple[str, ...]:
+    """Return ids and names of containers with the ids of those that a runtime knows by such a name."""
+    names = {one for one in asked if one != "*" and not _IS_ID.match(one)}
+    if not names or sys.platform != "linux":
+        return tuple(asked)
+    # Only here: it asks engines and reads their stores.
+    from agent.platform.container_list import list_containers  # noqa: PLC0415
+
+    known = [one.id for one in list_containers(context.note, check=context.check) if one.name in names]
+    return (*asked, *known)
 
 
 def _local_record(local: Local, place: Place) -> Record:

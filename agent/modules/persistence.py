@@ -230,6 +230,7 @@ class _Facts:
 
     def __init__(self, files: Rooted, context: Context) -> None:
         self._files = files
+        self._context = context
         self.owners = PackageOwners(files=files, check=context.check)
         self.verifier = Verifier(files, context.check)
         self._known: Dict[bytes, Optional[_File]] = {}
@@ -263,6 +264,11 @@ class _Facts:
     def digest(self, file: _File) -> Optional[str]:
         if file.path not in self._digests:
             is_read = stat.S_ISREG(file.mode) and file.size_bytes <= _MOST_HASHED
+            if file.size_bytes > _MOST_HASHED:
+                self._context.note(
+                    f"{path_text(file.path)}: no digest, it has more than {_MOST_HASHED} bytes"
+                )
+                self._files.skipped["too-large"] += 1
             self._digests[file.path] = self.verifier.digest(file.path, "sha256") if is_read else None
         return self._digests[file.path]
 

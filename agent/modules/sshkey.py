@@ -46,7 +46,7 @@ PATHS = ("paths",)
 # The walk needs openat(2).
 PLATFORMS = ("linux", "darwin")
 EXAMPLES = (
-    "mig sshkey --fingerprint SHA256:0123456789abcdefghijklmnopqrstuvwxyzABCDEFG   where it lets in, or lies",
+    "mig sshkey --fingerprint SHA256:uNiVztksCsDhcc0u9e8BrrXVeQ4SRWA7KcwhVbBpK2o   where it lets in, or lies",
     "mig sshkey --kind private --unencrypted   private keys that anybody who copies them can use",
     "mig sshkey --kind authorized --comment 'old-laptop'   where a key was let in",
     "mig sshkey --weak   keys that should not be in use any more",

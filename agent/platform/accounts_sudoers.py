@@ -21,6 +21,7 @@ MAIN = b"/etc/sudoers"
 _MOST_FILES = 256
 _MOST_BYTES = 4 << 20
 _MOST_DEPTH = 16
+_MOST_ALIASES = 256
 _ALIASES = {"User_Alias": "user", "Runas_Alias": "runas", "Host_Alias": "host", "Cmnd_Alias": "command"}
 _ALIASES["Cmd_Alias"] = "command"
 _TAGS = frozenset(
@@ -113,20 +114,25 @@ class Sudoers:
         return bool(self._verdict(words, kind, is_it))
 
     def _verdict(
-        self, words: Sequence[str], kind: str, is_it: _Is, seen: FrozenSet[str] = frozenset()
+        self, words: Sequence[str], kind: str, is_it: _Is, known: Optional[Dict[str, Optional[bool]]] = None
     ) -> Optional[bool]:
         """Return what the last word that fits says: allowed or not; None where none fits."""
         verdict: Optional[bool] = None
+        known = {} if known is None else known
         for word in words:
             bare = word.lstrip("!")
             is_allowed = (len(word) - len(bare)) % 2 == 0
             alias = self._aliases[kind].get(bare)
-            if alias is not None and bare not in seen:
-                inner = self._verdict(alias, kind, is_it, seen | {bare})
-                if inner is not None:
-                    verdict = inner is is_allowed
-            elif is_it(bare):
-                verdict = is_allowed
+            if alias is None:
+                verdict = is_allowed if is_it(bare) else verdict
+                continue
+            if bare not in known:
+                # Each is opened up once; one that leads back to itself, or too deep, fits nobody there.
+                known[bare] = None
+                if len(known) <= _MOST_ALIASES:
+                    known[bare] = self._verdict(alias, kind, is_it, known)
+            if known[bare] is not None:
+                verdict = known[bare] is is_allowed
         return verdict
 
     def _read(self, path: bytes, depth: int) -> None:

@@ -17,6 +17,7 @@ CONFIGURATION = b"/etc/ssh/sshd_config"
 _DEFAULT = (b".ssh/authorized_keys", b".ssh/authorized_keys2")
 _MOST_BYTES = 4 << 20
 _MOST_DEPTH = 16
+_MOST_FILES = 256
 
 
 class AuthorizedKeys:
@@ -24,6 +25,7 @@ class AuthorizedKeys:
 
     def __init__(self, files: Rooted) -> None:
         self._files = files
+        self._read = 0
         configured = self._configured(CONFIGURATION, 0)
         self.patterns = _DEFAULT if configured is None else configured
 
@@ -45,6 +47,10 @@ class AuthorizedKeys:
 
     def _configured(self, path: bytes, depth: int) -> Optional[Tuple[bytes, ...]]:
         """Return the first AuthorizedKeysFile that holds for everybody: sshd takes the first of a keyword."""
+        self._read += 1
+        if self._read > _MOST_FILES:
+            self._files.lose(path, "not read: includes are too many")
+            return None
         for keyword, words in _keywords(self._files.read(path, _MOST_BYTES) or b""):
             if keyword == b"match":
                 return None

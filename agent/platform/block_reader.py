@@ -15,7 +15,7 @@ import os
 import stat
 from typing import Iterator, NamedTuple
 
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 2 << 20
 # Places and lengths of smaller pieces: no device has larger sectors.
 _STEP_BYTES = 64 << 10
 _MOST_HOLES = 256

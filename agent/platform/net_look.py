@@ -29,6 +29,7 @@ from agent.platform.process_memory import ProcessGone
 from agent.platform.processes import ProcessDirectory, boot_time_s, list_pids
 from agent.platform.rtnetlink import RouteNetlink
 from agent.platform.sockets import Socket, SocketTables, socket_owners
+from agent.platform.thread_sockets import thread_socket_owners
 
 PROC = "/proc"
 
@@ -97,6 +98,7 @@ class LinuxLook:
         self._named = tuple(named)
         self._holders: Optional[Dict[int, List[int]]] = None
         self._owners: Dict[int, Optional[Owner]] = {}
+        self._has_threads = False
         self._boot_s: Optional[float] = None
         self.processes_seen = 0
 
@@ -190,6 +192,11 @@ class LinuxLook:
                 self._proc,
                 on_denied=self._is_denied("descriptors"),
             )
+        if inode not in self._holders and not self._has_threads:
+            # Of a socket that seems to be nobody's, a thread may hold it for itself.
+            self._has_threads = True
+            for found, pids in thread_socket_owners(self._pids(), self._proc).items():
+                self._holders.setdefault(found, pids)
         owners = (self._owner(pid) for pid in self._holders.get(inode, ()))
         return [owner for owner in owners if owner is not None]
 

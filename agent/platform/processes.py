@@ -12,8 +12,7 @@ Sources: proc(5), proc_pid_stat(5), proc_pid_status(5); linux/sched.h (PF_KTHREA
 
 import os
 import re
-from types import TracebackType
-from typing import List, NamedTuple, Optional, Tuple, Type
+from typing import List, NamedTuple, Optional, Tuple
 
 from agent.platform.process_memory import ProcessGone
 
@@ -124,12 +123,7 @@ class ProcessDirectory:
     def __enter__(self) -> "ProcessDirectory":  # noqa: PYI034  (Self is not in 3.9)
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         os.close(self.descriptor)
 
     def facts(self, boot_s: float) -> ProcessFacts:

@@ -34,6 +34,8 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _KEPT_PLACES = 4096
 _NAMED = 20
 _SPECIAL = frozenset(b"*?[")
+_NO_NAMES = (b"", b".", b"..")
+_MOST_STEPS = 64
 
 
 class Listed(NamedTuple):
@@ -206,7 +208,7 @@ class Rooted:
     def place_of_entry(self, path: bytes) -> bytes:
         """Return where a path lies on this system, its last component not followed."""
         directory, _, name = path.rstrip(b"/").rpartition(b"/")
-        return join(self._place(directory or b"/"), name)
+        return join(self._place_of_directory(directory or b"/"), name)
 
     def not_seen(self) -> int:
         """Return how many things there were that could not, or must not, be looked at."""
@@ -223,9 +225,21 @@ class Rooted:
 
     def _place(self, path: bytes) -> bytes:
         """Return where a path lies on this system: absolute and without links."""
+        parent, _, name = path.rpartition(b"/")
+        if not path.startswith(b"/") or name in _NO_NAMES or path.count(b"/") > _MOST_STEPS:
+            return join(self.root, b"/".join(self._follow(path)))
+        # Most files lie beside the one before: the way to their directory is known.
+        place = join(self._place_of_directory(parent or b"/"), name)
+        try:
+            os.readlink(place)  # noqa: PTH115  (a path of bytes)
+        except OSError:
+            return place
+        return join(self.root, b"/".join(self._follow(path)))
+
+    def _place_of_directory(self, path: bytes) -> bytes:
         known = self._places.get(path)
         if known is None:
-            known = join(self.root, b"/".join(self._follow(path)))
+            known = self.root if path == b"/" else self._place(path)
             if len(self._places) >= _KEPT_PLACES:
                 self._places.clear()
             self._places[path] = known

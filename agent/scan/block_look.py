@@ -6,6 +6,9 @@ from agent.platform.block_reader import RawDevice
 from agent.scan.digests import new_digest
 from agent.scan.raw_patterns import Places, RawPattern, RawSearch
 
+# Larger than a piece and what is searched with it.
+_TAUGHT_BYTES = 16 << 20
+
 
 class Range(NamedTuple):
     """From `start` up to `end`, in bytes from the device's beginning."""
@@ -33,6 +36,9 @@ class Look(NamedTuple):
 
 def look_at_range(device: RawDevice, over: Range, wanted: Wanted, pulse: Callable[[int], None]) -> Look:
     """Read a range and return what is in it; `pulse` is told of every piece how large it was."""
+    # glibc learns by what is freed that such memory comes again, and gives it back no more (mallopt(3),
+    # M_MMAP_THRESHOLD): else each piece is paid for with fresh pages, more than searching it costs.
+    bytes(_TAUGHT_BYTES)
     digests = {kind: new_digest(kind) for kind in wanted.hashes}
     search = RawSearch(wanted.patterns, most=wanted.most, check=lambda: pulse(0))
     search.begin(over.start)

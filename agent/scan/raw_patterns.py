@@ -15,7 +15,7 @@ import contextlib
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.literals import required_literals
-from agent.scan.patterns import require_engine, require_pattern
+from agent.scan.patterns import Pattern, join_bytes, require_engine, require_pattern
 from protocol.errors import InvalidInput
 
 REACH_BYTES = 64 << 10
@@ -25,17 +25,31 @@ _ENDS = ("\\A", "\\z")
 
 
 class RawPattern(NamedTuple):
-    """A byte string, or an expression where `compiled` is there; `text` is how it was written."""
+    """A byte string, or an expression where `compiled` is there; `text` is how it was written.
+
+    Where there are `glances`, one of them is found wherever the pattern is: RE2 jumps from a first byte of a
+    text to the next twice as quickly as Python finds one.
+    """
 
     text: str
     string: bytes = b""
     compiled: Optional[Any] = None
-    literals: Tuple[bytes, ...] = ()
+    glances: Tuple[Pattern, ...] = ()
+
+    def may_be_in(self, window: bytes, at: int) -> bool:
+        """Tell, where it costs least, whether it can be found from a place on."""
+        return not self.glances or any(one.search(window, at) is not None for one in self.glances)
 
 
 def compile_string(text: str) -> RawPattern:
     """Make a pattern of a byte string in hexadecimal."""
-    return RawPattern(text, string=bytes.fromhex(text))
+    string = bytes.fromhex(text)
+    return RawPattern(text, string=string, glances=_glances((string,)))
+
+
+def _glances(literals: Sequence[bytes]) -> Tuple[Pattern, ...]:
+    made = [join_bytes((literal,)) for literal in literals]
+    return tuple(one for one in made if one is not None) if all(made) else ()
 
 
 def compile_expression(expression: str) -> RawPattern:
@@ -60,7 +74,7 @@ def compile_expression(expression: str) -> RawPattern:
     found = [compiled.search(text) for text in (b"", b"\n")]
     if any(one is not None and one.start() == one.end() for one in found):
         raise ValueError(f"contents: {expression!r} matches nothing at all, and so everywhere")
-    return RawPattern(expression, compiled=compiled, literals=required_literals(expression))
+    return RawPattern(expression, compiled=compiled, glances=_glances(required_literals(expression)))
 
 
 def require_expression(expression: str) -> None:
@@ -141,10 +155,11 @@ class RawSearch:
         for number in list(self._open):
             pattern = self._patterns[number]
             at = max(0, self._from[number] - self._base)
-            if pattern.compiled is None:
-                at = self._find_string(number, window, at)
-            elif not pattern.literals or any(window.find(one, at) >= 0 for one in pattern.literals):
-                at = self._find_expression(number, window, at, end)
+            if pattern.may_be_in(window, at):
+                if pattern.compiled is None:
+                    at = self._find_string(number, window, at)
+                else:
+                    at = self._find_expression(number, window, at, end)
             # What was searched in vain is not searched again, but its end.
             self._from[number] = self._base + max(at, min(end, len(window)))
             if len(self._offsets[number]) >= self._most:

@@ -4,13 +4,15 @@ import base64
 import ctypes
 import json
 import os
+import queue
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,11 +20,14 @@ from agent.execute import run_operation
 from agent.module import Context, Limits
 from agent.modules import netstat
 from agent.platform.net_namespaces import in_namespace, own_namespace
+from agent.platform.sockets import descriptors_sockets
 from protocol.result import OperationResult
 from tests.support.apart import become_nobody, bind, leave_mounts, run_apart
+from tests.support.containers import IMAGE, engine
 from tests.support.network import Host, enter, namespace, two_hosts
 
 _PR_SET_NAME = 15  # prctl(2)
+_CLONE_FILES = 0x400  # clone(2)
 CONTAINER = "0123456789abcdef" * 4
 
 
@@ -49,7 +54,7 @@ def inode(of: socket.socket) -> int:
 
 @contextmanager
 def serving(
-    act: Callable[[], socket.socket], *, prepare: Callable[[], None] = lambda: None
+    act: Callable[[], Any], *, prepare: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[int, Any]]:
     """Run a process that makes a socket and holds it; yield its number and the socket's own address."""
     told, tell = os.pipe()
@@ -60,7 +65,7 @@ def serving(
         try:
             prepare()
             made = act()
-            os.write(tell, json.dumps(made.getsockname()).encode())
+            os.write(tell, json.dumps(made.getsockname()).encode() + b"\n")
             os.close(tell)
             os.read(wait, 1)
         finally:
@@ -69,7 +74,7 @@ def serving(
     os.close(wait)
     try:
         with os.fdopen(told, "rb") as stream:
-            yield child, json.loads(stream.read())
+            yield child, json.loads(stream.readline())
     finally:
         os.close(release)
         os.waitpid(child, 0)
@@ -258,6 +263,36 @@ def test_a_socket_that_several_hold_names_them_all_and_the_one_that_is_asked_for
         assert (other["pid"], list(other["pids"])) == (child, [os.getpid(), child])
 
 
+class _Address(NamedTuple):
+    """What was told of a socket that this thread does not have."""
+
+    port: int
+
+    def getsockname(self) -> list[Any]:
+        return ["127.0.0.1", self.port]
+
+
+def hide_a_listener() -> _Address:
+    """Have a thread hold a listener that its process does not have."""
+    told: queue.Queue[int] = queue.Queue()
+
+    def hold() -> None:
+        assert ctypes.CDLL(None).unshare(_CLONE_FILES) == 0
+        made = listen()
+        told.put(made.getsockname()[1])
+        threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    return _Address(told.get())
+
+
+def test_a_socket_that_a_thread_keeps_for_itself_is_told_with_its_process() -> None:
+    with serving(hide_a_listener) as (child, address):
+        (found,) = records(listeningports=[str(address[1])])
+        assert found["inode"] not in descriptors_sockets(f"/proc/{child}/fd")
+    assert found["pid"] == child
+
+
 def test_a_connection_without_a_process_is_told_unless_a_process_is_asked_for() -> None:
     with listen() as made:
         port = made.getsockname()[1]
@@ -373,6 +408,29 @@ def test_sockets_of_a_container_are_found_in_its_own_namespace(tmp_path: Path) -
             assert found["namespace"].startswith("net:[")
         result = run_apart(lambda: list(ask(containers=[CONTAINER[:11], "web"]).notes), prepare)
     assert "no process runs in a container that is asked for" in result
+
+
+@pytest.mark.system
+def test_a_container_is_known_by_the_name_that_its_engine_has(tmp_path: Path) -> None:
+    engine_knows = {
+        "/containers/json?all=1": [{"Id": CONTAINER, "Names": ["/web1"]}],
+        f"/containers/{CONTAINER}/json": {
+            "Id": CONTAINER, "Name": "/web1", "State": {"Status": "running", "Pid": 0}, "Image": IMAGE,
+            "HostConfig": {}, "Mounts": None, "Config": {"User": "", "Env": None, "Image": "nginx"},
+        },
+    }  # fmt: skip
+    (tmp_path / "run").mkdir()
+    with namespace() as name, serving(listen, prepare=enter(name)) as (child, _):
+
+        def prepare() -> None:
+            _in_container(child, tmp_path)()
+            bind(tmp_path / "run", Path("/run"))
+
+        def act() -> list[list[Any]]:
+            with engine(Path("/run/docker.sock"), engine_knows):
+                return [[one["pid"] for one in records(containers=[asked])] for asked in ("web1", "web2")]
+
+        assert run_apart(act, prepare) == [[child], []]
 
 
 @pytest.mark.system

@@ -160,3 +160,12 @@ def test_looser_spellings_and_flags_are_understood() -> None:
 
 def test_the_declared_kinds_are_those_that_are_read() -> None:
     assert set(get_args(persistence.Kind)) == set(READERS)
+
+
+def test_a_file_that_is_too_large_has_no_digest_and_that_is_said(root: Path) -> None:
+    with (root / "tmp/evil").open("r+b") as file:
+        file.truncate(300 << 20)
+    result = run(root, programs=["^/tmp/"])
+    assert "hashes" not in result.records[0]["programs"][0]
+    assert result.notes == ("/tmp/evil: no digest, it has more than 268435456 bytes",)
+    assert result.statistics["skipped"] == {"too-large": 1}

@@ -140,13 +140,13 @@ def test_without_any_configuration_there_is_no_alarm_and_nobody_is_asked(tmp_pat
 
 @pytest.mark.system
 def test_the_servers_that_are_configured_are_asked_at_their_own_ports(tmp_path: Path) -> None:
-    with sntp_server(lambda request: [reply(request, ahead_s=100.0)]) as port:
-        chrony = (
-            f"server ntp.test port {port}\npool 127.0.0.1 port {port} iburst\nserver 127.0.0.1 port {port}\n"
-        )
-        prepare = _configured(tmp_path, chrony)
-        found = run_apart(lambda: list(ask().records), prepare)
-        bounded = run_apart(lambda: list(ask(maxservers=1).notes), prepare)
+    def act() -> list[Any]:
+        with sntp_server(lambda request: [reply(request, ahead_s=100.0)]) as port:
+            lines = ("server ntp.test", "pool 127.0.0.1", "server 127.0.0.1")
+            Path("/etc/chrony.conf").write_text("".join(f"{line} port {port}\n" for line in lines))
+            return [list(ask().records), list(ask(maxservers=1).notes)]
+
+    found, bounded = run_apart(act, _configured(tmp_path, ""))
     assert [(one["server"], one["path"], one["agreeing"]) for one in found] == [
         ("ntp.test", "/etc/chrony.conf", 1),
         ("127.0.0.1", "/etc/chrony.conf", 1),

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.platform.accounts_sudoers import Person, Right, Sudoers
 from agent.platform.rooted import Rooted
 from tests.agent.scan.runs import grow
+from tests.support.examples import USUAL_EXAMPLES
 
 
 def person(name: str = "eve", uid: int = 1000, *groups: str) -> Person:
@@ -127,3 +130,18 @@ def test_includes_without_end_are_cut(tmp_path: Path) -> None:
     files = Rooted(str(tmp_path))
     assert Sudoers(files, "h").right_of(person()) is not None
     assert files.errors > 0
+
+
+def test_aliases_that_grow_without_end_take_no_long_time(tmp_path: Path) -> None:
+    doubled = "".join(f"User_Alias A{n} = A{n + 1}, A{n + 1}, !A{n + 1}\n" for n in range(3000))
+    assert right(tmp_path, doubled + "A0 ALL=(ALL) ALL\neve ALL=(ALL) ALL\n") is not None
+    nested = "".join(f"User_Alias B{n} = B{n + 1}\n" for n in range(40)) + "User_Alias B40 = eve\n"
+    assert right(tmp_path, nested + "B0 ALL=(ALL) ALL\n") is not None
+
+
+@settings(max_examples=USUAL_EXAMPLES, deadline=None)
+@given(st.text('aA%#!,=:()"\\ \n\t@+*/.', max_size=120))
+def test_any_text_is_rules_or_is_counted(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    root = tmp_path_factory.mktemp("sudo")
+    grow(root, {"etc/sudoers": text.encode()})
+    Sudoers(Rooted(str(root)), "h").right_of(person("a", 1, "A"))

@@ -52,3 +52,14 @@ def test_keys_that_cannot_be_read_are_not_none(tmp_path: Path) -> None:
 def test_an_image_s_name_is_its_own(tmp_path: Path) -> None:
     assert hostname_of(Rooted(str(grow(tmp_path, {"etc/hostname": b"image\n"})))) == "image"
     assert hostname_of(Rooted())
+
+
+def test_includes_without_end_are_cut(tmp_path: Path) -> None:
+    again = b"Include /etc/ssh/sshd_config.d/*.conf\n" * 3
+    grow(
+        tmp_path,
+        {"etc/ssh/sshd_config": again, **{f"etc/ssh/sshd_config.d/{n}.conf": again for n in range(9)}},
+    )
+    files = Rooted(str(tmp_path))
+    assert AuthorizedKeys(files).paths(EVE) == PLAIN
+    assert files.errors > 0

@@ -165,7 +165,7 @@ def _of_tcpdump(text: str) -> list[Code]:
 
 
 @pytest.mark.system
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(filters, st.lists(frames(), min_size=1, max_size=30))
 def test_tcpdump_means_the_same(text: str, packets: list[bytes]) -> None:
     assert verdicts(list(made(text)), packets) == verdicts(_of_tcpdump(text), packets)
