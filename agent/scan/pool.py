@@ -43,7 +43,7 @@ from agent.scan.worker import (
 )
 
 MAX_DEATHS = 24
-TASK_NAMES = 192
+TASK_NAMES = 384
 _DEPTH = 3
 _SPARE_DESCRIPTORS = 100
 _WORD_BYTES = 8

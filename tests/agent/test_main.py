@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.endpoint import make_action, make_baked, sign_action
 from tests.support.gpg import Investigator
-from tests.support.tree import AgentTree
+from tests.support.tree import ROOT, AgentTree
 
 
 @pytest.fixture
@@ -71,6 +72,18 @@ def test_a_module_reads_its_parameters_from_a_file_or_standard_input(tree: Agent
         [record["path"] for record in json.loads(done.stdout)["records"]] for done in (from_input, from_file)
     ]
     assert paths == [["/etc/passwd"]] * 2
+
+
+def test_nothing_is_loaded_that_the_interpreter_has_itself_by_now() -> None:
+    # It takes longer to load than all of the scan core.
+    code = (
+        f"import atexit, sys; sys.path.insert(0, {str(ROOT)!r});"
+        "atexit.register(lambda: print(sys.modules['typing_extensions'], file=sys.stderr));"
+        "from agent.main import main; main(['module', 'agentinfo'])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=True)
+    assert json.loads(done.stdout)["found"]
+    assert done.stderr == b"None\n"
 
 
 def test_a_module_that_finds_nothing_exits_1(tree: AgentTree) -> None:
