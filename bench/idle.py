@@ -20,7 +20,7 @@ from pathlib import Path
 
 from first_light import build_agent
 from measure import family, pss_kib
-from procfs import cpu_s, rss_mib
+from procfs import exact_cpu_s, rss_mib
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -49,13 +49,13 @@ def measure(processes: "list[subprocess.Popen[bytes]]", minutes: float) -> None:
     """Measure and print one line for each."""
     time.sleep(_SETTLE_S)
     families = [list(family(process.pid)) for process in processes]
-    before = [sum(map(cpu_s, pids)) for pids in families]
+    before = [sum(map(exact_cpu_s, pids)) for pids in families]
     began = time.monotonic()
     time.sleep(60 * minutes)
     passed_s = time.monotonic() - began
     print("| agent | % of a core | resident, RSS | with its warm child, PSS |\n|---|---|---|---|")
     for number, pids in enumerate(families):
-        share = share_of_core(sum(map(cpu_s, pids)) - before[number], passed_s)
+        share = share_of_core(sum(map(exact_cpu_s, pids)) - before[number], passed_s)
         pss_mib = sum(map(pss_kib, pids)) / 1024
         print(f"| {number} | {share:.3f} | {rss_mib(pids[0]):.1f} MiB | {pss_mib:.1f} MiB |")
 

@@ -12,6 +12,16 @@ def cpu_s(pid: int) -> float:
     return parse_cpu_s(Path(f"/proc/{pid}/stat").read_text())
 
 
+def exact_cpu_s(pid: int) -> float:
+    """Return the processor time of the threads that a process has, from the scheduler, to the nanosecond.
+
+    `cpu_s` counts in hundredths of a second, of which an idle process spends one a minute.
+    Source: docs.kernel.org, scheduler/sched-stats.html.
+    """
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
+
 def parse_cpu_s(stat: str) -> float:
     """Return user and system time of a process from its `stat`, whose second field may hold anything."""
     fields = stat.rpartition(")")[2].split()

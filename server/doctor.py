@@ -5,6 +5,7 @@ Nothing is changed: what has to be tried is tried with things that exist for a m
 
 import asyncio
 import hashlib
+import http.client
 import shutil
 import socket
 import stat
@@ -14,8 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
+from protocol.documents import Health
 from protocol.errors import EnvironmentFailure, InvalidInput, MigError
 from protocol.openpgp import parse_certificate, require_usable_certificate
 from server.brokerprobe import BrokerFindings, examine_broker
@@ -74,6 +77,8 @@ def examine(config_path: Path) -> Iterator[Finding]:
     yield from _stored(config)
     yield from _broker(config, is_serving=is_serving)
     yield _finding("api port", lambda: _port(config.api_address, is_serving=is_serving))
+    if is_serving:
+        yield _finding("health", lambda: _health(config.api_address))
     yield _finding("broker-auth port", lambda: _port(config.broker_auth_address, is_serving=is_serving))
     yield _finding("downloads", lambda: _downloads(config))
 
@@ -302,6 +307,24 @@ def _port(address: Listen, *, is_serving: bool) -> str:
             return f"{address.host}:{address.port}, served"
     with listen_on(address):
         return f"{address.host}:{address.port}, free"
+
+
+def _health(address: Listen) -> str:
+    """Return what the server that runs says of itself: it may see less than this process does."""
+    link = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    try:
+        link.request("GET", "/api/v1/health")
+        health = msgspec.json.decode(link.getresponse().read(), type=Health)
+    except (http.client.HTTPException, msgspec.DecodeError) as error:
+        raise EnvironmentFailure("state-failed", f"what listens there is no mig-server: {error}") from None
+    finally:
+        link.close()
+    text = f"the server says: database {health.database}, broker {health.broker}"
+    if health.database != "ok":
+        raise EnvironmentFailure("disk-full" if health.database == "full" else "database-away", text)
+    if health.broker != "ok":
+        raise EnvironmentFailure("broker-away", text)
+    return text
 
 
 def _downloads(config: ServerConfig) -> str:

@@ -140,10 +140,13 @@ class CommandStore(StorePart):
                 connection.execute(sa.delete(_results).where(_results.c.command_id.in_(group)))
             if not ending:
                 return []
-            numbers: sa.ScalarResult[int] = connection.execute(
-                sa.insert(_results).returning(_results.c.seq, sort_by_parameter_order=True),
+            # With the command, since asking for the order of the rows has SQLite take them one by one.
+            stored = connection.execute(
+                sa.insert(_results).returning(_results.c.seq, _results.c.command_id),
                 [_result_columns(ident, item, now) for ident, (item, _) in ending.items()],
-            ).scalars()
+            )
+            numbers = sorted((row.seq, row.command_id) for row in stored)
+            numbered = [(seq, ident, *ending[ident]) for seq, ident in numbers]
             changes = [
                 Change(
                     action_id=item.facts.action,
@@ -153,7 +156,7 @@ class CommandStore(StorePart):
                     state=CommandState(item.facts.status),
                     seq=seq,
                 )
-                for (ident, (item, agent_name)), seq in zip(ending.items(), numbers, strict=True)
+                for seq, ident, item, agent_name in numbered
             ]
             connection.execute(
                 sa.update(_commands)
@@ -164,7 +167,7 @@ class CommandStore(StorePart):
                     for ident, (item, _) in ending.items()
                 ],
             )
-            digests = [item.digest for item, _ in ending.values()]
+            digests = [item.digest for _, _, item, _ in numbered]
             self._append_audit(connection, now, *ended_events(zip(changes, digests, strict=True)))
         return changes
 

@@ -55,6 +55,7 @@ def test_memory_and_processor_time_of_this_process_are_what_the_kernel_says() ->
     procfs = load("procfs")
     assert procfs["peak_rss_mib"](os.getpid()) >= procfs["rss_mib"](os.getpid()) > 10
     assert procfs["cpu_s"](os.getpid()) > 0
+    assert procfs["exact_cpu_s"](os.getpid()) > 0
 
 
 def test_idle_time_is_a_share_of_one_core() -> None:
