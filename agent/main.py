@@ -135,7 +135,7 @@ def _install_or_run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     import logging  # noqa: PLC0415
 
-    from agent.runtime.resident import run_resident  # noqa: PLC0415
+    from agent.runtime.start import run_resident  # noqa: PLC0415
 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

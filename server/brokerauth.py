@@ -10,7 +10,8 @@ Rules:
 4. Before an agent is let in its queue stands, bound, so that it has nothing to declare. It may read that
    queue, and write `mig.agents` under its own three routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
-5. A revoked agent is denied every login, and every new channel of a connection that is still open.
+5. A revoked agent is denied every login, and every new channel of a connection that is still open; so is one
+   that has removed itself, until it is enrolled anew.
 6. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
@@ -145,8 +146,8 @@ class BrokerAuth:
             raise InvalidInput("unauthenticated", f"the agent's clock is off by {_distance(login.time, now)}")
         self._require_seldom(agent_id, now)
         row = await self._require_agent(agent_id, login, now)
-        if row.enrolment == "revoked":
-            raise InvalidInput("forbidden", "the agent is revoked")
+        if row.enrolment in {"revoked", "removed"}:
+            raise InvalidInput("forbidden", f"the agent is {row.enrolment}")
         time = datetime.fromtimestamp(login.time, UTC)
         if not await self._database.run(self._store.record_login, agent_id, login.nonce, time, now):
             raise InvalidInput("replayed", "this very login was used before")
@@ -165,7 +166,10 @@ class BrokerAuth:
     async def _require_agent(self, agent_id: str, login: BrokerLogin, now: datetime) -> AgentRow:
         row = await self._database.read(self._store.get_agent, agent_id)
         policy = self._config.enrolment
-        if row is not None and (row.enrolment != "pending" or policy == "approval"):
+        is_new = row is None or (row.enrolment == "pending" and policy != "approval")
+        # One that has removed itself is enrolled anew by a token, or by an approval.
+        is_back = row is not None and row.enrolment == "removed" and policy == "token"
+        if row is not None and not is_new and not is_back:
             return row
         said = Said(name=login.name, addresses=login.addresses)
         key = login.public_key

@@ -187,6 +187,8 @@ class Watcher:
 
     def close(self) -> None:
         """End it for good."""
+        if self._is_closed:
+            return
         self._is_closed = True
         for handle in (self._timer, self._keeping):
             if handle is not None:
