@@ -24,7 +24,6 @@ ALIASES = ("kaudit",)
 
 EXAMPLES = (
     "mig kaudit -t \"os = 'linux'\"    where programs' starts and audit events are listened to, and how many",
-    "mig alerts --module audit --since 1d    what was told",
 )
 
 PLATFORMS = ("linux",)

@@ -20,10 +20,7 @@ from agent.module import Budget, Context, ModuleParams, ModuleRecord
 from agent.watching import Report, WatchContext
 from protocol.errors import InvalidInput
 
-EXAMPLES = (
-    "mig fswatch -t \"os = 'linux'\"    since when files are watched, how many, and what was told",
-    "mig alerts --module fswatch --since 1d    what has changed",
-)
+EXAMPLES = ("mig fswatch -t \"os = 'linux'\"    since when files are watched, how many, and what was told",)
 
 PLATFORMS = ("linux",)
 
