@@ -153,17 +153,7 @@ class Answers:
         self._journal.note_status(entry.digest, entry.occurrence, status)
         payload = self.compose(entry, started, status, problem, results)
         self._audit.answered(entry, status, problem.code if problem else "", payload)
-        self._on_answer(
-            Answer(
-                entry.command_id,
-                entry.digest,
-                entry.occurrence,
-                payload,
-                is_refusal=False,
-                status=status,
-                entry=entry,
-            )
-        )
+        self._hand_on(entry, status, payload, RESULT)
 
     def compose(
         self,
@@ -201,6 +191,9 @@ class Answers:
             sealed=sealed,
         )
         self._audit.answered(entry, status, "", payload)
+        self._hand_on(entry, status, payload, SEALED_RESULT)
+
+    def _hand_on(self, entry: JournalEntry, status: str, payload: bytes, kind: str) -> None:
         self._on_answer(
             Answer(
                 entry.command_id,
@@ -208,7 +201,7 @@ class Answers:
                 entry.occurrence,
                 payload,
                 is_refusal=False,
-                kind=SEALED_RESULT,
+                kind=kind,
                 status=status,
                 entry=entry,
             )
