@@ -139,7 +139,7 @@ def _install_or_run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     import logging  # noqa: PLC0415
 
-    from agent.runtime.resident import run_resident  # noqa: PLC0415
+    from agent.runtime.start import run_resident  # noqa: PLC0415
     from protocol.logs import KeyValueFormatter  # noqa: PLC0415
 
     handler = logging.StreamHandler(sys.stderr)

@@ -18,6 +18,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from agent.module import Context
 from protocol.strictjson import encode_json
 
 MAX_REPORT_BYTES = 8192  # of agent.runtime.frames, which modules do not know
@@ -219,6 +220,18 @@ class WatchContext:
     def tell(self, state: Mapping[str, Any]) -> None:
         """Say how the watcher is, in a few numbers and texts; how many reports of each kind is added."""
         self._send_state(encode_json({**state, "reports": dict(self._pacer.counts)}))
+
+
+def watcher_state(context: Context, module: str) -> Optional[Dict[str, Any]]:
+    """Return how a module's watcher is, for its `run`; None, with a note, where there is none."""
+    context.check()
+    state = (context.watchers or {}).get(module)
+    context.statistics["watchers_seen"] = int(state is not None)
+    if context.watchers is None:
+        context.note("asked without an agent: only a running agent knows of its watchers")
+    elif state is None:
+        context.note(f"the agent's configuration has no table [agent.{module}]")
+    return state
 
 
 def utc_now() -> datetime:

@@ -42,6 +42,7 @@ class AgentStatus(str, Enum):
     OFFLINE = "offline"
     PENDING = "pending"
     REVOKED = "revoked"
+    REMOVED = "removed"
 
     def __str__(self) -> str:
         """Return the value, so that formatting gives it too, with every Python."""

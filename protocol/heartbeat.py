@@ -44,6 +44,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `running` says how far those are that run, as their modules count; nothing of it is proof of anything.
     `server_heads` are heads of the server's audit log that the agent was told, `log_head` is that of its own,
     and `log_heads` are those at the landmarks before it (`protocol.audit`), in the order of their numbers.
+    With `leaving` it is the last one: the agent removes itself.
     """
 
     agent: AgentId
@@ -65,6 +66,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     log_head: Optional[SeenHead] = None
     running: Annotated[Tuple[RunningCommand, ...], Meta(max_length=4)] = ()
     log_heads: Annotated[Tuple[SeenHead, ...], Meta(max_length=MAX_LANDMARKS)] = ()
+    leaving: bool = False
 
     def __post_init__(self) -> None:
         """Refuse times that are not UTC."""

@@ -10,7 +10,8 @@ Rules:
 4. Before an agent is let in its queue stands, bound, so that it has nothing to declare. It may read that
    queue, and write `mig.agents` under its own three routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
-5. A revoked agent is denied every login, and every new channel of a connection that is still open.
+5. A revoked agent is denied every login, and every new channel of a connection that is still open; so is one
+   that has removed itself, until it is enrolled anew.
 6. One that was cut off for a flood (`server.floods`) is denied for a while.
 7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 
@@ -149,8 +150,8 @@ class BrokerAuth:
             raise InvalidInput("unauthenticated", f"the agent's clock is off by {_distance(login.time, now)}")
         self._require_seldom(agent_id, now)
         row = await self._require_agent(agent_id, login, now)
-        if row.enrolment == "revoked":
-            raise InvalidInput("forbidden", "the agent is revoked")
+        if row.enrolment in {"revoked", "removed"}:
+            raise InvalidInput("forbidden", f"the agent is {row.enrolment}")
         if row.flooded is not None and abs(now - row.flooded) < PAUSE:
             raise InvalidInput(RATE_LIMITED, "the agent floods and was cut off for a while")
         time = datetime.fromtimestamp(login.time, UTC)
@@ -171,7 +172,10 @@ class BrokerAuth:
     async def _require_agent(self, agent_id: str, login: BrokerLogin, now: datetime) -> AgentRow:
         row = await self._database.read(self._store.get_agent, agent_id)
         policy = self._config.enrolment
-        if row is not None and (row.enrolment != "pending" or policy == "approval"):
+        is_new = row is None or (row.enrolment == "pending" and policy != "approval")
+        # One that has removed itself is enrolled anew by a token, or by an approval.
+        is_back = row is not None and row.enrolment == "removed" and policy == "token"
+        if row is not None and not is_new and not is_back:
             return row
         said = Said(name=login.name, addresses=login.addresses)
         key = login.public_key

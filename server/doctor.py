@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from protocol.documents import Health
+from protocol.documents import AgentStatus, Health
 from protocol.errors import EnvironmentFailure, InvalidInput, MigError
 from protocol.openpgp import parse_certificate, require_usable_certificate
 from server.brokerprobe import BrokerFindings, examine_broker
@@ -178,7 +178,7 @@ def _database(database: Database) -> str:
 
 def _agents(agents: list[AgentRow]) -> str:
     now = utc_now()
-    by_status = dict.fromkeys(("online", "idle", "offline", "pending", "revoked"), 0)
+    by_status = dict.fromkeys(map(str, AgentStatus), 0)
     for agent in agents:
         by_status[agent.status(now)] += 1
     text = ", ".join(f"{count} {status}" for status, count in by_status.items() if count) or "none yet"

@@ -18,7 +18,7 @@ ONLINE_S = 150
 OFFLINE_S = 20 * 60
 REMEMBERED = timedelta(days=1)  # how long a clone, or a name used twice, is shown
 
-Enrolment = Literal["enrolled", "pending", "revoked"]
+Enrolment = Literal["enrolled", "pending", "revoked", "removed"]
 EnrolmentPolicy = Literal["open", "approval", "token"]
 RIGHTS: tuple[Right, ...] = ("read", "submit", "manage")
 

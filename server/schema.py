@@ -51,7 +51,7 @@ agents = sa.Table(
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("public_key", sa.LargeBinary, nullable=False),
-    sa.Column("enrolment", sa.String(16), nullable=False),  # enrolled, pending, revoked
+    sa.Column("enrolment", sa.String(16), nullable=False),  # enrolled, pending, revoked, removed
     sa.Column("enrolled", UtcTime, nullable=False),
     # From the latest heartbeat; heartbeattime is the server's clock, clock_skew_s the agent's minus ours.
     sa.Column("name", sa.Text, nullable=False, default=""),

@@ -13,7 +13,7 @@ from protocol.names import command_id
 from protocol.target import Endpoint, Target
 from protocol.target_tree import And, Field
 from server import schema
-from server.rows import REMEMBERED, AgentRow, Change, Instance
+from server.rows import REMEMBERED, AgentRow, AuditEvent, Change, Instance
 from server.store_base import StorePart, chunks, require_storable
 from server.store_enrolment import agent_row
 from server.target_sql import prefilter
@@ -68,11 +68,30 @@ class AgentStore(StorePart):
             known = self._known_instances(connection, heartbeats)
             if any(heartbeat.commands for heartbeat in heartbeats):
                 self._lock_commands(connection)
-            return [
+            changes = [
                 change
                 for heartbeat in heartbeats
                 for change in self._save_heartbeat(connection, heartbeat, known, now)
             ]
+            self._mark_removed(connection, [one.agent for one in heartbeats if one.leaving], now)
+        return changes
+
+    def _mark_removed(self, connection: sa.Connection, agent_ids: Sequence[str], now: datetime) -> None:
+        """Let agents take part no longer that say that they remove themselves.
+
+        Their commands stay: the answer to the last one may come behind this.
+        """
+        for agent_id in agent_ids:
+            done = connection.execute(
+                sa.update(_agents)
+                .where(_agents.c.id == agent_id, _agents.c.enrolment == "enrolled")
+                .values(enrolment="removed", decided=now)
+            )
+            if done.rowcount:
+                event = AuditEvent(
+                    kind="enrolment", who=(agent_id,), what={"agent": agent_id, "now": "removed"}
+                )
+                self._append_audit(connection, now, event)
 
     def note_flood(self, agent_id: str, now: datetime) -> None:
         """Keep that an agent was cut off for sending too much."""
@@ -159,7 +178,7 @@ class AgentStore(StorePart):
                     sa.select(_agents.c.name, _agents.c.id)
                     .where(
                         _agents.c.name.in_(some),
-                        _agents.c.enrolment != "revoked",
+                        _agents.c.enrolment.not_in(["revoked", "removed"]),
                         sa.or_(
                             _agents.c.heartbeattime > now - REMEMBERED,
                             sa.and_(_agents.c.heartbeattime.is_(None), _agents.c.enrolled > now - REMEMBERED),

@@ -40,11 +40,14 @@ class EnrolmentStore(StorePart):
         return None if row is None else agent_row(row)
 
     def enrolled_keys(self, agent_ids: Collection[str]) -> dict[str, bytes]:
-        """Return the public keys of those of some agents that are enrolled."""
+        """Return the public keys of those of some agents that are enrolled, or have just removed themselves.
+
+        What such an agent sent before it left may come behind its last heartbeat; it can send no more.
+        """
         found: dict[str, bytes] = {}
         with self._database.reading() as connection:
             for ids in chunks(sorted(agent_ids)):
-                where = (_agents.c.id.in_(ids), _agents.c.enrolment == "enrolled")
+                where = (_agents.c.id.in_(ids), _agents.c.enrolment.in_(["enrolled", "removed"]))
                 rows = connection.execute(sa.select(_agents.c.id, _agents.c.public_key).where(*where))
                 found.update({row.id: row.public_key for row in rows})
         return found

@@ -17,14 +17,13 @@ from typing import Annotated, Any, Dict, Iterator, List, NamedTuple, Optional, T
 from msgspec import Meta
 
 from agent.module import Context, ModuleParams, ModuleRecord
-from agent.watching import Report, WatchContext
+from agent.watching import Report, WatchContext, watcher_state
 from protocol.errors import InvalidInput
 
 ALIASES = ("kaudit",)
 
 EXAMPLES = (
     "mig kaudit -t \"os = 'linux'\"    where programs' starts and audit events are listened to, and how many",
-    "mig alerts --module audit --since 1d    what was told",
 )
 
 PLATFORMS = ("linux",)
@@ -62,13 +61,7 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
 
 def run(params: Params, context: Context) -> Iterator[Record]:  # noqa: ARG001  (every module takes parameters)
     """Yield one record where it is configured."""
-    context.check()
-    state = (context.watchers or {}).get("audit")
-    context.statistics["watchers_seen"] = int(state is not None)
-    if context.watchers is None:
-        context.note("asked without an agent: only a running agent knows what it listens to")
-    elif state is None:
-        context.note("the agent's configuration has no table [agent.audit]")
+    state = watcher_state(context, "audit")
     if state is not None:
         told = state["told"]
         yield Record(

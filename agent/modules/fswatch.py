@@ -17,13 +17,10 @@ from typing import Annotated, Any, Dict, Iterator, Optional, Set, Tuple
 from msgspec import Meta
 
 from agent.module import Budget, Context, ModuleParams, ModuleRecord
-from agent.watching import Report, WatchContext
+from agent.watching import Report, WatchContext, watcher_state
 from protocol.errors import InvalidInput
 
-EXAMPLES = (
-    "mig fswatch -t \"os = 'linux'\"    since when files are watched, how many, and what was told",
-    "mig alerts --module fswatch --since 1d    what has changed",
-)
+EXAMPLES = ("mig fswatch -t \"os = 'linux'\"    since when files are watched, how many, and what was told",)
 
 PLATFORMS = ("linux",)
 
@@ -62,13 +59,7 @@ class Record(ModuleRecord, frozen=True, kw_only=True):
 
 def run(params: Params, context: Context) -> Iterator[Record]:  # noqa: ARG001  (every module takes parameters)
     """Yield one record where a watch is configured."""
-    context.check()
-    state = (context.watchers or {}).get("fswatch")
-    context.statistics["watchers_seen"] = int(state is not None)
-    if context.watchers is None:
-        context.note("asked without an agent: only a running agent knows of its watch")
-    elif state is None:
-        context.note("the agent's configuration has no table [agent.fswatch]")
+    state = watcher_state(context, "fswatch")
     if state is not None:
         told = state["told"]
         yield Record(

@@ -31,6 +31,8 @@ class Answer(NamedTuple):
 
     `kind` is the envelope's type, which says which.
 
+    `status` is how a command of the journal ended, and `entry` that command with what was signed.
+
     `is_refusal` says that the command is not in the journal, so there is nothing to mark as answered there.
     """
 
@@ -40,6 +42,8 @@ class Answer(NamedTuple):
     payload: bytes
     is_refusal: bool
     kind: str = RESULT
+    status: str = ""
+    entry: Optional[JournalEntry] = None
 
 
 class Problem(NamedTuple):
@@ -149,7 +153,7 @@ class Answers:
         self._journal.note_status(entry.digest, entry.occurrence, status)
         payload = self.compose(entry, started, status, problem, results)
         self._audit.answered(entry, status, problem.code if problem else "", payload)
-        self._on_answer(Answer(entry.command_id, entry.digest, entry.occurrence, payload, is_refusal=False))
+        self._hand_on(entry, status, payload, RESULT)
 
     def compose(
         self,
@@ -187,6 +191,9 @@ class Answers:
             sealed=sealed,
         )
         self._audit.answered(entry, status, "", payload)
+        self._hand_on(entry, status, payload, SEALED_RESULT)
+
+    def _hand_on(self, entry: JournalEntry, status: str, payload: bytes, kind: str) -> None:
         self._on_answer(
             Answer(
                 entry.command_id,
@@ -194,7 +201,9 @@ class Answers:
                 entry.occurrence,
                 payload,
                 is_refusal=False,
-                kind=SEALED_RESULT,
+                kind=kind,
+                status=status,
+                entry=entry,
             )
         )
 

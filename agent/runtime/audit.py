@@ -172,6 +172,10 @@ class AuditLog:
         """A persistent module has ended, and is started again later."""
         self._append("watcher-ended", (), {"module": module, "code": code, "reason": reason})
 
+    def removing(self, command: str) -> None:
+        """The agent removes itself, as it was ordered."""
+        self._append("removing", (), {"command": command})
+
     def noticed(self, head: Head, *, server: str, key_id: str, time: str) -> None:
         """A server has told, signed, the head of its log; the newest is chained at the next heartbeat."""
         self._notice = _Notice(head, server, key_id, time)

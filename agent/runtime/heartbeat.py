@@ -31,6 +31,7 @@ def encode_heartbeat(
     server_heads: Sequence[Head] = (),
     log_heads: Sequence[Head] = (),
     running: Optional[RunningCommand] = None,
+    leaving: bool = False,
 ) -> bytes:
     """Return the payload of one heartbeat.
 
@@ -43,6 +44,7 @@ def encode_heartbeat(
         server_heads: heads of the server's audit log that this agent has seen.
         log_heads: what the agent repeats of its own log (`protocol.audit.Landmarks`), its head last.
         running: the command that runs.
+        leaving: it is the last one: the agent removes itself.
 
     """
     fields = {name: facts[name] for name in _FIELDS}
@@ -61,6 +63,7 @@ def encode_heartbeat(
             "log_heads": [list(head) for head in log_heads[:-1]],
             # Left out where there is none: a server that does not know the member hears from idle agents.
             **({} if running is None else {"running": [_running_members(running)]}),
+            **({"leaving": True} if leaving else {}),
         }
     )
 

@@ -59,6 +59,7 @@ class Narrator:
             "trust": self._trust,
             "trust-expired": self._trust_expired,
             "watcher-ended": self._watcher_ended,
+            "removing": lambda entry: f"the agent removes itself, by command {entry.what.get('command')}",
             "ignored": self._ignored,
             "notice": self._notice,
             "checkpoint": self._checkpoint,

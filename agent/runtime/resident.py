@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Optional
 
-from agent.config import Baked, load_baked
-from agent.facts import collect_facts, machine_id
+from agent.config import Baked
+from agent.facts import collect_facts
 from agent.platform.memory import give_back_free_memory
 from agent.registry import module_names
 from agent.runtime.amqp import IOLoop, PikaLoop
@@ -24,13 +24,13 @@ from agent.runtime.audit import AuditLog
 from agent.runtime.canceller import Canceller
 from agent.runtime.digest_cache import open_digest_cache
 from agent.runtime.heartbeat import encode_heartbeat, format_time
-from agent.runtime.identity import Identity, load_identity
+from agent.runtime.identity import Identity
 from agent.runtime.journal import Journal, Tombstone
 from agent.runtime.link import Link, Relay
+from agent.runtime.removal import Removal
 from agent.runtime.spool import Spool
-from agent.runtime.state import lock_state_directory, open_state_directory, write_atomically
+from agent.runtime.state import write_atomically
 from agent.runtime.supervisor import Answer, Supervisor
-from agent.runtime.token import find_token
 from agent.runtime.trust_intake import TrustIntake
 from agent.runtime.trust_state import EXPIRED, TrustState, read_expiry, state_of_trust
 from agent.runtime.trust_store import TrustStore
@@ -60,6 +60,7 @@ _ANNOUNCE_AFTER_S = 2.0  # a command that runs longer is told to the server at o
 _SETTLED_S = 2.0  # by then the broker has answered and the warm child is up
 _CHECK_IN_QUIET_S = 5.0
 _CHECK_IN_LONGEST_S = 600.0
+_LEAVE_S = 10.0  # for the server to hear that this agent removes itself
 
 
 def utc_now() -> datetime:
@@ -89,6 +90,7 @@ class Resident:
         self._spool = Spool(directory / "spool")
         self._journal = Journal(directory / "journal", clock=utc_now)
         self._audit = AuditLog(directory, clock=utc_now)
+        self._removal = Removal(directory, baked.version)
         self._publishing: Optional[str] = None
         self._unspooled: Deque[Answer] = deque()
         self._is_first_spooled = False  # and only its record in the journal is missing
@@ -162,6 +164,9 @@ class Resident:
         self._audit.started(self._baked.version, self._baked.build)
         self._write_status()
         self._reconcile()
+        if self._removal.is_confirmed:
+            self._audit.close()
+            return
         # The link first: the child may start while the broker answers.
         self._link.connect()
         self._supervisor.start()
@@ -177,6 +182,7 @@ class Resident:
         for entry in self._journal.unanswered():
             if entry.command_id in spooled:
                 self._journal.mark_answered(entry.digest, entry.occurrence)
+        self._removal.recover(spooled, {entry.command_id for entry in self._journal.unanswered()})
 
     def _stop(self) -> None:
         _LOG.info("stopping")
@@ -206,6 +212,8 @@ class Resident:
     # -- commands and answers
 
     def _take_delivery(self, body: bytes, acknowledge: Callable[[], None]) -> None:
+        if self._removal.is_confirmed:
+            return  # nobody is obeyed any more
         self._quiet_since = time.monotonic()
         try:
             kind = peek_type(body)
@@ -271,6 +279,7 @@ class Resident:
             answer = self._unspooled[0]
             try:
                 if not self._is_first_spooled:
+                    self._removal.take(answer)
                     envelope = self._sign(answer.kind, answer.payload)
                     self._spool.put(answer.command_id, envelope, is_refusal=answer.is_refusal)
                     self._is_first_spooled = True
@@ -302,10 +311,22 @@ class Resident:
         name, self._publishing = self._publishing, None
         self._quiet_since = time.monotonic()
         if confirmed and name is not None:
+            if self._removal.confirm(name):
+                self._leave()
+                return
             self._spool.remove(name)
             self._publish_next()
         elif self._link.is_ready:  # returned or refused: the broker has no room now
             self._ioloop.call_later(_SPOOL_RETRY_S, self._publish_next)
+
+    def _leave(self) -> None:
+        """Tell the server that this agent removes itself; then end, so that `run_resident` does it."""
+        if self._removal.note is not None:
+            self._audit.removing(self._removal.note.command)
+        self._watch.close()
+        self._supervisor.close()
+        self._publish_heartbeat(lambda _confirmed: self._stop(), leaving=True)
+        self._ioloop.call_later(_LEAVE_S, self._ioloop.stop)
 
     # -- heartbeats and status
 
@@ -337,7 +358,9 @@ class Resident:
         if time.monotonic() - self._told_progress >= max(_PROGRESS_S, running.elapsed_s / 5):
             self._publish_heartbeat()
 
-    def _publish_heartbeat(self) -> None:
+    def _publish_heartbeat(
+        self, done: Callable[[bool], None] = lambda _confirmed: None, *, leaving: bool = False
+    ) -> None:
         self._told_progress = time.monotonic()
         payload = encode_heartbeat(
             self._current_facts(),
@@ -348,9 +371,10 @@ class Resident:
             server_heads=self._audit.server_heads,
             log_heads=self._audit.heads,
             running=self._supervisor.running,
+            leaving=leaving,
         )
         envelope = self._sign(HEARTBEAT, payload)
-        self._link.publish(heartbeat_key(self._identity.agent_id), envelope, lambda _confirmed: None)
+        self._link.publish(heartbeat_key(self._identity.agent_id), envelope, done)
 
     def _write_status(self) -> None:
         status = {
@@ -379,35 +403,3 @@ class Resident:
             self._stop()
         else:
             self._ioloop.call_later(0.5, self._end_check_in)
-
-
-def run_resident(directory: Path, *, token_file: Optional[Path] = None, check_in: bool = False) -> None:
-    """Run the resident agent on a state directory until it is told to end.
-
-    Args:
-        directory: the state directory; made where it is missing.
-        token_file: holds the enrolment token to show, instead of the usual place's or the baked one.
-        check_in: connect, take what waits, answer, and end; for endpoints that run the agent from cron.
-
-    Raises:
-        EnvironmentFailure: `state-in-use`, `state-failed`, `disk-full`.
-        InvalidInput: `bad-config`, `bad-token`, `unsafe-file`.
-
-    """
-    baked = load_baked()
-    token = find_token(token_file, baked.config.enrolment_token)
-    open_state_directory(directory)
-    with lock_state_directory(directory):
-        # Before the identity, which without a mark beside it waits for a bundle.
-        trust = TrustStore(directory, has_roots=bool(baked.config.trust.roots))
-        identity = load_identity(directory, machine_id())
-        said = {"agent": identity.agent_id, "version": baked.version, "new": identity.is_new}
-        _LOG.info("starting", extra=said)
-        Resident(
-            baked=baked,
-            directory=directory,
-            identity=identity,
-            trust=trust,
-            token=token,
-            check_in=check_in,
-        ).run()

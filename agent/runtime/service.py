@@ -7,7 +7,7 @@ unit limits what the agent may read: that is what it is for; each command's chil
 import subprocess
 from pathlib import Path
 
-from agent.runtime.state import write_atomically
+from agent.runtime.state import environment_failure, sync_directory, write_atomically
 from protocol.errors import EnvironmentFailure, InvalidInput
 
 UNIT = Path("/etc/systemd/system/mig-agent.service")
@@ -46,6 +46,34 @@ KillMode=control-group
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def remove_service(program: Path, unit: Path = UNIT) -> bool:
+    """Remove the unit, if it is word for word what was installed for this program; tell whether it was.
+
+    The service is not stopped: it is the agent itself that asks, and ends by itself; without its unit nothing
+    starts it again.
+
+    Raises:
+        EnvironmentFailure: `state-failed`, where the unit cannot be removed.
+        InvalidInput: `unsafe-file`.
+
+    """
+    try:
+        if unit.read_text(encoding="utf-8", errors="replace") != unit_text(program):
+            return False
+        systemctl = next((path for path in _SYSTEMCTL if Path(path).exists()), None)
+        if systemctl is not None:  # what it cannot do is done by the removal of the file
+            subprocess.run([systemctl, "disable", unit.name], capture_output=True, check=False)
+        unit.unlink(missing_ok=True)
+        sync_directory(unit.parent)
+        if systemctl is not None:
+            subprocess.run([systemctl, "daemon-reload"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise environment_failure(error, unit) from None
+    return True
 
 
 def install_service(program: Path) -> str:

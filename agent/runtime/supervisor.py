@@ -65,7 +65,7 @@ class Supervisor:
             nowhere, and nothing is sealed.
         on_progress: called when what runs has said how far it is; `running` then tells.
         digest_cache: an open descriptor of it, lent to children; it stays the caller's.
-        watchers: how persistent modules are now.
+        watchers: how persistent modules are now; None where this is not the resident.
 
     """
 
@@ -84,7 +84,7 @@ class Supervisor:
         held: Callable[[], Held] = lambda: NOTHING_HELD,
         on_progress: Callable[[], None] = lambda: None,
         digest_cache: Optional[int] = None,
-        watchers: Callable[[], Dict[str, Any]] = dict,
+        watchers: Callable[[], Optional[Dict[str, Any]]] = lambda: None,
     ) -> None:
         self._loop = loop
         self._journal = journal

@@ -189,11 +189,12 @@ class TrustIntake:
         try:
             self._store.keep(delivery.body, version, digest)
         except EnvironmentFailure as error:
-            _LOG.error("trust bundle %d cannot be stored (%s); it is not used, trying again", version, error)
+            said = {"version": version, "reason": error, "again_in_s": _RETRY_S}
+            _LOG.error("a trust bundle cannot be stored and is not used", extra=said)
             self._waiting.appendleft(delivery)
             self._timer = self._loop.call_later(_RETRY_S, self._resume)
             return
-        _LOG.info("trust bundle %d (sha256 %s) is in force", version, digest)
+        _LOG.info("a trust bundle is in force", extra={"version": version, "sha256": digest})
         self._on_change()
         delivery.acknowledge()
         self._next()

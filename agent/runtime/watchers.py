@@ -183,10 +183,12 @@ class Watcher:
         self._child = child
         self._started = self._monotonic()
         child.send(frames.WATCH, self._told)
-        _LOG.info("watching with %s, process %d", self.module, child.pid)
+        _LOG.info("watching", extra={"watcher": self.module, "pid": child.pid})
 
     def close(self) -> None:
         """End it for good."""
+        if self._is_closed:
+            return
         self._is_closed = True
         for handle in (self._timer, self._keeping):
             if handle is not None:
@@ -215,7 +217,8 @@ class Watcher:
             try:
                 is_made = self._alerts.take(self.module, self._unkept[0])
             except EnvironmentFailure as error:
-                _LOG.error("an alert of %s cannot be kept (%s); trying again", self.module, error)
+                said = {"watcher": self.module, "reason": error, "again_in_s": _KEEP_RETRY_S}
+                _LOG.error("an alert cannot be kept", extra=said)
                 self._keeping = self._loop.call_later(_KEEP_RETRY_S, self._keep)
                 return
             except InvalidInput as error:
@@ -258,7 +261,8 @@ class Watcher:
         else:
             delay_s = self._retry_s * (0.5 + self._random() / 2)
             self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
-        _LOG.error("%s watches no more, trying again in %.1f s: %s", self.module, delay_s, reason)
+        said = {"watcher": self.module, "reason": reason, "again_in_s": round(delay_s, 1)}
+        _LOG.error("a watcher has ended", extra=said)
         self._record(self.module, self._code or "child-failed", reason)
         severity = "medium" if self._code == "unsupported" else "high"
         self._alerts.tell("watcher-ended", severity, {"module": self.module, "reason": reason})

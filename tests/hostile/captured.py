@@ -113,6 +113,17 @@ class Captured:
 
         wait_until(is_witnessed, "heads that both agents have signed")
 
+    def wait_until_taken(self, queue: str) -> None:
+        """Wait until the server has dealt with all that stood in a queue of agents' messages."""
+
+        def is_empty() -> bool:
+            listed = BrokerControl(self.broker.rabbitmqctl).run(
+                "list_queues", "--vhost", "mig", "--quiet", "--no-table-headers", "name", "messages"
+            )
+            return dict(line.split() for line in listed.splitlines()).get(queue) == "0"
+
+        wait_until(is_empty, f"the end of {queue}")
+
     def wait_answered(self, action: str) -> None:
         """Wait until the database holds an answer to an action of one agent."""
         query = "SELECT 1 FROM results WHERE action_id = ?"

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+import msgspec
 import pika
 import pytest
 
 from protocol.enrolment import EnrolmentToken, decode_token, encode_token, token_id
-from protocol.envelope import BROKER_LOGIN, pae
+from protocol.envelope import BROKER_LOGIN, HEARTBEAT, decode_envelope, pae
 from protocol.errors import InvalidInput
+from protocol.heartbeat import Heartbeat
 from protocol.names import (
     AGENTS_EXCHANGE,
     COMMANDS_EXCHANGE,
@@ -31,7 +33,7 @@ from server.parts import utc_now
 from server.store import Store
 from tests.support.broker import AgentKey
 from tests.support.database import migrated_database
-from tests.support.relay import make_config, publish, receive_command, running_server
+from tests.support.relay import make_config, make_heartbeat, publish, receive_command, running_server
 
 DAY_S = 86400
 REFUSED = "ACCESS_REFUSED"
@@ -223,6 +225,34 @@ def test_a_revoked_agent_is_denied_everything(desk: Desk) -> None:
     assert desk.log_in(agent, agent.password()) == "deny"
     assert desk.ask("vhost", username=agent.id, vhost="mig") == "deny"
     assert desk.ask("resource", permission="read", **own) == "deny"
+
+
+def leave(desk: Desk, agent: AgentKey) -> None:
+    """Have an agent say, in its last heartbeat, that it removes itself."""
+    heartbeat = msgspec.json.decode(
+        decode_envelope(make_heartbeat(agent, leaving=True), HEARTBEAT).payload, type=Heartbeat
+    )
+    desk.store.save_heartbeat(heartbeat, utc_now())
+
+
+def test_an_agent_that_removed_itself_is_denied_until_it_is_approved_again(desk: Desk) -> None:
+    agent = AgentKey()
+    desk.log_in(agent, agent.password())
+    leave(desk, agent)
+    assert desk.log_in(agent, agent.password()) == "deny"
+    assert desk.ask("vhost", username=agent.id, vhost="mig") == "deny"
+    desk.store.approve_agent(agent.id, utc_now())
+    assert desk.log_in(agent, agent.password()) == "allow"
+
+
+@pytest.mark.parametrize("desk", ["token"], indirect=True)
+def test_an_agent_that_removed_itself_is_enrolled_anew_by_a_token(desk: Desk) -> None:
+    agent = AgentKey()
+    token = new_token(desk)
+    desk.log_in(agent, agent.password(token=token))
+    leave(desk, agent)
+    assert desk.log_in(agent, agent.password()) == "deny"
+    assert desk.log_in(agent, agent.password(token=token)) == "allow"
 
 
 def test_a_password_is_good_for_one_login(desk: Desk) -> None:

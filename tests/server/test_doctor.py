@@ -14,7 +14,7 @@ from server.config import load_config
 from server.parts import utc_now
 from tests.support.broker import AgentKey
 from tests.support.endpoint import make_bundle
-from tests.support.fleet import FleetAgent
+from tests.support.fleet import NOW, FleetAgent
 from tests.support.gpg import Investigator
 from tests.support.installation import Installation
 
@@ -44,6 +44,7 @@ def test_the_doctor_says_everything_in_one_line_each(prepared: Installation) -> 
         "agents' trust",
         "audit log",
         "enrolment",
+        "webhooks",
         "broker",
         "api port",
         "broker-auth port",
@@ -163,3 +164,16 @@ def test_the_doctor_sees_a_port_that_is_taken(prepared: Installation) -> None:
     port = load_config(prepared.config).api_address.port
     with socket.create_server(("127.0.0.1", port)):
         assert f"FAIL  api port: port-in-use: cannot listen on 127.0.0.1:{port}" in prepared("doctor").out
+
+
+def test_a_webhook_that_fails_is_said_with_what_waits_for_it(prepared: Installation) -> None:
+    text = prepared.config.read_text()
+    hook = 'webhook = [{ name = "siem", url = "https://siem.example.net/" }]'
+    prepared.config.write_text(text.replace("[server]", f"[server]\n{hook}", 1))
+    assert "ok    webhooks: siem: no server has served it yet" in prepared("doctor").out
+    store = prepared.store
+    store.lease_hook("siem", "a", NOW, NOW)
+    store.save_alerts([FleetAgent(store).alert(1)], NOW)
+    store.postpone_hook("siem", "a", NOW, "HTTP status 500")
+    said = "warn  webhooks: siem fails: HTTP status 500; siem: 1 alerts wait"
+    assert said in prepared("doctor").out

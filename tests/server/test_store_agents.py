@@ -188,3 +188,24 @@ def test_processes_that_speak_in_turn_under_one_id_are_noticed_and_restarts_are_
     row = store.get_agent(agent.id)
     assert row is not None
     assert not row.is_duplicate(NOW + timedelta(days=2))
+
+
+def test_an_agent_that_says_it_removes_itself_takes_part_no_more(store: Store) -> None:
+    agent = FleetAgent(store)
+    store.save_heartbeat(agent.heartbeat(NOW + timedelta(seconds=1), leaving=True), NOW)
+    row = store.get_agent(agent.id)
+    assert row is not None
+    assert (row.enrolment, row.status(NOW).value) == ("removed", "removed")
+    assert store.find_commanded(parse_target("os = 'linux'"), NOW) == []
+    assert store.enrolled_keys([agent.id]) == {agent.id: agent.public_key}
+    assert store.count_agents(NOW)["removed"] == 1
+
+
+def test_an_agent_that_was_revoked_does_not_become_one_that_left(store: Store) -> None:
+    agent = FleetAgent(store)
+    store.revoke_agent(agent.id, NOW)
+    store.save_heartbeat(agent.heartbeat(NOW + timedelta(seconds=1), leaving=True), NOW)
+    row = store.get_agent(agent.id)
+    assert row is not None
+    assert row.enrolment == "revoked"
+    assert store.enrolled_keys([agent.id]) == {}

@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import hmac
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from random import Random
@@ -19,6 +22,7 @@ from server.store import Store
 from server.webhook_config import WebhookConfig
 from server.webhooks import REFUSALS, HookStanding, Webhooks, read_standing
 from tests.support.fleet import NOW, FleetAgent
+from tests.support.platform import ROOT, wait_until
 from tests.support.receiver import Receiver, closed_port, receiving
 
 
@@ -242,3 +246,30 @@ def test_new_alerts_are_brought_at_once_while_the_server_runs(
 
     asyncio.run(scenario())
     assert receiver.received[0].json["alert"]["seq"] == 1
+
+
+def test_the_receiver_in_the_documentation_takes_what_is_brought_and_nothing_else(
+    make_desk: MakeDesk,
+) -> None:
+    text = (ROOT / "docs" / "alerts.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    port = closed_port()
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code.replace("8088", str(port))
+    command = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as receiver:
+        wait_until(lambda: is_open(port), "the receiver")
+        good = make_desk(name="good", url=f"http://127.0.0.1:{port}/", secret="a long random text")
+        bad = make_desk(name="bad", url=f"http://127.0.0.1:{port}/", secret="another text")
+        alert = FleetAgent(good.store).alert(1)
+        good.store.save_alerts([alert], NOW)
+        bad.deliver()
+        good.deliver()
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline().startswith(f"{alert.digest} critical changed")
+        receiver.terminate()
+    assert (good.standing().waiting, bad.standing().problem) == (0, "HTTP status 403")
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -95,3 +95,26 @@ def is_watcher(pid: int) -> bool:
     """Tell whether a process holds an inotify instance."""
     directory = Path(f"/proc/{pid}/fd")
     return any("inotify" in str(entry.readlink()) for entry in directory.iterdir())
+
+
+def test_an_agent_that_is_ordered_to_removes_itself_once_its_answer_has_arrived(
+    platform: Platform, watched: Path
+) -> None:
+    wait_until(lambda: "baseline-created" in kinds(platform), "the baseline")
+    state = platform.directory / "state-web1"
+    process = platform.processes["web1"]
+    answers, _ = platform.mig_json("agentdestroy", "--version", "0.0-other")
+    assert answers[0]["records"] == []
+    assert process.poll() is None
+
+    answers, _ = platform.mig_json("agentdestroy", "--version", "0.0-test")
+    [record] = answers[0]["records"]
+    assert (record["version"], record["purge"]) == ("0.0-test", False)
+    assert process.wait(20) == 0
+    assert sorted(entry.name for entry in state.iterdir()) == ["asked", "audit.log", "lock"]
+    assert "the agent removes itself" in platform.agent_says("web1", "log")
+    condition = f"id = '{record['id']}' AND status = 'removed'"
+    wait_until(
+        lambda: record["id"] in platform.mig("agents", "-t", condition, "--json").stdout, "the removal"
+    )
+    assert platform.mig("agents", "-t", "status = 'online'", check=False).returncode == 1

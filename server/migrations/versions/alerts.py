@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "alerts"
-down_revision = "campaign_counts"
+down_revision = "floods"
 
 
 def upgrade() -> None:

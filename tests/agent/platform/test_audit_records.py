@@ -7,8 +7,8 @@ from agent.platform.audit_records import Assembler, AuditEvent, parse_fields
 from agent.platform.netlink import AuditRecord
 
 SYSCALL = (
-    b"audit(1732000000.123:77): arch=c000003e syscall=59 success=yes a0=5 ppid=10 pid=11"
-    b' auid=1000 uid=0 gid=0 euid=0 tty=pts0 ses=1 comm="sh" exe="/usr/bin/dash" subj=x key="rootcmd"'
+    b"audit(1732000000.123:77): arch=c000003e syscall=59 success=yes ppid=10 pid=11"
+    b' auid=1000 uid=0 gid=0 euid=0 tty=pts0 ses=1 comm="sh" exe="/usr/bin/dash" key="rootcmd"'
 )
 EXECVE = b'audit(1732000000.123:77): argc=3 a0="mysql" a1="-psecret" a2="uid=7"'
 LOGIN = (

@@ -10,7 +10,7 @@ def test_the_resident_process_loads_no_module_and_nothing_heavy() -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-import agent.runtime.resident
+import agent.runtime.start
 heavy = {{"msgspec", "pgpy", "psutil", "re2", "xxhash", "asyncio", "agent.modules.file", "agent.execute"}}
 print(sorted(heavy & set(sys.modules)))
 """
