@@ -331,6 +331,8 @@ class Resident:
     # -- heartbeats and status
 
     def _on_ready(self) -> None:
+        # Again: on a busy machine the login, which takes the most, comes long after the start.
+        self._ioloop.call_later(_SETTLED_S, give_back_free_memory)
         self._send_heartbeat()
         self._publish_next()
         self._watch.publish()
