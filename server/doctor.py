@@ -321,7 +321,8 @@ def _health(address: Listen) -> str:
         link.close()
     text = f"the server says: database {health.database}, broker {health.broker}"
     if health.database != "ok":
-        raise EnvironmentFailure("disk-full" if health.database == "full" else "database-away", text)
+        is_full = health.database == "full"
+        raise EnvironmentFailure("disk-full" if is_full else "database-away", text)
     if health.broker != "ok":
         raise EnvironmentFailure("broker-away", text)
     return text

@@ -39,7 +39,7 @@ class Enrolments:
         while self._waiting:
             asked, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
             ids = {agent_id for agent_id, _ in asked}
-            reading = asyncio.ensure_future(self._database.read(self._store.enrolled_keys, ids))
+            reading = asyncio.ensure_future(self._database.read(self._store.enrolled_among, ids))
             await asyncio.wait([reading])
             problem = reading.exception()
             for agent_id, answer in asked:

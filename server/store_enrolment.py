@@ -44,10 +44,17 @@ class EnrolmentStore(StorePart):
 
         What such an agent sent before it left may come behind its last heartbeat; it can send no more.
         """
+        return self._keys(agent_ids, ("enrolled", "removed"))
+
+    def enrolled_among(self, agent_ids: Collection[str]) -> frozenset[str]:
+        """Return those of some agents that are enrolled now."""
+        return frozenset(self._keys(agent_ids, ("enrolled",)))
+
+    def _keys(self, agent_ids: Collection[str], standings: tuple[Enrolment, ...]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         with self._database.reading() as connection:
             for ids in chunks(sorted(agent_ids)):
-                where = (_agents.c.id.in_(ids), _agents.c.enrolment.in_(["enrolled", "removed"]))
+                where = (_agents.c.id.in_(ids), _agents.c.enrolment.in_(standings))
                 rows = connection.execute(sa.select(_agents.c.id, _agents.c.public_key).where(*where))
                 found.update({row.id: row.public_key for row in rows})
         return found

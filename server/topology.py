@@ -6,7 +6,7 @@ Rules:
 2. On one node every queue is classic and durable. In a cluster what all agents share is a quorum queue, which
    outlives a node. An agent's queue is there a classic one that is not durable: it goes with its node instead
    of standing in the way of a new one, and the agent's next login makes that, on a node drawn at random. What
-   was in it the database has (ADR 11).
+   was in it the database has (ADR 12).
 3. A broker that becomes a cluster: what the database has, and heartbeats, are deleted and declared anew.
    Answers are not: `mig.results` is unbound, so that agents keep theirs, consumed until it is empty, and
    deleted only then, while nobody consumes it. Of the dead letters nothing is deleted.
