@@ -23,6 +23,12 @@ _COUNTERS = {
     "processes_seen": "processes seen",
     "processes_scanned": "processes scanned",
     "bytes_scanned": "scanned",
+    "bytes_hashed": "hashed",
+    "sockets_seen": "sockets seen",
+    "packages_seen": "packages seen",
+    "lines_seen": "lines seen",
+    "entries_seen": "entries seen",
+    "packets_seen": "packets seen",
     "errors": "errors",
 }
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
