@@ -34,7 +34,10 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def platform(tmp_path: Path, ada: Investigator, watched: Path, receiver: Receiver) -> Iterator[Platform]:
     table = {"recursive": [str(watched)], "paths": [], "settle_s": 1}
-    made = Platform(tmp_path, ada, agent_table={"fswatch": table, "heartbeat_s": 1}, webhook=receiver.url)
+    # Her word alone suffices to remove an agent: it weighs as much as that of two others.
+    acl = {"default": {"minimum_weight": 1, "investigators": {ada.fingerprint: 2}}}
+    agent_table = {"fswatch": table, "heartbeat_s": 1, "acl": acl}
+    made = Platform(tmp_path, ada, agent_table=agent_table, webhook=receiver.url)
     try:
         made.start("web1")
         yield made

@@ -391,6 +391,18 @@ def test_step_9_takes_a_modules_own_entry_and_nothing_of_the_default(
     assert refusal_of(sign_action(bob), trust) == (9, "acl-refused")
 
 
+@pytest.mark.parametrize("module", ["agentdestroy", "sniffer"])
+def test_step_9_asks_two_for_what_is_grave_unless_the_module_has_an_entry(
+    ada: Investigator, bob: Investigator, module: str
+) -> None:
+    operations = [{"module": module, "parameters": {}}]
+    trust = trust_of(make_baked([ada, bob], acl={"default": entry(1, ada, bob)}))
+    assert refusal_of(sign_action(ada, operations=operations), trust) == (9, "acl-refused")
+    make_gate(sign_action(ada, bob, operations=operations), trust).admit()
+    trust = trust_of(make_baked([ada], acl={"default": entry(1, ada), module: entry(1, ada)}))
+    make_gate(sign_action(ada, operations=operations), trust).admit()
+
+
 def test_an_alias_reaches_no_acl(ada: Investigator) -> None:
     trust = trust_of(make_baked([ada], acl={"filechecker": entry(1, ada)}))
     operation = {**find_in("/etc"), "module": "filechecker"}

@@ -376,7 +376,7 @@ def test_a_running_action_that_is_cancelled_answers_with_what_it_has_found(
 ) -> None:
     operations = [
         {"module": "trouble", "parameters": {"how": "dawdle", "path": ""}},
-        {"module": "agentinfo", "parameters": {}},
+        {"module": "agentinfo", "parameters": {}, "when": "found"},
     ]
     body = sign_action(ada, operations=operations)
     endpoint.submit(body)
