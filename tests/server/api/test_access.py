@@ -20,6 +20,8 @@ ROUTES = [
     ("GET", "/api/v1/actions/x/commands", "read"),
     ("GET", "/api/v1/actions/x/results", "read"),
     ("GET", "/api/v1/actions/x/events", "read"),
+    ("GET", "/api/v1/alerts", "read"),
+    ("GET", "/api/v1/alerts/events", "read"),
     ("GET", "/api/v1/audit", "manage"),
     ("GET", "/api/v1/audit/witnesses", "manage"),
     ("GET", "/api/v1/trust", "read"),

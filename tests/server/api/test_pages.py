@@ -93,6 +93,8 @@ def test_the_description_is_openapi_3_1_and_names_every_route(shared_api: ApiSer
         "/api/v1/agents": ["get"],
         "/api/v1/agents/approvals": ["post"],
         "/api/v1/agents/{agent_id}": ["get"],
+        "/api/v1/alerts": ["get"],
+        "/api/v1/alerts/events": ["get"],
         "/api/v1/audit": ["get"],
         "/api/v1/audit/witnesses": ["get"],
         "/api/v1/trust": ["get", "post"],

@@ -39,7 +39,7 @@ def test_the_commands_of_the_document_print_what_it_says(
     action = make_action(now=api.now())
     (tmp_path / "look.json.signed.json").write_bytes(encode_envelope(ada.sign(ACTION, encode_action(action))))
     steps = transcript()
-    assert len(steps) == 13
+    assert len(steps) == 14
     script = "set -eu -o pipefail\n"
     for command, _ in steps:
         written = command.replace("http://127.0.0.1:1664", api.url)
