@@ -486,7 +486,7 @@ def test_a_queue_that_goes_while_the_server_sets_up_is_waited_for(clean_broker: 
         return [None] * len(batch)
 
     async def scenario() -> None:
-        relay = Relay(clean_broker.url, clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
+        relay = Relay([clean_broker.url], clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
         running = asyncio.ensure_future(relay.run({queue: handle}, lambda: None))
         assert not await relay.wait_connected(1.0)
         assert not running.done()

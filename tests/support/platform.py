@@ -6,6 +6,7 @@ Every part is a process of its own, as in production; all listen on loopback, an
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -259,6 +260,11 @@ gpg_home = "{self.investigator.home}"
     def log(self, name: str) -> str:
         """Return what one part has logged."""
         return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    def count_runs(self, name: str, action_id: str) -> int:
+        """Return how often an agent has logged that it runs a command of an action."""
+        line = rf" msg=running command=\S+ action={re.escape(action_id)}$"
+        return len(re.findall(line, self.log(name), re.MULTILINE))
 
     # -- questions
 

@@ -77,7 +77,7 @@ def test_a_recurring_action_that_is_cancelled_ends_on_the_endpoint_too(platform:
     wait_until(lambda: occurrences(platform, action_id), "an answer")
     done = platform.mig("action", "cancel", action_id, "--reason", "enough", "--yes", "--json")
     assert json.loads(done.stdout)["agents"] == 1
-    wait_until(lambda: f"action {action_id} is cancelled" in platform.log("one"), "the tombstone")
+    wait_until(lambda: f" msg=cancelled action={action_id} " in platform.log("one"), "the tombstone")
     shown = json.loads(platform.mig("action", "list", "--json").stdout.splitlines()[0])
     assert (shown["id"], shown["next_start"]) == (action_id, None)
     assert shown["cancelled"]
@@ -91,7 +91,7 @@ def test_a_long_search_is_stopped_and_says_what_it_found(platform: Platform) -> 
     signed = f"{path.with_suffix('')}.signed.json"
     submitted = json.loads(platform.mig("action", "submit", signed, "--yes", "--json").stdout)
     action_id = submitted["id"]
-    wait_until(lambda: f"of action {action_id}" in platform.log("one"), "the start of the search")
+    wait_until(lambda: platform.count_runs("one", action_id), "the start of the search")
     platform.mig("action", "cancel", action_id, "--yes")
 
     def counts() -> Any:
