@@ -6,7 +6,6 @@ Rules:
 2. A place moves forward only. A hook that is new begins at the newest alert.
 """
 
-from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -76,11 +75,6 @@ class WebhookStore(StorePart):
     def release_hook(self, name: str, lease: str) -> bool:
         """There is nothing to do; the lease is given back."""
         return self._change(name, lease, leased_until=None)
-
-    def forget_hooks(self, configured: Collection[str]) -> None:
-        """Forget hooks that are not configured any more: one of that name would begin anew."""
-        with self._database.writing() as connection:
-            connection.execute(sa.delete(_hooks).where(_hooks.c.name.not_in([*configured])))
 
     def _change(self, name: str, lease: str, **values: object) -> bool:
         with self._database.writing() as connection:

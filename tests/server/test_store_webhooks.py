@@ -54,10 +54,3 @@ def test_a_hook_that_is_given_back_is_free_at_once(store: Store) -> None:
     store.lease_hook("siem", "a", NOW, LATER)
     assert store.release_hook("siem", "a")
     assert store.lease_hook("siem", "b", NOW, LATER) is not None
-
-
-def test_hooks_that_are_not_configured_any_more_are_forgotten(store: Store) -> None:
-    for name in ("siem", "chat"):
-        store.lease_hook(name, "a", NOW, LATER)
-    store.forget_hooks(["siem"])
-    assert [place.name for place in store.list_hooks()] == ["siem"]
