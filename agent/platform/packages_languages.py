@@ -4,7 +4,7 @@ There is no database of these: what is looked into are the directories in which 
 /usr/local, of /opt and of people's homes look, and whatever else somebody walks and asks `package_at` about.
 
 Sources: packaging.python.org, "Recording installed projects" (METADATA, RECORD) and the egg-info that came
-before it; docs.npmjs.com, "package.json"; guides.rubygems.org, "Specification reference".
+before it; npm's documentation, "package.json"; RubyGems guides, "Specification reference".
 """
 
 import base64
