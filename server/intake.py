@@ -62,8 +62,8 @@ class Intake:
         self._clock = clock
         self._meters = meters
         self._verifiers = verifiers
-        self._worthless = Floods(ANSWERS, on_flood)
-        self._heartbeats = Floods(HEARTBEATS, on_flood)
+        self._worthless = Floods(ANSWERS, lambda source: on_flood(_agent_of(source)))
+        self._heartbeats = Floods(HEARTBEATS, lambda source: on_flood(_agent_of(source)))
 
     async def handle_results(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
         """Store answers.
@@ -133,8 +133,16 @@ def _without_dropped(batch: Sequence[Delivery], floods: Floods) -> tuple[list[De
 
 
 def _source(delivery: Delivery) -> str:
-    """Return who sent a message; where it names nobody, whose routing key it has: the broker checks both."""
-    return delivery.user_id or delivery.routing_key.partition(".")[2]
+    """Return who sent a message, or its routing key where it names nobody.
+
+    The broker checks both of an agent. But others may have any routing key, so what names nobody is held
+    against nothing that does: an agent's true answers do.
+    """
+    return delivery.user_id or delivery.routing_key
+
+
+def _agent_of(source: str) -> str:
+    return source.partition(".")[2] or source
 
 
 def _in_order(verdicts: Sequence[str | None], checked: Sequence[object]) -> list[str | None]:

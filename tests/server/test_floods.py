@@ -267,6 +267,34 @@ def test_poison_among_the_answers_of_many_goes_to_the_dead_letters_and_every_ans
 
 
 @pytest.mark.system
+def test_what_others_send_under_an_agents_routing_key_costs_it_no_answer(
+    quiet_broker: PrivateBroker, tmp_path: Path
+) -> None:
+    agent = AgentKey()
+    most = 2 * ANSWERS.burst + LOOKED_AT  # not so many that the agent is cut off
+
+    async def whole() -> None:
+        async with running_server(quiet_broker, tmp_path) as server:
+            await server.enrol(agent)
+            action = await server.submit(agent)
+            digest = await server.digest(action)
+
+            def flood_and_answer() -> None:
+                with server_connection(quiet_broker) as connection:
+                    channel = connection.channel()
+                    for _ in range(most):
+                        channel.basic_publish(AGENTS_EXCHANGE, result_key(agent.id), b"nonsense")
+                with agent.connection(quiet_broker) as connection:
+                    send_result(connection, agent, make_result(agent, action, digest))
+
+            await asyncio.to_thread(flood_and_answer)
+            await server.until_state(action, agent, CommandState.DONE)
+            assert server.parts.relay.dead.total() == most
+
+    asyncio.run(whole())
+
+
+@pytest.mark.system
 def test_without_rabbitmqctl_a_flood_is_dropped_all_the_same(
     quiet_broker: PrivateBroker, tmp_path: Path
 ) -> None:
