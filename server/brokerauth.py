@@ -14,6 +14,8 @@ Rules:
    that has removed itself, until it is enrolled anew.
 6. One that was cut off for a flood (`server.floods`) is denied for a while.
 7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
+8. At most `MOST_AT_ONCE` logins are under way; what comes beyond is denied at once, and comes again after
+   the agent's own pause. Else a fleet that returns together waits longer than the broker does, all in vain.
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """
@@ -44,6 +46,8 @@ _MAX_BODY_BYTES = 16384
 _MAX_FIELDS = 64
 # An agent may come before we are connected again, after a restart of the broker; its time-out is 15 s.
 _BROKER_WAIT_S = 5.0
+# Some fifty first logins are answered in a second: the last of these waits 5 s, the broker up to 15.
+MOST_AT_ONCE = 256
 MAX_LOGINS = 20  # the agent's own pauses make it six in the first minute, then one
 LOGIN_PERIOD = timedelta(minutes=1)
 _MAX_COUNTED = 100_000
@@ -78,6 +82,7 @@ class BrokerAuth:
         self._welcome = welcome
         self._clock = clock
         self.denied: Counter[str] = Counter()
+        self._under_way = 0
         self._logins: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
         self._heard: deque[str] = deque(maxlen=16)
         self._questions: Mapping[str, Callable[[Form], Awaitable[bool]]] = {
@@ -111,6 +116,16 @@ class BrokerAuth:
 
     async def is_login_allowed(self, form: Form) -> bool:
         """Decide on a login, by `username` and `password`."""
+        if self._under_way >= MOST_AT_ONCE:
+            self.denied[RATE_LIMITED] += 1
+            return False
+        self._under_way += 1
+        try:
+            return await self._judge_login(form)
+        finally:
+            self._under_way -= 1
+
+    async def _judge_login(self, form: Form) -> bool:
         agent_id = form.get("username", "")
         try:
             login = self._require_signed(agent_id, form.get("password", ""))

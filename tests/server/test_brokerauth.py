@@ -25,7 +25,7 @@ from protocol.names import (
     result_key,
 )
 from server.broker import MAX_CHANNELS, MAX_MESSAGE_BYTES, PrivateBroker
-from server.brokerauth import MAX_LOGINS, BrokerAuth
+from server.brokerauth import MAX_LOGINS, MOST_AT_ONCE, BrokerAuth
 from server.brokerctl import BrokerControl
 from server.config import ServerConfig
 from server.database import Database
@@ -253,6 +253,25 @@ def test_an_agent_that_removed_itself_is_enrolled_anew_by_a_token(desk: Desk) ->
     leave(desk, agent)
     assert desk.log_in(agent, agent.password()) == "deny"
     assert desk.log_in(agent, agent.password(token=token)) == "allow"
+
+
+def test_a_fleet_that_returns_at_once_is_let_in_as_far_as_it_can_be_served(desk: Desk) -> None:
+    agents = [AgentKey() for _ in range(MOST_AT_ONCE + 10)]
+
+    async def log_in_all() -> list[bool]:
+        served = asyncio.Event()
+        desk.auth._wait_connected = lambda _wait_s: served.wait()
+        forms = [{"username": agent.id, "password": agent.password()} for agent in agents]
+        logins = [asyncio.ensure_future(desk.auth.is_login_allowed(form)) for form in forms]
+        # Those that are too many do not wait for the others.
+        late = await asyncio.gather(*logins[MOST_AT_ONCE:])
+        served.set()
+        return late + await asyncio.gather(*logins[:MOST_AT_ONCE])
+
+    answers = asyncio.run(log_in_all())
+    assert answers == [False] * 10 + [True] * MOST_AT_ONCE
+    assert desk.auth.denied["rate-limited"] == 10
+    assert desk.log_in(agents[-1], agents[-1].password()) == "allow"
 
 
 def test_a_password_is_good_for_one_login(desk: Desk) -> None:
