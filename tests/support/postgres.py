@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,9 @@ class PostgresServer:
     def kill_backends(self) -> None:
         """Kill what serves connections: the first process then ends all others and recovers."""
         for pid in _children(self.pid):
-            if b"mig mig" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+            with suppress(FileNotFoundError, ProcessLookupError):  # the first one's end ends the others
+                if b"mig mig" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
