@@ -61,5 +61,9 @@ def test_a_small_question_keeps_the_share_of_its_session(crowd: Path) -> None:
 def test_who_was_started_from_a_shell_does_not_lower_the_shell(crowd: Path) -> None:
     before = told()
     assert run_apart(after_scan(crowd), yield_to_others) == [19, before[1]]
-    assert run_apart(after_scan(crowd), os.setsid) == [before[0], before[1]]
     assert told() == before
+
+
+def test_a_leader_of_a_session_that_did_not_yield_keeps_its_share(crowd: Path) -> None:
+    before = run_apart(told, os.setsid)
+    assert run_apart(after_scan(crowd), os.setsid) == before
