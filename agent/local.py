@@ -5,6 +5,8 @@ process. It gives way as an agent's command does: at the lowest priority, and a 
 sessions, which it could not without lowering the shell that it was started from. No key of the terminal
 reaches it: the caller's first Ctrl-C is passed on and asks the module to end, and what it found so far
 stands; the second kills. Call it while the process has one thread, since it forks.
+
+What the child writes are lines of JSON: how far it is, at most one a second, and at the end its result.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import os
 import select
 import signal
 import time
-from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 import msgspec
 
@@ -23,6 +25,7 @@ from agent.execute import run_operation
 from agent.facts import collect_facts
 from agent.module import Context, Limits
 from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
+from agent.progress import Reporter, decode_progress
 from agent.registry import canonical_name, load_module, module_names
 from protocol.action import Operation, require_order
 from protocol.envelope import ACTION, MAX_ENVELOPE_BYTES, decode_envelope
@@ -36,6 +39,12 @@ _GRACE_S = 2.0
 _READ_BYTES = 65536
 _CRASHED = 70  # EX_SOFTWARE of sysexits(3)
 
+OnProgress = Callable[[Mapping[str, Any]], None]
+
+
+def _keep_to_oneself(_statistics: Mapping[str, Any]) -> None:
+    """Tell nobody."""
+
 
 def run_local(
     name: str,
@@ -43,6 +52,7 @@ def run_local(
     *,
     wall_s: float = DEFAULT_WALL_S,
     facts: Optional[Dict[str, Any]] = None,
+    on_progress: OnProgress = _keep_to_oneself,
 ) -> Dict[str, Any]:
     """Run a module in a limited child and return its `OperationResult` as JSON members.
 
@@ -51,6 +61,7 @@ def run_local(
         parameters: as in an action; the ancestor's spellings are rewritten first.
         wall_s: after which the module is asked to end, and a little later killed.
         facts: the endpoint's facts; collected here when None.
+        on_progress: told what the module has counted so far, once a second.
 
     Raises:
         InvalidInput: `unknown-module`.
@@ -64,7 +75,7 @@ def run_local(
         _serve(writer, canonical, parameters, wall_s, facts)
     os.close(writer)
     try:
-        data, is_over_time = _collect(reader, pid, wall_s + _GRACE_S)
+        data, is_over_time = _collect(reader, pid, wall_s + _GRACE_S, on_progress)
     finally:
         os.close(reader)
         status = _end_group(pid)
@@ -74,7 +85,9 @@ def run_local(
     return _failed(status, wall_s, is_over_time=is_over_time)
 
 
-def run_operations(operations: Sequence[Operation]) -> Iterator[Dict[str, Any]]:
+def run_operations(
+    operations: Sequence[Operation], on_progress: OnProgress = _keep_to_oneself
+) -> Iterator[Dict[str, Any]]:
     """Run operations one after the other, and yield the result of each as JSON members.
 
     What depends on an earlier one is held to that, as on an endpoint.
@@ -87,7 +100,7 @@ def run_operations(operations: Sequence[Operation]) -> Iterator[Dict[str, Any]]:
     for index, operation in enumerate(operations):
         skipped = not_run(operation, index, results)
         members = (
-            run_local(operation.module, operation.parameters)
+            run_local(operation.module, operation.parameters, on_progress=on_progress)
             if skipped is None
             else msgspec.json.decode(msgspec.json.encode(skipped))
         )
@@ -132,9 +145,9 @@ def _serve(
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
         apply_limits(_LIMITS)
-        data = encode_result(_run(name, parameters, wall_s, facts), MAX_RESULT_BYTES)
-        while data:
-            data = data[os.write(writer, data) :]
+        reporter = Reporter(lambda said: _write_line(writer, said))
+        result = _run(name, parameters, wall_s, facts, lambda statistics: reporter.report(0, statistics))
+        _write_line(writer, encode_result(result, MAX_RESULT_BYTES))
         status = 0
     finally:
         os._exit(status)
@@ -145,12 +158,25 @@ def _close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-def _run(name: str, parameters: Any, wall_s: float, facts: Optional[Dict[str, Any]]) -> OperationResult:
+def _write_line(writer: int, line: bytes) -> None:
+    data = line + b"\n"
+    while data:
+        data = data[os.write(writer, data) :]
+
+
+def _run(
+    name: str, parameters: Any, wall_s: float, facts: Optional[Dict[str, Any]], on_progress: OnProgress
+) -> OperationResult:
     cancelled = []
     signal.signal(signal.SIGINT, lambda _number, _frame: cancelled.append(True))
     if facts is None:
         facts = collect_facts(agent_id="", version="", tags={}, modules=module_names())
-    context = Context(limits=Limits(wall_s=wall_s), facts=facts, is_cancelled=lambda: bool(cancelled))
+    context = Context(
+        limits=Limits(wall_s=wall_s),
+        facts=facts,
+        is_cancelled=lambda: bool(cancelled),
+        on_progress=on_progress,
+    )
     try:
         upgraded = load_module(name).upgrade(parameters)
     except InvalidInput as error:
@@ -158,10 +184,13 @@ def _run(name: str, parameters: Any, wall_s: float, facts: Optional[Dict[str, An
     return run_operation(name, upgraded, context)
 
 
-def _collect(reader: int, pid: int, wait_s: float) -> Tuple[bytes, bool]:
-    """Read what the child says until it is done, its time is over, or the caller has lost patience."""
+def _collect(reader: int, pid: int, wait_s: float, on_progress: OnProgress) -> Tuple[bytes, bool]:
+    """Read what the child says until it is done, its time is over, or the caller has lost patience.
+
+    Returns its result, where it said one whole, and whether its time was over.
+    """
     end = time.monotonic() + wait_s
-    parts = bytearray()
+    result, unended = b"", b""
     is_asked_to_end = False
     while True:
         try:
@@ -177,8 +206,14 @@ def _collect(reader: int, pid: int, wait_s: float) -> Tuple[bytes, bool]:
             return b"", True
         data = os.read(reader, _READ_BYTES)
         if not data:
-            return bytes(parts), False
-        parts += data
+            return result, False
+        *lines, unended = (unended + data).split(b"\n")
+        for line in lines:
+            progress = decode_progress(line)
+            if progress is None:
+                result = line
+            else:
+                on_progress(progress.statistics)
 
 
 def _end_group(pid: int) -> int:

@@ -152,10 +152,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _module(options: argparse.Namespace) -> int:
     from agent.local import run_local  # noqa: PLC0415
+    from agent.progress_line import progress_line  # noqa: PLC0415
     from protocol.strictjson import decode_json  # noqa: PLC0415
 
     parameters = decode_json(_read_file(options.params)) if options.params else {}
-    result = run_local(options.name, parameters)
+    with progress_line(sys.stderr) as line:
+        result = run_local(options.name, parameters, on_progress=line.show)
     _require_valid_parameters(result)
     _print(json.dumps(result))
     return _exit_code([result])
@@ -182,12 +184,15 @@ def _action(options: argparse.Namespace) -> int:
 
 def _run_unsigned(body: bytes) -> int:
     from agent.local import read_operations, run_operations  # noqa: PLC0415
+    from agent.progress_line import progress_line  # noqa: PLC0415
 
     results: List[Dict[str, Any]] = []
-    for result in run_operations(read_operations(body)):
-        results.append(result)
-        _require_valid_parameters(result)
-        _print(json.dumps(result))
+    with progress_line(sys.stderr) as line:
+        for result in run_operations(read_operations(body), line.show):
+            results.append(result)
+            _require_valid_parameters(result)
+            line.put_away()
+            _print(json.dumps(result))
     return _exit_code(results)
 
 

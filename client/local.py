@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from agent.local import run_operations
+from agent.progress_line import progress_line
 from client.answers import Answer
 from client.options import Choices
 from client.render import dump_json, make_writer
@@ -26,7 +27,8 @@ def ask_here(action: Action, choices: Choices) -> int:
     With `--json` each operation's result is printed as an agent would send it.
     """
     started = datetime.now(UTC)
-    answers = list(run_operations(action.operations))
+    with progress_line(sys.stderr) as line:
+        answers = list(run_operations(action.operations, line.show))
     results = msgspec.convert(answers, tuple[OperationResult, ...])
     modules = tuple(operation.module for operation in action.operations)
     name = platform.node() or "local"

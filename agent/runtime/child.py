@@ -20,12 +20,12 @@ from typing import Any, Dict, Mapping, NoReturn
 from agent.config import AgentLimits
 from agent.digest_file import FILE_BYTES
 from agent.platform.limits import ProcessLimits, apply_limits, die_with_parent, yield_to_others
+from agent.progress import Reporter
 from agent.runtime import frames
 from agent.runtime.gate import Admission, Gate, Refusal, make_endpoint
 from agent.runtime.journal import expiry_seconds
 from agent.runtime.judgement import judge_cancel
 from agent.runtime.operations import Cancelled, Operations
-from agent.runtime.progress import Reporter
 from agent.runtime.readers import seal
 from agent.runtime.trust import (
     Trust,

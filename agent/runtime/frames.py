@@ -13,7 +13,7 @@ import os
 import struct
 from typing import FrozenSet, Iterator, Mapping, NamedTuple, Optional
 
-from agent.runtime.progress import MAX_PROGRESS_BYTES
+from agent.progress import MAX_PROGRESS_BYTES
 from protocol.envelope import MAX_ENVELOPE_BYTES
 from protocol.errors import InvalidInput
 from protocol.sealing import MAX_SEALED_BYTES, SIZE_CLASSES_BYTES

@@ -6,7 +6,7 @@ Standard library only: the resident agent imports this module.
 from datetime import datetime, timezone
 from typing import Any, Dict, Mapping, Optional, Sequence
 
-from agent.runtime.progress import Progress, RunningCommand
+from agent.progress import Progress, RunningCommand
 from agent.runtime.trust_state import IN_FORCE, TrustState
 from protocol.audit import Head
 from protocol.strictjson import encode_json

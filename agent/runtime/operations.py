@@ -22,9 +22,9 @@ from agent.answer import LEAST_BYTES, encode_result
 from agent.conditions import not_run
 from agent.execute import run_operation
 from agent.module import Budget, Context, Limits
+from agent.progress import Reporter, decode_progress
 from agent.runtime import frames
 from agent.runtime.gate import Admission
-from agent.runtime.progress import Reporter, decode_progress
 from agent.runtime.trust import Trust
 from protocol.errors import InvalidInput
 from protocol.result import OperationResult

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Callable, Optional
 
 from agent.config import AgentLimits
+from agent.progress import EVERY_S, RunningCommand, decode_progress
 from agent.runtime import frames
 from agent.runtime.answers import Answers, Problem, explain_end
 from agent.runtime.delivery import Command
@@ -24,7 +25,6 @@ from agent.runtime.frames import Frame
 from agent.runtime.journal import JournalEntry
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
-from agent.runtime.progress import EVERY_S, RunningCommand, decode_progress
 
 _LOG = logging.getLogger("mig.agent.running")
 SEAL_S = 30.0  # encrypting takes milliseconds on an idle machine

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, Callable, Deque, Dict, Optional, Set
 
 from agent.config import Baked
+from agent.progress import RunningCommand
 from agent.runtime import frames
 from agent.runtime.answers import NO_OCCURRENCE, Answer, Answers
 from agent.runtime.audit import AuditLog
@@ -30,7 +31,6 @@ from agent.runtime.journal import ACCEPTED, ANSWERED, STARTED, Journal
 from agent.runtime.judging import Judge, Judged
 from agent.runtime.launch import ChildProcess
 from agent.runtime.loop import Loop
-from agent.runtime.progress import RunningCommand
 from agent.runtime.running import Running
 from agent.runtime.trust_store import NOTHING_HELD, Held, encode_trust
 from protocol.envelope import ACTION, decode_envelope

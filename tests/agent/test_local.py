@@ -70,6 +70,24 @@ def test_a_module_that_ends_itself_in_time_is_answered_with_what_it_has() -> Non
 
 
 @pytest.mark.usefixtures("trouble")
+def test_a_module_that_counts_is_heard_on_the_way_and_answers_as_ever() -> None:
+    told: list[Any] = []
+    result = run_trouble("count", wall_s=1.5, on_progress=lambda statistics: told.append(dict(statistics)))
+    assert result["status"] == "timed-out"
+    assert told
+    assert all(one["files_seen"] > 0 for one in told)
+
+
+@pytest.mark.usefixtures("trouble")
+def test_how_far_a_module_was_that_died_is_no_answer() -> None:
+    told: list[Any] = []
+    result = run_trouble("count-and-die", on_progress=told.append)
+    assert told
+    assert result["status"] == "failed"
+    assert "ended with -9" in result["notes"][0]
+
+
+@pytest.mark.usefixtures("trouble")
 def test_ctrl_c_ends_the_module_and_what_it_found_stands() -> None:
     runner = os.fork()  # a process with one thread, as a client is
     if runner == 0:

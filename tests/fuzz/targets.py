@@ -16,10 +16,10 @@ from typing import Any
 from backports import zstd
 
 from agent.module import decode_params
+from agent.progress import decode_progress
 from agent.registry import load_module
 from agent.runtime import frames
 from agent.runtime.journal import Journal, JournalEntry, read_journal
-from agent.runtime.progress import decode_progress
 from agent.runtime.verdict import decode_cancel_verdict, decode_verdict, encode_admitted, encode_refused
 from agent.scan.lines import LineQuestion
 from agent.scan.magic import magic_of

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from agent.config import Baked
+from agent.progress import RunningCommand
 from agent.runtime.audit import AuditLog
 from agent.runtime.digest_cache import open_digest_cache
 from agent.runtime.journal import Journal, JournalEntry, expiry_seconds
 from agent.runtime.loop import SelectorLoop
-from agent.runtime.progress import RunningCommand
 from agent.runtime.supervisor import Answer, Supervisor
 from agent.runtime.verdict import encode_admitted
 from protocol.envelope import ACTION, decode_envelope

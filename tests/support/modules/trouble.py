@@ -81,6 +81,16 @@ def _count(_params: Params, context: Context) -> Iterator[Record]:
     yield Record(value="never")
 
 
+def _count_and_die(_params: Params, context: Context) -> Iterator[Record]:
+    """Say once how far it is, and die a moment later."""
+    context.statistics.update(files_seen=1)
+    for _ in range(120):
+        context.progress()
+        threading.Event().wait(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield Record(value="never")
+
+
 def _meet(params: Params, context: Context) -> Iterator[Record]:
     """Come to a place, and wait until somebody else came there too."""
     place = Path(params.path)
@@ -150,6 +160,7 @@ _KINDS: dict[str, Callable[[Params, Context], Iterator[Record]]] = {
     "babble": _babble,
     "bounds": _bounds,
     "count": _count,
+    "count-and-die": _count_and_die,
     "dawdle": _dawdle,
     "die": _die,
     "flood": _flood,

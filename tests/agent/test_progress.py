@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.runtime.heartbeat import encode_heartbeat
-from agent.runtime.progress import (
+from agent.progress import (
     MAX_PROGRESS_BYTES,
     Progress,
     Reporter,
     RunningCommand,
     decode_progress,
 )
+from agent.runtime.heartbeat import encode_heartbeat
 from protocol.heartbeat import decode_heartbeat
 from protocol.strictjson import encode_json
 from tests.support.endpoint import FACTS, utc_now

@@ -1,5 +1,7 @@
 """How far a running command is: said by its child now and then, told on by the resident as a few numbers.
 
+A module that runs locally says it to whoever sits there, by the same rules (`agent.local`).
+
 Rules:
 1. The child speaks at most once a second, of the operation that runs and its statistics; only numbers leave
    it, and nothing at all of an action whose answer is sealed.
