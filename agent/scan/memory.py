@@ -8,6 +8,8 @@ Rules:
 3. Of private memory that no file stands behind only pages that exist are read: the rest is zeros, and may be
    terabytes. A page more on each side is read, and small gaps are.
 4. Mappings of devices are left alone: to read there can mean to do something.
+5. Behind a page that cannot be read it goes on. After `_PATIENCE_BYTES` of such pages in a row the steps
+   double, up to the mapping's end: it may be terabytes of nothing.
 """
 
 from typing import Callable, Iterator, List, NamedTuple, Tuple
@@ -18,6 +20,7 @@ WINDOW_BYTES = 32 << 20
 # No match that is longer than this is promised to be seen where two windows meet.
 OVERLAP_BYTES = 1 << 20
 _SMALL_GAP_BYTES = 16 * PAGE_BYTES
+_PATIENCE_BYTES = 1 << 20
 _NO_DEVICES = (b"/dev/shm/", b"/dev/zero", b"/dev/hugepages/")
 
 
@@ -35,7 +38,14 @@ class Stretch(NamedTuple):
 
     def region_at(self, address: int) -> Region:
         """Return the mapping that an address of it belongs to."""
-        return next(region for region in self.regions if address < region.end)
+        low, high = 0, len(self.regions) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if address < self.regions[middle].end:
+                high = middle
+            else:
+                low = middle + 1
+        return self.regions[low]
 
 
 def stretches(
@@ -87,9 +97,19 @@ def _parts(process: Process, region: Region) -> Iterator[Tuple[int, int]]:
 
 
 def windows(
-    process: Process, stretch: Stretch, *, window_bytes: int = WINDOW_BYTES
+    process: Process,
+    stretch: Stretch,
+    *,
+    window_bytes: int = WINDOW_BYTES,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Tuple[int, bytes]]:
-    """Yield address and content of the windows of a stretch; nothing, where a mapping's rest cannot be read.
+    """Yield address and content of the windows of a stretch; nothing, where what follows cannot be read.
+
+    Args:
+        process: open.
+        stretch: of its memory.
+        window_bytes: at most this much at once.
+        check: called while looking for where reading may go on; may raise to end it.
 
     Raises:
         ProcessGone: it ended.
@@ -103,9 +123,30 @@ def windows(
         data = process.read(at, wanted)
         yield at, data
         if not data:
-            # Beyond the end of a file that was cut, say: the rest of that mapping is not there either.
-            at = stretch.region_at(at).end
+            # Beyond the end of a file that was cut, say, or a page that nobody may read.
+            at = readable_after(process, stretch, at, check)
             continue
         at += len(data)
         if len(data) == wanted and at < stretch.end:
             at -= overlap
+
+
+def readable_after(process: Process, stretch: Stretch, at: int, check: Callable[[], None]) -> int:
+    """Return where reading may go on behind an address that cannot be read, the stretch's end at the latest.
+
+    Raises:
+        ProcessGone: it ended.
+        PermissionError: it may not be looked at.
+
+    """
+    begin, step = at, PAGE_BYTES
+    with memoryview(bytearray(1)) as byte:
+        while at < stretch.end:
+            # Mappings begin at pages, and so does what cannot be read; an address may lie within one.
+            at = min((at // PAGE_BYTES) * PAGE_BYTES + step, stretch.region_at(at).end, stretch.end)
+            if at < stretch.end and process.read_into(at, byte):
+                break
+            if at - begin >= _PATIENCE_BYTES:
+                step *= 2
+            check()
+    return at

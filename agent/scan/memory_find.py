@@ -4,8 +4,7 @@ Rules:
 
 * What is worth reading, and what lies side by side, is as for rules (`agent.scan.memory`): side by side is
   one run as long as it can be read.
-* Where a page cannot be read the run ends, and the next begins behind it. After `_PATIENCE_BYTES` of such
-  pages in a row the steps double: a mapping may be terabytes of nothing.
+* Where a page cannot be read the run ends, and the next begins behind it.
 * A mapping of a file that lies on another machine is left alone: to read it may hang.
 * All that was not read is counted, by its reason. Where anything was not, nobody can say that something is
   not there.
@@ -14,14 +13,13 @@ Rules:
 from collections import Counter
 from typing import Callable, Dict, FrozenSet, NamedTuple, Optional
 
-from agent.platform.process_memory import PAGE_BYTES, Process, ProcessGone, Region
-from agent.scan.memory import Stretch, stretches
+from agent.platform.process_memory import Process, ProcessGone, Region
+from agent.scan.memory import Stretch, readable_after, stretches
 from agent.scan.memory_needles import Matches, NeedleScan, NeedleSet, Sizes
 from agent.scan.mounts import Mounts
 from agent.scan.outcome import GONE, UNREADABLE
 
 REMOTE, DENIED = "remote-filesystem", "denied"
-_PATIENCE_BYTES = 1 << 20
 
 
 class Span(NamedTuple):
@@ -127,7 +125,7 @@ class _Look:
             if self.scan.is_over() or self._left() == 0:
                 return False
             if at < stretch.end:
-                at = self._skip(at, stretch.end, check)
+                at = self._skip(at, stretch, check)
         return True
 
     def _left(self) -> Optional[int]:
@@ -169,17 +167,8 @@ class _Look:
             work(count)
         return filled, at >= end
 
-    def _skip(self, at: int, end: int, check: Callable[[], None]) -> int:
-        """Return where reading may go on behind an address that cannot be read."""
-        begin, step = at, PAGE_BYTES
-        with memoryview(bytearray(1)) as byte:
-            while at < end:
-                # Mappings begin at pages, and so does what cannot be read; an offset may lie within one.
-                at = min(end, (at // PAGE_BYTES) * PAGE_BYTES + step)
-                if at < end and self._process.read_into(at, byte):
-                    break
-                if at - begin >= _PATIENCE_BYTES:
-                    step *= 2
-                check()
+    def _skip(self, at: int, stretch: Stretch, check: Callable[[], None]) -> int:
+        """Count what cannot be read from an address on, and return where reading may go on behind it."""
+        begin, at = at, readable_after(self._process, stretch, at, check)
         self.holes[UNREADABLE] += at - begin
         return at

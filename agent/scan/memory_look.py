@@ -112,7 +112,7 @@ class MemoryLook:
                 self._holes[APART] = f"its memory was judged in {bundles + 1} pieces, not all at once"
 
     def _read(self, stretch: Stretch) -> Iterator[Tuple[int, bytes]]:
-        for address, data in windows(self._process, stretch):
+        for address, data in windows(self._process, stretch, check=lambda: self._work(0)):
             self._work(len(data))
             if not data:
                 self._holes.setdefault(UNREADABLE, f"a part of its memory, at {address:#x}")

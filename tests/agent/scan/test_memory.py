@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from agent.platform.process_memory import PAGE_BYTES, Process
-from agent.scan.memory import Stretch, stretches, windows
+from agent.scan.memory import WINDOW_BYTES, Stretch, stretches, windows
+from tests.support.layout import READABLE, layout
 from tests.support.planted import Planted, plant
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
@@ -59,3 +60,26 @@ def test_of_a_mapping_that_was_hardly_touched_little_is_read() -> None:
 def test_what_ends_at_a_page_is_read_with_what_comes_after() -> None:
     with plant(b"needle", at=3 * PAGE_BYTES - 6) as planted, Process(planted.pid) as process:
         assert any(b"needle\0\0" in data for _, data in windows(process, stretch_of(process, planted)))
+
+
+def test_behind_what_cannot_be_read_it_goes_on_wherever_windows_end() -> None:
+    kinds = "rrttrtr" + "t" * 600 + "rr"
+    content = random.Random(8).randbytes(len(kinds) * PAGE_BYTES)  # noqa: S311  (any bytes do)
+    with layout() as laid, Process(laid.pid) as process:
+        begin = laid.lay(kinds, content)
+        end = begin + len(content)
+        [stretch] = [one for one in stretches(process) if one.start <= begin < one.end]
+        assert stretch.end >= end
+        for window_bytes in (PAGE_BYTES, 3 * PAGE_BYTES, WINDOW_BYTES):
+            seen = {
+                address + offset - begin: data[offset : offset + PAGE_BYTES]
+                for address, data in windows(process, stretch, window_bytes=window_bytes)
+                for offset in range(0, len(data), PAGE_BYTES)
+                if address % PAGE_BYTES == 0
+            }
+            for number, kind in enumerate(kinds):
+                at = number * PAGE_BYTES
+                if kind == READABLE:
+                    assert seen[at] == content[at : at + PAGE_BYTES], (window_bytes, number)
+                else:
+                    assert at not in seen
