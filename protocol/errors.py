@@ -91,6 +91,9 @@ CODES: Dict[str, CodeInfo] = {
     # Environment
     "server-away": CodeInfo(503, EXIT_OUT_OF_REACH, "the server cannot be reached"),
     "broker-away": CodeInfo(503, EXIT_OUT_OF_REACH, "the broker cannot be reached"),
+    "broker-full": CodeInfo(
+        503, EXIT_OUT_OF_REACH, "the broker takes no messages: its memory or disk is short"
+    ),
     "database-away": CodeInfo(503, EXIT_OUT_OF_REACH, "the database cannot be used"),
     "port-in-use": CodeInfo(503, EXIT_USAGE, "the port is taken by another process"),
     "state-in-use": CodeInfo(503, EXIT_USAGE, "another process uses this state directory"),

@@ -82,11 +82,18 @@ def _away(reason: BaseException) -> EnvironmentFailure:
 
 
 class Link:
-    """One open connection on the running event loop; `closed` resolves, once, to the reason of its end."""
+    """One open connection on the running event loop; `closed` resolves, once, to the reason of its end.
+
+    `blocked` is set while the broker takes nothing from it, since memory or disk are short there. It says so
+    to who has published something; from then on it reads nothing of the connection, acknowledgements neither.
+    """
 
     def __init__(self, connection: AsyncioConnection, closed: "asyncio.Future[Exception]") -> None:
         self._connection = connection
         self.closed = closed
+        self.blocked = asyncio.Event()
+        connection.add_on_connection_blocked_callback(lambda *_: self.blocked.set())
+        connection.add_on_connection_unblocked_callback(lambda *_: self.blocked.clear())
 
     @classmethod
     async def open(cls, url: str, *, name: str, ca: str = "") -> "Link":

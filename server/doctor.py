@@ -41,6 +41,9 @@ _LITTLE_BYTES, _TOO_LITTLE_BYTES = 1 << 30, 64 << 20
 _SKEW_S = 300
 _SOON = timedelta(days=30)
 _NAMED = 3
+# What is said of what has no room; of all else that is not well, that it is away.
+_DATABASE_CODES = {"full": "disk-full"}
+_BROKER_CODES = {"full": "broker-full"}
 
 
 class Verdict(StrEnum):
@@ -321,10 +324,9 @@ def _health(address: Listen) -> str:
         link.close()
     text = f"the server says: database {health.database}, broker {health.broker}"
     if health.database != "ok":
-        is_full = health.database == "full"
-        raise EnvironmentFailure("disk-full" if is_full else "database-away", text)
+        raise EnvironmentFailure(_DATABASE_CODES.get(health.database, "database-away"), text)
     if health.broker != "ok":
-        raise EnvironmentFailure("broker-away", text)
+        raise EnvironmentFailure(_BROKER_CODES.get(health.broker, "broker-away"), text)
     return text
 
 

@@ -2,7 +2,8 @@
 
 Rules:
 1. Each is asked for what it is needed for: the database to begin a transaction that may write, the broker for
-   one of the queues. What the process believes to be connected proves nothing: a frozen one looks so.
+   one of the queues, and to take a message. What the process believes to be connected proves nothing: a
+   frozen one looks so.
 2. A question that is not answered within `PATIENCE_S` is `silent`: the other side is frozen, somebody holds
    the database's lock, or a network swallows packets. Nobody asks again before it is answered or has failed,
    so however many look, one thread and one call wait.
@@ -20,6 +21,7 @@ from server.database import Database
 
 State = Literal["ok", "away", "silent", "full"]
 PATIENCE_S = 2.0
+_FULL = {"disk-full", "broker-full"}
 
 
 class _Question:
@@ -42,12 +44,12 @@ class _Question:
         try:
             asked.result()
         except EnvironmentFailure as error:
-            return "full" if error.code == "disk-full" else "away"
+            return "full" if error.code in _FULL else "away"
         return "ok"
 
 
 class HealthCheck:
-    """Asks both; `ask_broker` returns when the broker has answered, and raises `broker-away`."""
+    """Asks both; `ask_broker` returns when the broker has answered; raises `broker-away` or `broker-full`."""
 
     def __init__(
         self,

@@ -158,7 +158,7 @@ def assemble(
         store=store,
         events=events,
         wake=wake,
-        health=HealthCheck(database=database, ask_broker=partial(relay.queue_depths, [HEARTBEATS_QUEUE])),
+        health=HealthCheck(database=database, ask_broker=relay.check),
         shut_out=partial(shut_out, config),
         clock=clock,
         version=VERSION,

@@ -4,7 +4,9 @@ Rules:
 1. A command counts as sent only when the broker took it into a queue and said so.
 2. A delivery is acknowledged after its handler has committed, never before; one that the handler refuses goes
    to `mig.dead`, is counted, and holds up nobody. What is one too many is counted, and gone.
-3. Whatever fails, the relay connects again, with growing and jittered pauses, until it is cancelled. Of a
+3. What is published goes over a connection of its own: a broker whose memory or disk is short reads nothing
+   more of one that publishes, and would hear no acknowledgement, which is what makes room there.
+4. Whatever fails, the relay connects again, with growing and jittered pauses, until it is cancelled. Of a
    cluster's nodes it takes the first that lets it in, and the next one when that is gone.
 """
 
@@ -28,6 +30,7 @@ from server.topology import Administrator
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R")
 
+_CHECK_TTL_MS = 1000
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 _PREFETCH = 400  # two batches; answers of the largest size stand in memory so often
@@ -74,10 +77,12 @@ class Relay:
         self._clock = clock
         self._random = random
         self._publisher: Publisher | None = None
+        self._outward: Link | None = None  # which the publisher publishes on
         # Free ones, of this connection; None without one.
         self._administrators: list[Administrator] | None = None
         self._administering = asyncio.Semaphore(_ADMINISTRATORS)
         self._connected = asyncio.Event()
+        self._checking: asyncio.Future[frozenset[str]] | None = None
         self.dead: Counter[str] = Counter()
 
     @property
@@ -101,15 +106,16 @@ class Relay:
         pause_s = _FIRST_PAUSE_S
         last_problem = ""
         for url in cycle(self._urls):
+            links: list[Link] = []
             try:
-                link = await Link.open(url, name="mig-server", ca=self._ca)
-                try:
-                    reason = await self._work(link, handlers, on_connected)
-                    pause_s, last_problem = _FIRST_PAUSE_S, ""
-                finally:
-                    await self._tear_down(link)
+                links.append(await Link.open(url, name="mig-server", ca=self._ca))
+                links.append(await Link.open(url, name="mig-server publishing", ca=self._ca))
+                reason = await self._work(links[0], links[1], handlers, on_connected)
+                pause_s, last_problem = _FIRST_PAUSE_S, ""
             except (EnvironmentFailure, ChannelRefused) as error:
                 reason = error
+            finally:
+                await self._tear_down(links)
             if str(reason) != last_problem:  # once, not at each of a night's attempts
                 _log.warning("the broker is away", extra={"reason": reason})
                 last_problem = str(reason)
@@ -209,15 +215,37 @@ class Relay:
             finally:
                 free.append(administrator)
 
+    async def check(self) -> None:
+        """Return when the broker has answered a question, and has taken a message.
+
+        Raises:
+            EnvironmentFailure: `broker-away`, or `broker-full` where it takes none now.
+
+        """
+        await self.queue_depths([names.HEARTBEATS_QUEUE])
+        publisher, outward = self._publisher, self._outward
+        if publisher is None or outward is None:
+            raise EnvironmentFailure("broker-away", retryable=True)
+        if not outward.blocked.is_set():
+            # To nobody, so that it is returned. Of what waits on a blocked connection there is at most one.
+            message = Message("check", names.COMMANDS_EXCHANGE, "", b"", _CHECK_TTL_MS)
+            self._checking = asyncio.ensure_future(publisher.publish([message]))
+            blocked = asyncio.ensure_future(outward.blocked.wait())
+            await asyncio.wait({self._checking, blocked}, return_when=asyncio.FIRST_COMPLETED)
+            blocked.cancel()
+        if outward.blocked.is_set():
+            raise EnvironmentFailure("broker-full", retryable=True)
+
     async def _work(
-        self, link: Link, handlers: Mapping[str, Handler], on_connected: Callable[[], None]
+        self, link: Link, outward: Link, handlers: Mapping[str, Handler], on_connected: Callable[[], None]
     ) -> Exception:
         """Set up, consume, and return the reason why that ended."""
         administrators = [Administrator(link, is_cluster=self._is_cluster) for _ in range(_ADMINISTRATORS)]
         left = await administrators[0].declare_topology()
         if self._own_queue:
             await administrators[0].declare_server_queue(self._own_queue)
-        publishing = await link.channel()
+        publishing = await outward.channel()
+        self._outward = outward
         self._publisher = await Publisher.on(publishing)
         self._administrators = administrators
         intakes = [
@@ -241,7 +269,7 @@ class Relay:
             _log.info("connected to the broker")
             self._connected.set()
             on_connected()
-            ends: list[asyncio.Future[Exception]] = [link.closed]
+            ends: list[asyncio.Future[Exception]] = [link.closed, outward.closed]
             ends += [channel.closed for channel in channels] + [intake.ended for intake in intakes]
             workers += [tasks.create_task(self._end_when_empty(one)) for one in intakes if one.queue in left]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -264,10 +292,10 @@ class Relay:
                 intake.end("is empty and can be declared anew")
                 return
 
-    async def _tear_down(self, link: Link) -> None:
+    async def _tear_down(self, links: Sequence[Link]) -> None:
         self._connected.clear()
-        self._publisher = self._administrators = None
-        await link.close()
+        self._publisher = self._outward = self._administrators = None
+        await asyncio.gather(*(link.close() for link in links))
 
 
 class _Intake:

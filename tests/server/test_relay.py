@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from server.broker import PrivateBroker
 from server.parts import utc_now
 from server.relay import Relay
 from server.shutout import shut_out
-from tests.support.broker import AgentKey, server_connection
+from tests.support.broker import AgentKey, server_connection, short_of_memory
 from tests.support.relay import (
     PATIENCE_S,
     RelayServer,
@@ -393,6 +394,51 @@ def test_after_a_restart_of_the_broker_the_server_connects_again_and_sends_what_
         assert sorted(bodies) == sorted([await server.body(kept), await server.body(waiting)])
 
     run(clean_broker, tmp_path, scenario)
+
+
+def test_a_broker_that_takes_nothing_still_hears_what_was_committed(clean_broker: PrivateBroker) -> None:
+    count = 1000  # more than is delivered before something is acknowledged
+
+    def fill(connection: Any) -> None:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for _ in range(count):
+            channel.basic_publish("", HEARTBEATS_QUEUE, b"x")
+
+    async def scenario() -> None:
+        may_commit, all_committed, connected = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        committed = 0
+
+        async def commit(batch: Sequence[Delivery]) -> Sequence[None]:
+            nonlocal committed
+            await may_commit.wait()
+            committed += len(batch)
+            if committed == count:
+                all_committed.set()
+            return [None] * len(batch)
+
+        relay = Relay([clean_broker.url], clock=utc_now, random=Random(1))  # noqa: S311  (pauses)
+        working = asyncio.ensure_future(relay.run({HEARTBEATS_QUEUE: commit}, connected.set))
+        async with asyncio.timeout(PATIENCE_S):
+            await connected.wait()
+            await relay.check()
+            await as_server(clean_broker, fill)
+            with short_of_memory(clean_broker):
+                for _ in range(2):
+                    with pytest.raises(EnvironmentFailure, match="broker-full"):
+                        await relay.check()
+                may_commit.set()
+                await all_committed.wait()
+                while await as_server(clean_broker, depth_of(HEARTBEATS_QUEUE)):
+                    pass
+            while True:
+                with contextlib.suppress(EnvironmentFailure):
+                    await relay.check()
+                    break
+        working.cancel()
+        await asyncio.wait([working])
+
+    asyncio.run(scenario())
 
 
 def test_a_broker_that_is_away_at_the_start_is_waited_for(

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -60,6 +61,21 @@ def server_connection(broker: PrivateBroker) -> Iterator[Any]:
     finally:
         if connection.is_open:
             connection.close()
+
+
+@contextmanager
+def short_of_memory(broker: PrivateBroker) -> Iterator[None]:
+    """Raise the node's alarm for memory, and take it back; publishers are blocked meanwhile."""
+    alarm = "{resource_limit, memory, node()}"
+
+    def tell(words: str) -> None:
+        subprocess.run([str(broker.rabbitmqctl), "eval", words], check=True, capture_output=True)
+
+    tell(f"rabbit_alarm:set_alarm({{{alarm}, []}}).")
+    try:
+        yield
+    finally:
+        tell(f"rabbit_alarm:clear_alarm({alarm}).")
 
 
 class AgentKey:
