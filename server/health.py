@@ -18,34 +18,21 @@ from typing import Literal
 
 from protocol.errors import EnvironmentFailure
 from server.database import Database
+from server.question import PATIENCE_S, Question
 
 State = Literal["ok", "away", "silent", "full"]
-PATIENCE_S = 2.0
 _FULL = {"disk-full", "broker-full"}
 
 
-class _Question:
-    """One question, under way at most once."""
-
-    def __init__(self, ask: Callable[[], Awaitable[object]], patience_s: float) -> None:
-        self._ask = ask
-        self._patience_s = patience_s
-        self._asked: asyncio.Future[object] | None = None
-
-    async def state(self) -> State:
-        """Return how it stands, after `patience_s` at most."""
-        if self._asked is None:
-            self._asked = asyncio.ensure_future(self._ask())
-        asked = self._asked
-        await asyncio.wait({asked}, timeout=self._patience_s)
-        if not asked.done():
-            return "silent"
-        self._asked = None
-        try:
-            asked.result()
-        except EnvironmentFailure as error:
-            return "full" if error.code in _FULL else "away"
-        return "ok"
+async def _state(question: Question[object]) -> State:
+    """Return how it stands, after its patience at most."""
+    try:
+        await question.answer()
+    except TimeoutError:
+        return "silent"
+    except EnvironmentFailure as error:
+        return "full" if error.code in _FULL else "away"
+    return "ok"
 
 
 class HealthCheck:
@@ -64,10 +51,10 @@ class HealthCheck:
         async def ask_database() -> object:
             return await asyncio.get_running_loop().run_in_executor(self._thread, database.require_writable)
 
-        self._database = _Question(ask_database, patience_s)
-        self._broker = _Question(ask_broker, patience_s)
+        self._database = Question(ask_database, patience_s)
+        self._broker = Question(ask_broker, patience_s)
 
     async def look(self) -> tuple[State, State]:
         """Return how database and broker stand."""
-        database, broker = await asyncio.gather(self._database.state(), self._broker.state())
+        database, broker = await asyncio.gather(_state(self._database), _state(self._broker))
         return database, broker

@@ -3,9 +3,9 @@
 Rules:
 1. Counts and times only: no name, id, parameter or answer, so whoever may scrape learns how much, never what.
    The listener asks for no login all the same: it is off unless `metrics_listen` names an address.
-2. What stands in the database or at the broker is asked for at each scrape; where one is away its figures are
-   missing and `mig_database_up` or `mig_broker_up` is 0. Each server of several tells of itself; agents,
-   commands and queues, which they share, are told alike by all.
+2. What stands in the database or at the broker is asked for at each scrape; where one is away, or does not
+   answer within seconds, its figures are missing and `mig_database_up` or `mig_broker_up` is 0. Each server
+   of several tells of itself; agents, commands and queues, which they share, are told alike by all.
 3. The labels' values are from fixed sets: codes, states, route templates, the configuration's names of
    webhooks. A client cannot make new ones.
 
@@ -30,6 +30,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from protocol.errors import EnvironmentFailure
 from protocol.names import ALERTS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
+from server.question import PATIENCE_S, Question
 from server.webhooks import HookStanding
 
 _Scope = MutableMapping[str, Any]
@@ -149,15 +150,17 @@ class Standing:
         version: str,
         webhooks: Callable[[], Awaitable[Mapping[str, HookStanding]]],
         deliveries: Mapping[str, int],
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self._agents = agents
-        self._commands = commands
-        self._queue_depths = queue_depths
+        async def ask_database() -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, HookStanding]]:
+            return await agents(), await commands(), await webhooks()
+
+        self._database = Question(ask_database, patience_s)
+        self._broker = Question(lambda: queue_depths(QUEUES), patience_s)
         self._dead = dead
         self._denied = denied
         self._followers = followers
         self._version = version
-        self._webhooks = webhooks
         self._deliveries = deliveries
 
     async def read(self, meters: Meters) -> list[Metric]:
@@ -177,9 +180,8 @@ class Standing:
             _counter("mig_webhook_deliveries", "Alerts brought to webhooks", "outcome", self._deliveries),
         ]
         try:
-            agents, commands = await self._agents(), await self._commands()
-            hooks = await self._webhooks()
-        except EnvironmentFailure:
+            agents, commands, hooks = await self._database.answer()
+        except (EnvironmentFailure, TimeoutError):
             found.append(_gauge("mig_database_up", "Whether the database answers", "", {"": 0}))
         else:
             found.append(_gauge("mig_database_up", "Whether the database answers", "", {"": 1}))
@@ -188,8 +190,8 @@ class Standing:
             waiting = {name: hook.waiting for name, hook in hooks.items()}
             found.append(_gauge("mig_webhook_waiting", "Alerts that wait for a webhook", "hook", waiting))
         try:
-            depths = await self._queue_depths(QUEUES)
-        except EnvironmentFailure:
+            depths = await self._broker.answer()
+        except (EnvironmentFailure, TimeoutError):
             found.append(_gauge("mig_broker_up", "Whether the broker answers", "", {"": 0}))
         else:
             found.append(_gauge("mig_broker_up", "Whether the broker answers", "", {"": 1}))

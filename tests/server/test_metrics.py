@@ -72,6 +72,11 @@ async def away() -> dict[str, int]:
     raise EnvironmentFailure("database-away", retryable=True)
 
 
+async def silent() -> dict[str, int]:
+    await asyncio.Event().wait()
+    return {}
+
+
 def standing(**changed: Any) -> Standing:
     members: dict[str, Any] = {
         "agents": lambda: one({"online": 3}),
@@ -105,7 +110,13 @@ def test_everything_is_told_in_the_format_that_monitoring_systems_read() -> None
     ("changed", "down", "missing"),
     [
         ({"agents": away}, "mig_database_up", "mig_agents"),
+        ({"commands": silent, "patience_s": 0.1}, "mig_database_up", "mig_agents"),
         ({"queue_depths": lambda _queues: away()}, "mig_broker_up", "mig_queue_messages"),
+        (
+            {"queue_depths": lambda _queues: silent(), "patience_s": 0.1},
+            "mig_broker_up",
+            "mig_queue_messages",
+        ),
     ],
 )
 def test_what_is_away_is_said_and_its_figures_are_missing(
