@@ -19,7 +19,7 @@ def test_who_asks_meanwhile_waits_for_the_same_answer_and_who_asks_later_asks_an
 
     async def whole() -> None:
         question = Question(ask)
-        assert await asyncio.gather(question.answer(), question.answer()) == [1, 1]
+        assert set(await asyncio.gather(question.answer(), question.answer())) == {1}
         assert await question.answer() == 2
 
     asyncio.run(whole())
