@@ -122,7 +122,9 @@ class Link:
         self._closing = True
         if self._timer is not None:
             self._ioloop.remove_timeout(self._timer)
-        if self._connection is not None and not (self._connection.is_closing or self._connection.is_closed):
+        # One that is still being opened is left to `_on_open`, or to the process's end: pika fails an
+        # assertion of its own where it is closed in the middle of the login.
+        if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
     def publish(self, routing_key: str, body: bytes, done: Callable[[bool], None]) -> None:
@@ -178,6 +180,9 @@ class Link:
         )
 
     def _on_open(self, connection: SelectConnection) -> None:
+        if self._closing:
+            connection.close()
+            return
         connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_channel_open(self, channel: Channel) -> None:

@@ -1,7 +1,7 @@
 """The agent's link and the nodes of a cluster: which it tries, in which order."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from threading import Thread
@@ -13,9 +13,11 @@ from agent.runtime.amqp import IOLoop
 from agent.runtime.identity import Identity
 from agent.runtime.link import Link, Relay
 from protocol.identity import agent_id
+from tests.support.apart import run_apart
 
 FACTS = {"name": "test.example", "environment": {"addresses": ""}}
 ATTEMPTS = 4
+GREETING = b"AMQP\0\0\x09\x01"
 
 
 class DyingNodes:
@@ -41,6 +43,23 @@ class DyingNodes:
                 self.tried.append(place)
 
 
+def make_link(
+    ioloop: IOLoop, urls: tuple[str, ...], *, on_trouble: Callable[[], None], random: float = 0.0
+) -> Link:
+    key = Ed25519PrivateKey.generate()
+    return Link(
+        ioloop=ioloop,
+        relay=Relay(urls, "mig"),
+        identity=Identity(key, agent_id(key.public_key().public_bytes_raw()), is_new=True),
+        clock=lambda: datetime.now(UTC),
+        on_delivery=lambda _body, _acknowledge: None,
+        on_ready=lambda: None,
+        on_trouble=on_trouble,
+        random=lambda: random,
+        facts=lambda: FACTS,
+    )
+
+
 @pytest.fixture
 def nodes() -> Iterator[DyingNodes]:
     dying = DyingNodes()
@@ -62,7 +81,6 @@ def test_an_agent_begins_at_any_node_and_goes_on_to_the_next_after_each_failure(
 ) -> None:
     ioloop = IOLoop()
     troubles: list[str] = []
-    key = Ed25519PrivateKey.generate()
 
     def on_trouble() -> None:
         troubles.append(link.last_problem)
@@ -70,19 +88,41 @@ def test_an_agent_begins_at_any_node_and_goes_on_to_the_next_after_each_failure(
             link.close()
             ioloop.stop()
 
-    link = Link(
-        ioloop=ioloop,
-        relay=Relay(nodes.urls, "mig"),
-        identity=Identity(key, agent_id(key.public_key().public_bytes_raw()), is_new=True),
-        clock=lambda: datetime.now(UTC),
-        on_delivery=lambda _body, _acknowledge: None,
-        on_ready=lambda: None,
-        on_trouble=on_trouble,
-        random=lambda: random,
-        facts=lambda: FACTS,
-    )
+    link = make_link(ioloop, nodes.urls, on_trouble=on_trouble, random=random)
     link.connect()
     ioloop.start()
     ioloop.close()
     assert nodes.tried == order
     assert all(troubles)
+
+
+def be_stopped_in_the_middle_of_a_login() -> list[str]:
+    """Return the troubles of an agent that a node lets wait, and that is stopped meanwhile."""
+    ioloop = IOLoop()
+    troubles: list[str] = []
+    node = socket.create_server(("127.0.0.1", 0))
+
+    def be_a_node_that_says_nothing() -> None:
+        connection, _ = node.accept()
+        assert connection.recv(len(GREETING), socket.MSG_WAITALL) == GREETING
+        ioloop.add_callback_threadsafe(stop)
+        connection.recv(1)  # until the agent is gone
+
+    def stop() -> None:
+        link.close()
+        ioloop.call_later(0.2, ioloop.stop)  # as the resident does
+
+    link = make_link(
+        ioloop,
+        (f"amqp://127.0.0.1:{node.getsockname()[1]}/mig",),
+        on_trouble=lambda: troubles.append(link.last_problem),
+    )
+    Thread(target=be_a_node_that_says_nothing, daemon=True).start()
+    link.connect()
+    ioloop.start()
+    return troubles
+
+
+def test_an_agent_that_is_stopped_in_the_middle_of_a_login_ends_in_order() -> None:
+    # What it leaves open goes with its process.
+    assert run_apart(be_stopped_in_the_middle_of_a_login) == []
