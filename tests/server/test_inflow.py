@@ -98,7 +98,8 @@ def test_no_more_than_its_depth_is_under_way_and_than_the_prefetch_in_memory(
         held.update(batches=1, deliveries=len(batch))
         most.update({name: max(0, held[name] - most[name]) for name in held})
         await asyncio.sleep(0)
-        held.subtract(batches=1, deliveries=len(batch))
+        held["batches"] -= 1
+        held["deliveries"] -= len(batch)
         return [None] * len(batch)
 
     run(clean_broker, 5 * BATCH, handle, until_idle)
