@@ -5,9 +5,9 @@
 
 Starts a platform of real parts, fills `mig.results` with signed answers while the server is down, starts the
 server, and reads from the database when they were committed, and from the kernel how much memory the server
-took at most while they waited (`--actions 1000` has 100,000 wait) and how much processor time each cost.
-Server, broker and verifiers share this machine's cores. `--verifiers` is measured interleaved, so that the
-numbers of processes compare.
+took at most while they waited (`--actions 1000` has 100,000 wait) and how much processor time each cost the
+server and its verifiers, once they had started. Server, broker and verifiers share this machine's cores.
+`--verifiers` is measured interleaved, so that the numbers of processes compare.
 """
 
 import argparse
@@ -131,11 +131,13 @@ def main() -> None:
                 queued = filler.fill(options.actions)
                 platform.set_option("verifiers", verifiers)
                 platform.start_server()
-                wait_until(lambda: filler.count() >= before + queued, "the answers", seconds=300)  # noqa: B023
                 server = platform.processes["server"].pid
+                started, spent_s = filler.count(), sum(map(cpu_s, family(server)))
+                wait_until(lambda: filler.count() >= before + queued, "the answers", seconds=300)  # noqa: B023
                 rates[verifiers].append(filler.rate(queued))
                 peaks[verifiers].append(peak_rss_mib(server))
-                costs[verifiers].append(sum(map(cpu_s, family(server))) / queued * 1e6)
+                spent_s = sum(map(cpu_s, family(server))) - spent_s
+                costs[verifiers].append(spent_s / (before + queued - started) * 1e6)
                 print(f"{verifiers} verifiers: {rates[verifiers][-1]:.0f}/s", file=sys.stderr)
                 time.sleep(1)
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]

@@ -21,7 +21,7 @@ from msgspec import Meta
 from protocol.action import UtcTime, require_utc
 from protocol.envelope import ALERT, decode_envelope
 from protocol.errors import InvalidInput
-from protocol.identity import require_agent_signature
+from protocol.identity import Verify, require_agent_signature, require_ed25519
 from protocol.result import AgentId
 from protocol.strictjson import decode_json
 
@@ -81,15 +81,17 @@ def decode_alert(payload: bytes) -> Alert:
         raise InvalidInput("bad-document", str(error)) from None
 
 
-def open_alert(envelope: bytes, public_key: bytes, agent_id: str) -> OpenedAlert:
-    """Return what an agent signed: type, signature and name are checked, in this order.
+def open_alert(
+    envelope: bytes, public_key: bytes, agent_id: str, verify: Verify = require_ed25519
+) -> OpenedAlert:
+    """Return what an agent signed: type, signature, by `verify`, and name are checked, in this order.
 
     Raises:
         InvalidInput: where it did not sign it, where it is no alert, or where it speaks for another agent.
 
     """
     decoded = decode_envelope(envelope, ALERT, max_payload_bytes=MAX_ALERT_BYTES)
-    require_agent_signature(decoded, public_key, agent_id)
+    require_agent_signature(decoded, public_key, agent_id, verify)
     alert = decode_alert(decoded.payload)
     if alert.agent != agent_id:
         raise InvalidInput("forbidden", "the alert speaks for another agent than the one that signed it")

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import struct
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,6 +27,8 @@ _NO_TOKEN = bytes(ID_BYTES)
 _NO_PROOF = bytes(_SIGNATURE_BYTES)
 # Of what an agent says of itself in a login: enough for a host name and a few addresses.
 MAX_SAID_BYTES = 512
+# Given raw public key, signature and message; raises `InvalidInput` unless the one is of the others.
+Verify = Callable[[bytes, bytes, bytes], None]
 
 
 def agent_id(public_key: bytes) -> str:
@@ -41,13 +43,34 @@ def sign_envelope(private_key: Ed25519PrivateKey, kind: str, payload: bytes) -> 
     return Envelope(kind, payload, (Signature(agent_id(public_key), signature),))
 
 
-def require_agent_signature(envelope: Envelope, public_key: bytes, expected_id: str) -> None:
+def require_ed25519(public_key: bytes, sig: bytes, message: bytes) -> None:
+    """Raise unless `sig` is this raw public key's signature over `message`; by OpenSSL.
+
+    Raises:
+        InvalidInput: `bad-signature`.
+
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(sig, message)
+    except (InvalidSignature, ValueError):
+        raise does_not_verify() from None
+
+
+def does_not_verify() -> InvalidInput:
+    """Return what is raised where a signature does not verify."""
+    return InvalidInput("bad-signature", "the agent's signature does not verify")
+
+
+def require_agent_signature(
+    envelope: Envelope, public_key: bytes, expected_id: str, verify: Verify = require_ed25519
+) -> None:
     """Raise unless exactly this agent signed the envelope.
 
     Args:
         envelope: decoded, of the expected type.
         public_key: raw Ed25519 key, 32 bytes, from any source: the id proves it.
         expected_id: the agent that is said to have signed.
+        verify: does the mathematics.
 
     Raises:
         InvalidInput: `bad-signature`.
@@ -58,10 +81,12 @@ def require_agent_signature(envelope: Envelope, public_key: bytes, expected_id: 
     signature = envelope.signatures[0]
     if signature.keyid != expected_id:
         raise InvalidInput("bad-signature", "signed by another agent than expected")
-    require_signature(public_key, expected_id, signature.sig, envelope.signed_bytes)
+    require_signature(public_key, expected_id, signature.sig, envelope.signed_bytes, verify)
 
 
-def require_signature(public_key: bytes, expected_id: str, sig: bytes, message: bytes) -> None:
+def require_signature(
+    public_key: bytes, expected_id: str, sig: bytes, message: bytes, verify: Verify = require_ed25519
+) -> None:
     """Raise unless `sig` is the Ed25519 signature over `message` by the agent `expected_id`.
 
     Raises:
@@ -70,10 +95,7 @@ def require_signature(public_key: bytes, expected_id: str, sig: bytes, message: 
     """
     if len(public_key) != PUBLIC_KEY_BYTES or agent_id(public_key) != expected_id:
         raise InvalidInput("bad-signature", "the public key is not that of the agent's id")
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(sig, message)
-    except (InvalidSignature, ValueError):
-        raise InvalidInput("bad-signature", "the agent's signature does not verify") from None
+    verify(public_key, sig, message)
 
 
 class BrokerLogin(NamedTuple):

@@ -8,6 +8,7 @@ a signed document comes to mean two things.
 Standard library only: the resident agent imports this module.
 """
 
+import codecs
 import json
 import math
 from typing import Any, Dict, List, NoReturn, Tuple
@@ -72,6 +73,15 @@ def _require_text(value: Any) -> None:
         raise InvalidInput("bad-json", "a lone surrogate is not text") from None
 
 
+# Made once: a decoder for each document costs as much as reading a small one. It keeps nothing between two.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_require_unique_keys,
+    parse_constant=_refuse_constant,
+    parse_int=_require_small_integer,
+    parse_float=_require_finite,
+)
+
+
 def decode_json(data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
     """Decode one strict JSON document from `data`.
 
@@ -81,14 +91,10 @@ def decode_json(data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
     """
     if len(data) > max_bytes:
         raise InvalidInput("too-large", f"{len(data)} bytes, at most {max_bytes} allowed")
+    if data.startswith(codecs.BOM_UTF8):
+        raise InvalidInput("bad-json", "begins with a BOM")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_require_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_int=_require_small_integer,
-            parse_float=_require_finite,
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidInput("bad-json", f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:

@@ -18,6 +18,7 @@ from server.checking import require_key, require_sender
 from server.database import Database
 from server.metrics import Meters
 from server.rows import ReceivedAlert
+from server.signatures import require_verified
 from server.store import Store
 
 MOST_PER_HOUR = 36_000
@@ -78,7 +79,9 @@ class AlertIntake:
 def _caught(delivery: Delivery, keys: Mapping[str, bytes]) -> ReceivedAlert | InvalidInput:
     try:
         agent_id = require_sender(delivery.user_id, delivery.routing_key, alert_key)
-        opened = open_alert(delivery.body, require_key(keys.get(agent_id), agent_id), agent_id)
+        opened = open_alert(
+            delivery.body, require_key(keys.get(agent_id), agent_id), agent_id, require_verified
+        )
     except InvalidInput as error:
         return error
     return ReceivedAlert(

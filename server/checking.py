@@ -12,7 +12,6 @@ import msgspec
 
 from protocol.envelope import SEALED_RESULT, decode_envelope_of
 from protocol.errors import InvalidInput
-from protocol.identity import require_agent_signature
 from protocol.names import is_agent_id, result_key
 from protocol.result import (
     ANSWER_LIMITS,
@@ -22,6 +21,7 @@ from protocol.result import (
     decode_result,
     decode_sealed_result,
 )
+from server.signatures import require_signed_by
 
 
 class Sent(NamedTuple):
@@ -116,7 +116,7 @@ def check_answer(sent: Sent) -> CheckedAnswer:
     """
     agent_id = require_sender(sent.user_id, sent.routing_key, result_key)
     envelope = decode_envelope_of(sent.body, ANSWER_LIMITS)
-    require_agent_signature(envelope, require_key(sent.public_key, agent_id), agent_id)
+    require_signed_by(envelope, require_key(sent.public_key, agent_id), agent_id)
     is_sealed = envelope.payload_type == SEALED_RESULT
     result = decode_sealed_result(envelope.payload) if is_sealed else decode_result(envelope.payload)
     require_own(result.agent, agent_id)

@@ -194,7 +194,11 @@ def _make_engine(url: str) -> sa.Engine:
             raise InvalidInput("bad-config", "server.database: sqlite needs a file: sqlite:////path")
         if not Path(parsed.database).parent.is_dir():
             raise EnvironmentFailure("database-away", f"no directory {Path(parsed.database).parent}")
-        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_S, "check_same_thread": False})
+        engine = sa.create_engine(
+            parsed,
+            hide_parameters=True,  # in what a failure says, and so in the log
+            connect_args={"timeout": _BUSY_S, "check_same_thread": False},
+        )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -204,6 +208,7 @@ def _make_engine(url: str) -> sa.Engine:
             parsed.set(drivername="postgresql+psycopg"),
             pool_size=_READERS + _WRITERS,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args={"connect_timeout": 10, **_TCP},
         )
     raise InvalidInput("bad-config", f"server.database: {parsed.drivername} is neither sqlite nor postgresql")

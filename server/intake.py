@@ -16,7 +16,6 @@ from datetime import datetime
 from protocol.envelope import HEARTBEAT, decode_envelope
 from protocol.errors import InvalidInput
 from protocol.heartbeat import MAX_HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
-from protocol.identity import require_agent_signature
 from protocol.names import command_id, heartbeat_key, is_agent_id
 from server.amqp import Delivery
 from server.checking import Sent, require_key, require_own, require_sender
@@ -27,6 +26,7 @@ from server.metrics import Meters
 from server.notices import Notices
 from server.rows import Change, ReceivedResult
 from server.scheduler import Scheduler
+from server.signatures import require_signed_by
 from server.store import Store
 from server.store_agents import require_storable_heartbeat
 from server.trust import TrustDistributor
@@ -179,7 +179,7 @@ def _received(delivery: Delivery, verdict: Verdict) -> ReceivedResult | InvalidI
 def _open_heartbeat(delivery: Delivery, keys: Mapping[str, bytes]) -> Heartbeat:
     agent_id = require_sender(delivery.user_id, delivery.routing_key, heartbeat_key)
     envelope = decode_envelope(delivery.body, HEARTBEAT, max_payload_bytes=MAX_HEARTBEAT_BYTES)
-    require_agent_signature(envelope, require_key(keys.get(agent_id), agent_id), agent_id)
+    require_signed_by(envelope, require_key(keys.get(agent_id), agent_id), agent_id)
     heartbeat = decode_heartbeat(envelope.payload)
     require_own(heartbeat.agent, agent_id)
     require_storable_heartbeat(heartbeat)

@@ -20,11 +20,12 @@ from server.database import Database
 from server.events import Events, Wake
 from server.floods import CutOff
 from server.health import HealthCheck
+from server.inflow import Handler
 from server.intake import Intake
 from server.metrics import Meters, MetricsApp, Standing
 from server.neighbours import Neighbours
 from server.notices import NOTICE_KEY_FILE, Notices, load_notice_key
-from server.relay import Handler, Relay
+from server.relay import Relay
 from server.retention import Retention
 from server.scheduler import Scheduler
 from server.services import Services

@@ -12,7 +12,7 @@ Rules:
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -20,9 +20,9 @@ from itertools import cycle
 from typing import Protocol, TypeVar
 
 from protocol import names
-from protocol.errors import EnvironmentFailure, InvalidInput
-from server.amqp import Channel, ChannelRefused, Delivery, Link
-from server.floods import RATE_LIMITED
+from protocol.errors import EnvironmentFailure
+from server.amqp import ChannelRefused, Link
+from server.inflow import Handler, Inflow
 from server.publisher import Message, Publisher
 from server.rows import PendingCommand
 from server.topology import Administrator
@@ -33,10 +33,8 @@ _R = TypeVar("_R")
 _CHECK_TTL_MS = 1000
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
-_PREFETCH = 400  # two batches; answers of the largest size stand in memory so often
-_BATCH = 200
-# Answers are independent of each other; what heartbeats set off is not.
 _NEWS_TTL_MS = 60_000
+# Answers are independent of each other; what heartbeats set off is not.
 _DEPTHS = {names.RESULTS_QUEUE: 2}
 # What a heartbeat costs is mostly what its batch costs: a transaction, and some queries. Those of a fleet
 # come one by one, so they are waited for a little; a lone one is not.
@@ -44,10 +42,6 @@ _PAUSES_S = {names.HEARTBEATS_QUEUE: 1.0}
 # The broker syncs its disk for each queue; of several that are declared at once, for all of them together.
 _ADMINISTRATORS = 8
 _LOOK_AGAIN_S = 5.0
-
-# Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
-# Raises EnvironmentFailure where the batch cannot be dealt with now: it is given again.
-Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[str | None]]]
 
 
 class Random(Protocol):
@@ -248,8 +242,8 @@ class Relay:
         self._outward = outward
         self._publisher = await Publisher.on(publishing)
         self._administrators = administrators
-        intakes = [
-            _Intake(
+        inflows = [
+            Inflow(
                 queue,
                 handler,
                 self.dead,
@@ -260,139 +254,39 @@ class Relay:
         ]
         channels = [publishing]
         # Before the group: what fails in its body comes out as a group, which `run` does not expect.
-        for intake in intakes:
+        for inflow in inflows:
             channel = await link.channel()
-            await intake.start(channel)
+            await inflow.start(channel)
             channels.append(channel)
         async with asyncio.TaskGroup() as tasks:
-            workers = [tasks.create_task(intake.work()) for intake in intakes]
+            workers = [tasks.create_task(inflow.work()) for inflow in inflows]
             _log.info("connected to the broker")
             self._connected.set()
             on_connected()
             ends: list[asyncio.Future[Exception]] = [link.closed, outward.closed]
-            ends += [channel.closed for channel in channels] + [intake.ended for intake in intakes]
-            workers += [tasks.create_task(self._end_when_empty(one)) for one in intakes if one.queue in left]
+            ends += [channel.closed for channel in channels] + [inflow.ended for inflow in inflows]
+            workers += [tasks.create_task(self._end_when_empty(one)) for one in inflows if one.queue in left]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._connected.clear()
             for worker in workers:
                 worker.cancel()
         return next(end.result() for end in ends if end.done())
 
-    async def _end_when_empty(self, intake: "_Intake") -> None:
+    async def _end_when_empty(self, inflow: Inflow) -> None:
         """End the work once a queue that must be declared anew is empty."""
         while True:
             with suppress(TimeoutError):  # another server may take all that is left
-                await asyncio.wait_for(intake.idle.wait(), _LOOK_AGAIN_S)
-            intake.idle.clear()
+                await asyncio.wait_for(inflow.idle.wait(), _LOOK_AGAIN_S)
+            inflow.idle.clear()
             try:
-                depths = await self.queue_depths([intake.queue])
+                depths = await self.queue_depths([inflow.queue])
             except EnvironmentFailure:
                 return  # the connection is gone, and the work with it
             if not any(depths.values()):
-                intake.end("is empty and can be declared anew")
+                inflow.end("is empty and can be declared anew")
                 return
 
     async def _tear_down(self, links: Sequence[Link]) -> None:
         self._connected.clear()
         self._publisher = self._outward = self._administrators = None
         await asyncio.gather(*(link.close() for link in links))
-
-
-class _Intake:
-    """One queue's way in: deliveries are gathered while the last batch is committed."""
-
-    def __init__(
-        self, queue: str, handler: Handler, dead: Counter[str], *, depth: int, pause_s: float
-    ) -> None:
-        self.queue = queue
-        self._depth = depth
-        self._pause_s = pause_s
-        self._handler = handler
-        self._dead = dead
-        self._channel: Channel | None = None
-        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()  # bounded by the prefetch
-        self.ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        self.idle = asyncio.Event()
-
-    async def start(self, channel: Channel) -> None:
-        """Begin to consume."""
-        self._channel = channel
-        await channel.consume(
-            self.queue, _PREFETCH, self._arrived.put_nowait, lambda: self.end("was deleted, or lost its node")
-        )
-
-    def end(self, why: str) -> None:
-        """Let the work end: this queue cannot be consumed any longer."""
-        if not self.ended.done():
-            reason = EnvironmentFailure("broker-away", f"{self.queue} {why}", retryable=True)
-            self.ended.set_result(reason)
-
-    async def work(self) -> None:
-        """Handle batch after batch, until cancelled or until the channel is gone.
-
-        Up to `depth` batches are under way: one is checked while the one before it is committed. They are
-        settled in the order in which they came. Unless a whole batch waits already, the next one is taken
-        `pause_s` after the last at the soonest.
-        """
-        loop = asyncio.get_running_loop()
-        soonest = loop.time()
-        under_way: deque[tuple[Sequence[Delivery], asyncio.Task[Sequence[str | None]]]] = deque()
-        try:
-            while True:
-                while len(under_way) >= self._depth or (under_way and self._arrived.empty()):
-                    batch, handling = under_way[0]
-                    self._settle(batch, await handling)
-                    under_way.popleft()
-                if self._arrived.empty():
-                    self.idle.set()
-                batch = [await self._arrived.get()]
-                if self._arrived.qsize() < _BATCH and loop.time() < soonest:
-                    await asyncio.sleep(soonest - loop.time())
-                soonest = loop.time() + self._pause_s
-                while len(batch) < _BATCH and not self._arrived.empty():
-                    batch.append(self._arrived.get_nowait())
-                under_way.append((batch, asyncio.ensure_future(self._handle(batch))))
-        except (EnvironmentFailure, ChannelRefused):
-            return  # the channel is gone: the relay connects again and gets the batches again
-        finally:
-            for _, handling in under_way:
-                handling.cancel()
-
-    def _settle(self, batch: Sequence[Delivery], verdicts: Sequence[str | None]) -> None:
-        for delivery, code in zip(batch, verdicts, strict=True):
-            if code is not None:
-                self._dead[code] += 1
-            if code is not None and code != RATE_LIMITED:
-                _log.warning(
-                    "refused a message",
-                    extra={"queue": self.queue, "sender": delivery.user_id, "code": code},
-                )
-                self._require_channel().reject(delivery.tag)
-        done = [d.tag for d, code in zip(batch, verdicts, strict=True) if code in {None, RATE_LIMITED}]
-        if done:
-            self._require_channel().ack(done[-1], multiple=True)
-
-    async def _handle(self, batch: Sequence[Delivery]) -> Sequence[str | None]:
-        """Ask the handler until it has an answer; what makes it fail is found out and refused."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return await self._handler(batch)
-            except EnvironmentFailure as error:
-                _log.warning("messages wait", extra={"queue": self.queue, "reason": error})
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            except InvalidInput as error:
-                if len(batch) == 1:
-                    return [error.code]
-                return [code for delivery in batch for code in await self._handle([delivery])]
-            except Exception:  # noqa: BLE001  (a process loop: one message must not hold up all agents)
-                if len(batch) == 1:
-                    _log.exception("a message could not be handled", extra={"queue": self.queue})
-                    return ["bad-document"]
-                return [code for delivery in batch for code in await self._handle([delivery])]
-
-    def _require_channel(self) -> Channel:
-        if self._channel is None:
-            raise RuntimeError("not started")
-        return self._channel

@@ -4,7 +4,9 @@ The migrations make them; a test holds both to each other. Times are aware UTC; 
 are kept as the bytes that came, beside the few columns that are searched.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -12,25 +14,46 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """Aware UTC times; SQLite keeps them as text of fixed width, so they compare as text."""
+    """Aware UTC times; SQLite keeps them as text of fixed width, so they compare as text.
+
+    There `datetime` itself writes and reads them: SQLAlchemy's way to the same text takes ten times as long,
+    and an answer has four.
+    """
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Turn an aware time into what the database keeps; a naive one is a programming error."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise TypeError("a time without a time zone")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any] | None:
+        """Return what turns an aware time into the driver's value."""
+        return _write_time if dialect.name == "sqlite" else super().bind_processor(dialect)
 
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Turn what the database keeps into an aware UTC time."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Return what turns the driver's value into an aware time."""
+        return _read_time if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
+
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        """Turn an aware time into what PostgreSQL keeps."""
+        return None if value is None else _require_aware(value).astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        """Turn what PostgreSQL keeps into an aware UTC time."""
+        return None if value is None else value.astimezone(UTC)
+
+
+def _write_time(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    return _require_aware(value).astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _read_time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _require_aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise TypeError("a time without a time zone")  # a programming error
+    return value
 
 
 JSON_VALUE = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")

@@ -6,6 +6,7 @@ Every change of state goes through the table of `protocol.command`; whoever come
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -14,6 +15,7 @@ from protocol.documents import Progress
 from protocol.heartbeat import Heartbeat, RunningCommand
 from protocol.names import command_id
 from server import schema
+from server.bulk import insert_rows, is_one_of, take_numbers
 from server.checking import AnswerFacts
 from server.rows import Change, PendingCommand, ReceivedResult
 from server.store_base import StorePart, chunks, ended_events, storable
@@ -135,39 +137,20 @@ class CommandStore(StorePart):
         with self._database.writing() as connection:
             self._lock_commands(connection)
             ending = _find_ending(connection, received)
-            for group in chunks([*ending]):
-                # Only a refusal leaves an answer behind that another may follow.
-                connection.execute(sa.delete(_results).where(_results.c.command_id.in_(group)))
             if not ending:
                 return []
-            # With the command, since asking for the order of the rows has SQLite take them one by one.
-            stored = connection.execute(
-                sa.insert(_results).returning(_results.c.seq, _results.c.command_id),
-                [_result_columns(ident, item, now) for ident, (item, _) in ending.items()],
-            )
-            numbers = sorted((row.seq, row.command_id) for row in stored)
-            numbered = [(seq, ident, *ending[ident]) for seq, ident in numbers]
-            changes = [
-                Change(
-                    action_id=item.facts.action,
-                    command_id=ident,
-                    agent_id=item.agent_id,
-                    agent_name=agent_name,
-                    state=CommandState(item.facts.status),
-                    seq=seq,
+            # Only a refusal leaves an answer behind that another may follow.
+            if again := [one.command_id for one in ending if one.was is CommandState.REFUSED]:
+                connection.execute(
+                    sa.delete(_results).where(is_one_of(connection, _results.c.command_id, again))
                 )
-                for seq, ident, item, agent_name in numbered
-            ]
-            connection.execute(
-                sa.update(_commands)
-                .where(_commands.c.id == sa.bindparam("command"))
-                .values(state=sa.bindparam("after"), updated=now, problem=sa.bindparam("why")),
-                [
-                    {"command": ident, "after": item.facts.status, "why": _problem(item.facts)}
-                    for ident, (item, _) in ending.items()
-                ],
+            first = take_numbers(connection, _results.c.seq, len(ending))
+            insert_rows(
+                connection, _results, [one.columns(first + number, now) for number, one in enumerate(ending)]
             )
-            digests = [item.digest for _, _, item, _ in numbered]
+            _end_commands(connection, ending, now)
+            changes = [one.change(first + number) for number, one in enumerate(ending)]
+            digests = [one.answer.digest for one in ending]
             self._append_audit(connection, now, *ended_events(zip(changes, digests, strict=True)))
         return changes
 
@@ -240,20 +223,55 @@ def _is_unacknowledged(now: datetime, sent_before: datetime) -> Sequence[sa.Colu
     ]
 
 
-def _find_ending(
-    connection: sa.Connection, received: Sequence[ReceivedResult]
-) -> dict[str, tuple[ReceivedResult, str]]:
-    """Return which answer ends which command, with the agent's name; of two that both may, the later one."""
+class _Ending(NamedTuple):
+    """An answer that ends a command: which, whose, and the state that it ends."""
+
+    command_id: str
+    agent_name: str
+    was: CommandState
+    answer: ReceivedResult
+
+    def columns(self, seq: int, now: datetime) -> tuple[object, ...]:
+        """Return the answer's row, in the order of the table's columns."""
+        facts = self.answer.facts
+        # Of a sealed answer nobody here can tell what it found, or when it ran.
+        return (
+            seq,
+            self.command_id,
+            facts.action,
+            self.answer.agent_id,
+            facts.status,
+            facts.found,
+            facts.started,
+            facts.finished,
+            now,
+            self.answer.envelope_bytes,
+        )
+
+    def change(self, seq: int) -> Change:
+        """Return what followers are told."""
+        return Change(
+            action_id=self.answer.facts.action,
+            command_id=self.command_id,
+            agent_id=self.answer.agent_id,
+            agent_name=self.agent_name,
+            state=CommandState(self.answer.facts.status),
+            seq=seq,
+        )
+
+
+def _find_ending(connection: sa.Connection, received: Sequence[ReceivedResult]) -> list[_Ending]:
+    """Return which answers end commands; of two to one command that both may, the later one."""
     answers = [
         (command_id(item.facts.action, item.agent_id, item.facts.occurrence), item) for item in received
     ]
     known = {
         row.id: row
         for group in chunks(list({ident for ident, _ in answers}))
-        for row in connection.execute(_SELECT_ANSWERED.where(_commands.c.id.in_(group)))
+        for row in connection.execute(_SELECT_ANSWERED.where(is_one_of(connection, _commands.c.id, group)))
     }
     states = {ident: CommandState(row.state) for ident, row in known.items()}
-    ending: dict[str, tuple[ReceivedResult, str]] = {}
+    ending: dict[str, _Ending] = {}
     for ident, item in answers:
         if ident not in known or known[ident].digest != item.facts.action_sha256:
             said = {"agent": item.agent_id, "action": item.facts.action}
@@ -262,8 +280,8 @@ def _find_ending(
         after = CommandState(item.facts.status)
         if is_transition(states[ident], after):
             states[ident] = after
-            ending[ident] = (item, known[ident].name)
-    return ending
+            ending[ident] = _Ending(ident, known[ident].name, CommandState(known[ident].state), item)
+    return list(ending.values())
 
 
 _SELECT_ANSWERED = (
@@ -273,19 +291,30 @@ _SELECT_ANSWERED = (
 )
 
 
-def _result_columns(ident: str, item: ReceivedResult, now: datetime) -> dict[str, object]:
-    # Of a sealed answer nobody here can tell what it found, or when it ran.
-    return {
-        "command_id": ident,
-        "action_id": item.facts.action,
-        "agent_id": item.agent_id,
-        "state": item.facts.status,
-        "found": item.facts.found,
-        "started": item.facts.started,
-        "finished": item.facts.finished,
-        "received": now,
-        "envelope": item.envelope_bytes,
-    }
+def _end_commands(connection: sa.Connection, ending: Sequence[_Ending], now: datetime) -> None:
+    """Move commands to how their answers say that they ended: all that ended alike at once."""
+    plain: dict[str, list[str]] = {}
+    for one in ending:
+        if one.answer.facts.problem is None:
+            plain.setdefault(one.answer.facts.status, []).append(one.command_id)
+    for status, idents in plain.items():
+        connection.execute(
+            sa.update(_commands)
+            .where(is_one_of(connection, _commands.c.id, idents))
+            .values(state=status, updated=now, problem=None)
+        )
+    others = [
+        {"command": one.command_id, "after": one.answer.facts.status, "why": _problem(one.answer.facts)}
+        for one in ending
+        if one.answer.facts.problem is not None
+    ]
+    if others:
+        connection.execute(
+            sa.update(_commands)
+            .where(_commands.c.id == sa.bindparam("command"))
+            .values(state=sa.bindparam("after"), updated=now, problem=sa.bindparam("why")),
+            others,
+        )
 
 
 def _progress(running: RunningCommand, now: datetime) -> Progress:

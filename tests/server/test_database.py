@@ -45,6 +45,15 @@ def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
         assert connection.execute(sa.select(schema.logins)).all() == []
 
 
+def test_the_values_of_a_statement_that_fails_are_not_repeated(database: Database) -> None:
+    def fail() -> None:
+        with database.writing() as connection:
+            connection.execute(sa.insert(schema.sessions).values(token_hash="x"))
+
+    with pytest.raises(sa.exc.IntegrityError, match="hidden due to hide_parameters"):
+        fail()
+
+
 def test_reading_goes_on_while_somebody_writes(database: Database) -> None:
     counted = sa.select(sa.func.count()).select_from(schema.logins)
     with database.writing() as writer:
