@@ -70,7 +70,7 @@ class Settlement:
                 continue
             match = Match(
                 found.search,
-                roots[found.search].show(join(batch.path, batch.names[item.index])),
+                roots[found.search].show(join(batch.path, item.name)),
                 found.kind,
                 found.status,
                 found.digests,
