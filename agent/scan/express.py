@@ -183,7 +183,10 @@ class Express:
 
     def _pass_by(self, part: Part, directory: int, shape: _Shape) -> Iterator[Survivor]:
         """Tell, or leave, what is wanted for its name; count the others."""
-        recorder, kinds, told = self._recorder, part.kinds, shape.told
+        recorder, kinds = self._recorder, part.kinds
+        if part.is_sifted and not kinds and shape.told is not None:
+            yield from self._tell_all(part, directory, shape.told)
+            return
         # Of a part that was sifted all files are wanted; of its links nothing is known.
         kept = _sift(kinds if part.is_sifted else part.names, shape)
         if not kept and not kinds and not part.is_sifted:
@@ -199,12 +202,27 @@ class Express:
                     recorder.files_seen += 1
             elif not part.is_sifted and name not in kept:
                 recorder.files_seen += 1
-            else:
-                status = _look(name, directory) if told is not None else None
-                if told is not None and status is not None:
-                    recorder.tell(index, Found(told, FILE, keep_status(status), _NO_DIGESTS))
-                else:
-                    yield index, name, None
+            elif shape.told is None or not self._tell(index, name, directory, shape.told):
+                yield index, name, None
+
+    def _tell_all(self, part: Part, directory: int, told: int) -> Iterator[Survivor]:
+        """Tell of the files of a part, all of which one search wants for their names; leave what is none."""
+        for index, name in enumerate(part.names, part.first):
+            if not index % CHECK_EVERY:
+                self._check()
+            if not self._tell(index, name, directory, told):
+                yield index, name, None
+
+    def _tell(self, index: int, name: bytes, directory: int, told: int) -> bool:
+        """Tell of a regular file; False for whatever somebody else must look into."""
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        if status.st_mode & FORMAT != REGULAR:
+            return False
+        self._recorder.tell(index, Found(told, FILE, keep_status(status), _NO_DIGESTS))
+        return True
 
     def _look_at_all(
         self, part: Part, directory: int, shape: _Shape, kept: AbstractSet[bytes]
@@ -341,15 +359,6 @@ def _status_test(base: Sequence[Candidate]) -> Tuple[StatTest, bool]:
         return False
 
     return is_wanted, True
-
-
-def _look(name: bytes, directory: int) -> Optional[os.stat_result]:
-    """Return the status of a regular file; None for whatever somebody else must look into."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return None
-    return status if status.st_mode & FORMAT == REGULAR else None
 
 
 def _is_file_link(name: bytes, part: Part, directory: int) -> bool:
