@@ -48,6 +48,9 @@ class Found(Protocol):
     def end(self) -> int:
         """Return the place behind its last byte."""
 
+    def span(self) -> Tuple[int, int]:
+        """Return both."""
+
 
 class Pattern(Protocol):
     """What is used of a compiled expression."""
