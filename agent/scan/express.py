@@ -334,9 +334,11 @@ class Express:
 
 def _told_at_once(chosen: Sequence[Candidate]) -> Optional[Candidate]:
     """Return the only search, with what it says, where all its checks are on names, or all on the status."""
+    if len(chosen) != 1:
+        return None
     one = chosen[0]
     is_told = one.search.matchall and (one.search.is_by_name() or one.search.asks_only("stats"))
-    return one._replace(said=one.search.only) if len(chosen) == 1 and is_told else None
+    return one._replace(said=one.search.only) if is_told else None
 
 
 def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:

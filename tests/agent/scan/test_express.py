@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.scan import express
+from agent.scan import batching, express, settling
 from agent.scan.express import Express
 from agent.scan.patterns import TextPattern
 from tests.agent.scan.runs import find, grow, run
@@ -93,6 +93,22 @@ def test_where_any_check_is_enough_and_there_is_one_it_is_judged_in_bulk_and_nam
     found = run(s1={"paths": [str(tmp_path)], **check, "options": {"matchall": False}}).records
     assert [(record["path"], record["checks"]) for record in found] == [(f"{tmp_path}/a", (said,))]
     assert in_bulk == [0]
+
+
+def test_names_of_a_directory_in_which_every_search_has_enough_by_now_are_passed_by(tmp_path: Path) -> None:
+    grow(tmp_path, {**{f"a/{number:02}": b"x" for number in range(20)}, "b/last": b"x"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settling, "LAG", 1)
+        patch.setattr(batching, "BATCH_NAMES", 2)
+        searches = {
+            name: {
+                "paths": [str(tmp_path / name)],
+                "names": ["."],
+                "options": {"matchall": True, "matchlimit": 1},
+            }
+            for name in ("a", "b")
+        }
+        assert Asked(searches, workers=0).names() == ["00", "last"]
 
 
 def test_a_file_that_changed_lately_is_judged_by_itself(tmp_path: Path) -> None:
