@@ -7,7 +7,8 @@ writes `mig-agent-<platform>`, `mig-server`, `mig`, for each a list of what it h
 CycloneDX), and `SHA256SUMS`. Into the agent go the table [agent] of the configuration and the investigators'
 public keys (`startup/baked.py`). `--with` adds an optional part to agent and client (`startup/additions.py`).
 
-Same sources, keys and configuration: the same bytes. A file whose inputs have not changed is left alone.
+Same sources, keys and configuration, built by the same Python: the same bytes. A file whose inputs have not
+changed is left alone.
 `--lock` writes requirements/*.lock anew, after a change of the requirements.
 """
 
@@ -26,6 +27,7 @@ from startup.additions import ADDITIONS, Addition, choose, left_out
 from startup.additions import PROGRAMS as WITH_ADDITIONS
 from startup.archive import BuildFailure, Part, digest_of, sha256, write_archive, write_whole
 from startup.baked import load_baked, read_sources, read_toml
+from startup.bytecode import byte_code_of
 from startup.wheels import (
     INTERPRETERS,
     PLATFORMS,
@@ -47,7 +49,10 @@ _DEFAULT_NATIVE = ("memfd", "directory")
 
 
 class Program(NamedTuple):
-    """One of the three files: its packages, entry point, locked requirements and interpreters."""
+    """One of the three files: its packages, entry point, locked requirements and interpreters.
+
+    `as_text` is what goes without byte code, for the sake of size: a process loads little of it.
+    """
 
     name: str
     packages: tuple[str, ...]
@@ -55,12 +60,22 @@ class Program(NamedTuple):
     extra: str
     lock: str
     interpreters: tuple[str, ...]
+    as_text: tuple[str, ...] = ()
 
 
 _ALL = tuple(INTERPRETERS)
+_USUAL_WHEELS = ("msgspec", "re2")
 _NEWER = tuple(version for version in INTERPRETERS if version not in {"3.9", "3.10"})
 PROGRAMS = {
-    "agent": Program("mig-agent", ("agent", "protocol"), "agent.main:main", "agent", "agent.lock", _ALL),
+    "agent": Program(
+        "mig-agent",
+        ("agent", "protocol"),
+        "agent.main:main",
+        "agent",
+        "agent.lock",
+        _ALL,
+        as_text=("agent/modules/", "agent/platform/"),
+    ),
     "server": Program("mig-server", ("server", "protocol"), "server.main:main", "server", "run.lock", _NEWER),
     "client": Program(
         "mig", ("client", "agent", "protocol"), "client.main:main", "client", "run.lock", _NEWER
@@ -229,7 +244,8 @@ class Builder:
         )
         name = f"{program.name}-{self._request.platform}" if is_agent else program.name
         path = self._request.output / name
-        inputs = f"{build} {self._request.platform} zlib {zlib.ZLIB_RUNTIME_VERSION}"
+        tools = f"zlib {zlib.ZLIB_RUNTIME_VERSION} python {host.python_version()}"
+        inputs = f"{build} {self._request.platform} {tools}"
         known = self._state.get(name)
         if (
             known
@@ -285,6 +301,7 @@ class Builder:
         for name, content in merge(wheels).items():
             if files.setdefault(name, content) != content:
                 raise BuildFailure(f"{name} stands in a wheel and in our own sources")
+        files |= byte_code_of(_to_compile(program, files))
         version = str(self._project["version"])
         parts = write_archive(
             path,
@@ -303,6 +320,18 @@ class Builder:
         if time.monotonic() - started > _SLOW_S:
             self._say(f"  {path.name} in {time.monotonic() - started:.1f} s")
         return Built(path, digest, tuple(parts))
+
+
+def _to_compile(program: Program, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the sources that every start compiles, if nobody has: our own, and of wheels the usual ones."""
+    packages = (*program.packages, "startup", *_USUAL_WHEELS)
+    return {
+        name: content
+        for name, content in files.items()
+        if name.endswith(".py")
+        and (name == "__main__.py" or name.split("/", maxsplit=1)[0] in packages)
+        and not name.startswith(program.as_text)
+    }
 
 
 def _own_code() -> list[tuple[str, bytes]]:

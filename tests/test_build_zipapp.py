@@ -1,7 +1,9 @@
 """The zip files: refused builds, identical builds, and what the start-up code does and refuses."""
 
 import hashlib
+import importlib.util
 import json
+import marshal
 import os
 import shutil
 import subprocess
@@ -17,8 +19,9 @@ import pytest
 from agent.registry import module_names
 from build_zipapp import ROOT, Builder, Built, Request, install_line
 from startup.archive import BuildFailure
-from startup.baked import load_baked
+from startup.baked import load_baked, read_sources
 from startup.bootstrap import require_interpreter
+from startup.bytecode import byte_code_of
 from startup.natives import StartupFailure
 from startup.wheels import Pin, read_pins
 from tests.support import openpgp_forge as forge
@@ -238,7 +241,45 @@ def test_the_agent_is_small_and_its_sums_and_its_contents_are_listed(workshop: W
     assert {"msgspec", "cryptography", "google-re2"} <= {component["name"] for component in components}
     assert {component["hashes"][0]["content"] for component in components} <= locked
     names = zipfile.ZipFile(built.path).namelist()
-    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".pyi", ".pth"))]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyi", ".pth"))]
+    # The byte code is the builder's, not what lay about: each beside its source.
+    assert {name[:-1] for name in names if name.endswith(".pyc")} <= set(names)
+
+
+def test_byte_code_lies_beside_what_every_start_loads_and_is_taken_as_it_is(workshop: Workshop) -> None:
+    (workshop.root / "agent/modules").mkdir()
+    (workshop.root / "agent/modules/ping.py").write_text("", "utf-8")
+    archive = zipfile.ZipFile(workshop.build().path)
+    assert {"__main__.pyc", "agent/main.pyc", "startup/natives.pyc", "msgspec/__init__.pyc"} <= set(
+        archive.namelist()
+    )
+    assert not {"agent/modules/ping.pyc", "pika/__init__.pyc"} & set(archive.namelist())
+    made, source = archive.read("agent/main.pyc"), archive.read("agent/main.py")
+    # PEP 552: whose it is, that nobody need compare it with its source, and the hash of that.
+    assert made[:4] == importlib.util.MAGIC_NUMBER
+    assert made[4:8] == b"\x01\0\0\0"
+    assert made[8:16] == importlib.util.source_hash(source)
+    assert marshal.loads(made[16:]).co_filename == "agent/main.py"  # noqa: S302  (made here)
+
+
+def test_byte_code_of_the_same_sources_is_the_same_whatever_else_is_compiled() -> None:
+    sources = read_sources(ROOT, ("protocol",))
+    together = byte_code_of(sources)
+    assert set(together) == {f"{name}c" for name in sources if name.endswith(".py")}
+    names = sorted(sources)[:5]
+    assert all(byte_code_of({name: sources[name]})[f"{name}c"] == together[f"{name}c"] for name in names)
+
+
+def test_byte_code_does_what_its_source_does_but_for_the_texts_of_functions_and_classes() -> None:
+    source = (
+        b'"Kept."\nclass A(Exception):\n    "Gone."\ndef f(x):\n    "Gone."\n    assert x\n    return x + 1\n'
+    )
+    module: dict[str, Any] = {"__name__": "m"}
+    exec(marshal.loads(byte_code_of({"m.py": source})["m.pyc"][16:]), module)  # noqa: S102, S302  (made here)
+    assert (module["__doc__"], module["A"].__doc__, module["f"].__doc__) == ("Kept.", None, None)
+    assert module["f"](1) == 2
+    with pytest.raises(AssertionError, match="^$"):
+        module["f"](0)
 
 
 def test_an_optional_part_of_the_build_brings_its_module_and_its_wheel(workshop: Workshop) -> None:
@@ -419,6 +460,9 @@ def test_one_file_runs_on_every_interpreter_and_loads_every_library(
     told = tell(python, "-I", "-S", "-B", agent)
     assert told["argv"][0] == str(agent)
     assert told["file"].startswith("/proc/self/fd/")
+    version = run(python, "-c", "import sys; print(sys.implementation.cache_tag)").stdout.strip()
+    # Byte code is for the Python that built; any other has the sources.
+    assert told["file"].endswith(".pyc" if version == sys.implementation.cache_tag else ".py")
     from_memory = run(python, agent, "natives")
     assert from_memory.stdout.startswith("/proc/self/fd/"), from_memory.stderr
     from_directory = run(python, "-I", "-S", "-B", directory_agent, "natives")

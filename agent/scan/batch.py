@@ -20,7 +20,8 @@ class Batch(NamedTuple):
 
     `kinds` says what those names are that are no regular files; a listing says no more. With `is_sifted`
     those names of files are left out, and counted, that no search wants for their name. The descriptor is
-    open until the next batch is asked for.
+    open until the next batch is asked for. A batch without names, of a directory that holds about `unlisted`
+    ones, stands for all of them (`agent.scan.leaf`).
     """
 
     directory: int
@@ -29,3 +30,4 @@ class Batch(NamedTuple):
     kinds: Mapping[bytes, str]
     active: Tuple[Root, ...]
     is_sifted: bool = False
+    unlisted: int = 0

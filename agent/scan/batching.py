@@ -23,6 +23,7 @@ class _Shape(NamedTuple):
     base: Tuple[Root, ...]
     finals: Sequence[Tuple[Root, Optional[NameGlob]]]
     sieve: Optional[NameSieve]
+    takes_all: bool
 
 
 class Batcher:
@@ -38,7 +39,7 @@ class Batcher:
 
     def batches(self, descriptor: int, path: bytes, entries: Names, scope: Scope) -> Iterator[Batch]:
         """Yield the batches of some names of a directory, in their order."""
-        base, finals, sieve = self._shape_of(scope)
+        base, finals, sieve, _ = self._shape_of(scope)
         if not (base or scope.patterns or scope.files):
             return
         if base and not finals and not scope.files and not self._bounds.judge_names(base, path, entries):
@@ -56,6 +57,13 @@ class Batcher:
             if roots:
                 yield from self._cut(Batch(descriptor, path, (), entries.kinds, roots), list(group))
 
+    def unlisted(self, descriptor: int, path: bytes, names: int, scope: Scope) -> Optional[Batch]:
+        """Return a batch for about so many names of a directory; None where names must be judged first."""
+        shape = self._shape_of(scope)
+        if not shape.takes_all:
+            return None
+        return Batch(descriptor, path, (), {}, shape.base, unlisted=names)
+
     def _cut(self, batch: Batch, names: List[bytes]) -> Iterator[Batch]:
         for at in range(0, len(names), BATCH_NAMES):
             self._check()
@@ -72,7 +80,8 @@ class Batcher:
         sieve = NameSieve(chosen) if chosen and not finals and all(map(can_sift, chosen)) else None
         if len(self._shapes) >= _MAX_SHAPES:
             self._shapes.clear()
-        shape = _Shape(base, finals, sieve)
+        is_plain = bool(base) and sieve is None and not (scope.patterns or scope.files)
+        shape = _Shape(base, finals, sieve, is_plain and self._bounds.let_all_pass(scope))
         self._shapes[id(scope)] = (scope, shape)
         return shape
 

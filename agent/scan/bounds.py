@@ -89,6 +89,16 @@ class Bounds:
         """Tell whether a search that wants files only is active."""
         return not self._typed or not self._typed.issuperset(scope.searches())
 
+    def let_all_pass(self, scope: Scope) -> bool:
+        """Tell whether no name of any directory with this scope needs to be judged here, unseen."""
+        searches = set(scope.trees)
+        return (
+            searches.isdisjoint(self._excludes)
+            and searches.isdisjoint(self._typed)
+            and searches.isdisjoint(self._fileless)
+            and (searches.isdisjoint(self._local) or not self._mounts.has_remote())
+        )
+
     def judge_names(self, roots: Sequence[Root], directory: bytes, entries: Names) -> bool:
         """Tell whether `seen` must be asked of each name of a directory: most have nothing to leave out."""
         if entries.kinds and self._typed:

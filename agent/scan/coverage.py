@@ -7,7 +7,7 @@ is told there, in the order of the walk.
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from agent.scan.items import Event, Found, Item
 from agent.scan.texts import path_text
@@ -68,12 +68,18 @@ class Recorder(Witness):
     def __init__(self) -> None:
         super().__init__()
         self._index = 0
+        self._names: Sequence[bytes] = ()
+        self._first = 0
         self._items: List[Item] = []
         self._bytes_before = 0
 
     def at(self, index: int) -> None:
         """Say which entry of a batch is looked at."""
         self._index = index
+
+    def begin(self, names: Sequence[bytes], first: int) -> None:
+        """Say which entries come next: their names, and the index of the first."""
+        self._names, self._first = names, first
 
     def take(self, event: Event) -> None:
         """Keep an event."""
@@ -89,11 +95,12 @@ class Recorder(Witness):
         self.files_seen += 1
         self._add(None, found)
 
-    def defer(self) -> None:
-        """Say that the entry is to be judged on its own."""
-        self._add(None, None, is_deferred=True)
+    def defer(self, kind: str) -> None:
+        """Say that the entry, of this kind, is to be judged on its own."""
+        self._add(None, None, kind)
 
-    def _add(self, event: Optional[Event], found: Optional[Found], *, is_deferred: bool = False) -> None:
+    def _add(self, event: Optional[Event], found: Optional[Found], deferred_as: str = "") -> None:
+        is_named = found is not None or deferred_as
         self._items.append(
             Item(
                 self._index,
@@ -102,8 +109,9 @@ class Recorder(Witness):
                 self.bytes_read,
                 event,
                 found,
-                is_deferred,
+                deferred_as,
                 self.files_cached,
+                self._names[self._index - self._first] if is_named else b"",
             )
         )
         self._bytes_before += self.bytes_read

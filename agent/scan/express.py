@@ -41,7 +41,7 @@ from agent.scan.judging import Candidate, Facts, by_status, decide, is_undecided
 from agent.scan.lines import LineAnswers
 from agent.scan.mounts import Mounts
 from agent.scan.opening import QUICK_FLAGS
-from agent.scan.plan import Plan, PlannedSearch
+from agent.scan.plan import Plan
 from agent.scan.sieve import NameSieve, can_sift
 
 # What is read at first; and up to where the rest is read with a second call.
@@ -73,8 +73,8 @@ class _Shape(NamedTuple):
     `base` are the searches that the sieve does not decide. With `looks` every one of them asks for a status
     first; with `reads` some of them must read every file. `wanted` are the digests where a file is wanted for
     its digest or not at all; None where it takes more to tell. `is_idle` tells of a content, if it can, that
-    nobody wants a file with it. `told` is the one search there is, where names or the status tell it
-    all.
+    nobody wants a file with it. `told` is the one search there is, with what it says, where names
+    or the status tell it all.
     """
 
     sieve: Optional[NameSieve]
@@ -86,7 +86,7 @@ class _Shape(NamedTuple):
     has_stats: bool
     has_contents: bool
     has_reads: bool
-    told: Optional[int]
+    told: Optional[Candidate]
 
 
 class Express:
@@ -158,7 +158,7 @@ class Express:
             has_stats=any(one.search.stats for one in base),
             has_contents=any(one.search.contents for one in base),
             has_reads=any(one.search.reads for one in base),
-            told=chosen[0].number if len(chosen) == 1 and _needs_no_more(chosen[0].search) else None,
+            told=_told_at_once(chosen),
         )
 
     def _idle_test(self, base: Sequence[Candidate]) -> Optional[Callable[[bytes], bool]]:
@@ -183,7 +183,10 @@ class Express:
 
     def _pass_by(self, part: Part, directory: int, shape: _Shape) -> Iterator[Survivor]:
         """Tell, or leave, what is wanted for its name; count the others."""
-        recorder, kinds, told = self._recorder, part.kinds, shape.told
+        recorder, kinds = self._recorder, part.kinds
+        if part.is_sifted and not kinds and shape.told is not None:
+            yield from self._tell_all(part, directory, shape.told)
+            return
         # Of a part that was sifted all files are wanted; of its links nothing is known.
         kept = _sift(kinds if part.is_sifted else part.names, shape)
         if not kept and not kinds and not part.is_sifted:
@@ -199,12 +202,27 @@ class Express:
                     recorder.files_seen += 1
             elif not part.is_sifted and name not in kept:
                 recorder.files_seen += 1
-            else:
-                status = _look(name, directory) if told is not None else None
-                if told is not None and status is not None:
-                    recorder.tell(index, Found(told, FILE, keep_status(status), _NO_DIGESTS))
-                else:
-                    yield index, name, None
+            elif shape.told is None or not self._tell(index, name, directory, shape.told):
+                yield index, name, None
+
+    def _tell_all(self, part: Part, directory: int, told: Candidate) -> Iterator[Survivor]:
+        """Tell of the files of a part, all of which one search wants for their names; leave what is none."""
+        for index, name in enumerate(part.names, part.first):
+            if not index % CHECK_EVERY:
+                self._check()
+            if not self._tell(index, name, directory, told):
+                yield index, name, None
+
+    def _tell(self, index: int, name: bytes, directory: int, told: Candidate) -> bool:
+        """Tell of a regular file; False for whatever somebody else must look into."""
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        if status.st_mode & FORMAT != REGULAR:
+            return False
+        self._recorder.tell(index, Found(told.number, FILE, keep_status(status), _NO_DIGESTS, told.said))
+        return True
 
     def _look_at_all(
         self, part: Part, directory: int, shape: _Shape, kept: AbstractSet[bytes]
@@ -230,7 +248,9 @@ class Express:
                     if told is not None:
                         recorder.files_seen += seen
                         seen = 0
-                        recorder.tell(index, Found(told, FILE, keep_status(status), _NO_DIGESTS))
+                        recorder.tell(
+                            index, Found(told.number, FILE, keep_status(status), _NO_DIGESTS, told.said)
+                        )
                         continue
                 recorder.files_seen += seen
                 seen = 0
@@ -312,9 +332,13 @@ class Express:
         return Facts(answers, digests)
 
 
-def _needs_no_more(search: PlannedSearch) -> bool:
-    """Tell whether a search that must have every check goes by names alone, or by the status alone."""
-    return search.matchall and (search.is_by_name() or search.asks_only("stats"))
+def _told_at_once(chosen: Sequence[Candidate]) -> Optional[Candidate]:
+    """Return the only search, with what it says, where all its checks are on names, or all on the status."""
+    if len(chosen) != 1:
+        return None
+    one = chosen[0]
+    is_told = one.search.matchall and (one.search.is_by_name() or one.search.asks_only("stats"))
+    return one._replace(said=one.search.only) if is_told else None
 
 
 def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:
@@ -341,15 +365,6 @@ def _status_test(base: Sequence[Candidate]) -> Tuple[StatTest, bool]:
         return False
 
     return is_wanted, True
-
-
-def _look(name: bytes, directory: int) -> Optional[os.stat_result]:
-    """Return the status of a regular file; None for whatever somebody else must look into."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return None
-    return status if status.st_mode & FORMAT == REGULAR else None
 
 
 def _is_file_link(name: bytes, part: Part, directory: int) -> bool:

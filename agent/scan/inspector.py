@@ -74,13 +74,14 @@ class Inspector:
         """Yield what is to be said of the entries, in their order."""
         active = [Candidate(search, self._plan.searches[search], ()) for search in part.searches]
         recorder = self._recorder
+        recorder.begin(part.names, part.first)
         for index, entry, status in self._entries(part, directory):
             self._check()
-            if index in part.passed_over:
+            if entry in part.passed_over:
                 continue
             recorder.at(index)
             name = Name(directory, entry, part.kinds.get(entry, FILE), join(part.path, entry))
-            self._inspect(name, status, active, part, may_map=index not in part.unmapped)
+            self._inspect(name, status, active, part, may_map=entry not in part.unmapped)
             if recorder.has_items():
                 yield from recorder.kept()
         yield from recorder.rest()
@@ -123,7 +124,7 @@ class Inspector:
                 self._tell(name, status, candidates, recalled)
                 return
         if needs_opening and 0 < part.defer_bytes <= status.st_size:
-            self._recorder.defer()
+            self._recorder.defer(name.kind)
             return
         self._recorder.files_seen += 1
         if needs_opening:

@@ -65,7 +65,11 @@ class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Item(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One thing said of the entry at `index`, and what was counted since the item before."""
+    """One thing said of the entry at `index`, and what was counted since the item before.
+
+    `name` is the entry's, where it was found or is deferred; `deferred_as` is its kind, as in a batch, where
+    it is to be judged on its own.
+    """
 
     index: int
     files_seen: int = 0
@@ -73,18 +77,19 @@ class Item(msgspec.Struct, array_like=True, frozen=True, gc=False):
     bytes_read: int = 0
     event: Optional[Event] = None
     found: Optional[Found] = None
-    is_deferred: bool = False
+    deferred_as: str = ""
     files_cached: int = 0
+    name: bytes = b""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Entries of one directory that are judged at once, for the searches given by their place in the plan.
 
-    `first` is the index of the first name in its batch. `passed_over` are indices that are not judged,
+    `first` is the index of the first name in its batch. `passed_over` are names that are not judged,
     `unmapped` those that are only read, never mapped; both for entries that have killed a worker. A file of
     `defer_bytes` or more that must be opened is left to be judged on its own; 0 leaves none. `borders` are
     those of searches that want only the newest or oldest files (`agent.scan.limits`). `is_sifted` as in a
-    batch.
+    batch. With `is_leaf` there are no names: the worker lists the directory (`agent.scan.leaf`).
     """
 
     path: bytes
@@ -92,11 +97,12 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     kinds: Dict[bytes, str]
     searches: Tuple[int, ...]
     first: int = 0
-    passed_over: Tuple[int, ...] = ()
-    unmapped: Tuple[int, ...] = ()
+    passed_over: Tuple[bytes, ...] = ()
+    unmapped: Tuple[bytes, ...] = ()
     defer_bytes: int = 0
     borders: Dict[int, int] = {}
     is_sifted: bool = False
+    is_leaf: bool = False
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):

@@ -53,7 +53,7 @@ class Facts(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A search that wants the file, and the checks to report (none where all were needed)."""
+    """A search that wants the file, and the checks to report (none where all were needed, but for `only`)."""
 
     candidate: Candidate
     checks: Tuple[str, ...]
@@ -139,7 +139,7 @@ def _decide(one: Candidate, facts: Facts) -> Optional[Tuple[str, ...]]:
         elif one.search.matchall:
             return None
     if one.search.matchall:
-        return ()
+        return one.search.only
     return tuple(held) or None
 
 

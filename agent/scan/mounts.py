@@ -72,6 +72,7 @@ class Mounts:
         self._source = source
         self._types: Dict[int, str] = {}
         self._unknown: Set[int] = set()
+        self._stated: Dict[int, Optional[str]] = {}
         self._points: Optional[Dict[bytes, str]] = None
         self._names: Set[bytes] = set()
         self._parents: Optional[Set[bytes]] = None
@@ -88,7 +89,9 @@ class Mounts:
 
     def stated_type(self, device: int) -> Optional[str]:
         """Return the type that the table states for a device, whatever it is used for; None without one."""
-        return next((line.type for line in self._lines() if line.device == device), None)
+        if device not in self._stated:
+            self._stated[device] = next((line.type for line in self._lines() if line.device == device), None)
+        return self._stated[device]
 
     def is_known(self, device: int) -> bool:
         """Tell whether a device is one of those that the table names."""

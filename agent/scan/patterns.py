@@ -48,6 +48,9 @@ class Found(Protocol):
     def end(self) -> int:
         """Return the place behind its last byte."""
 
+    def span(self) -> Tuple[int, int]:
+        """Return both."""
+
 
 class Pattern(Protocol):
     """What is used of a compiled expression."""
@@ -157,8 +160,8 @@ class TextPattern:
         self._bytes: Pattern = _compile(expression, as_bytes=True)
         self._lines: Optional[Pattern] = None
         if _is_block_safe(expression) and "\\Q" not in expression:
-            # With the rest of its line each match is the only one in it, and all come in one go.
-            whole = f"(?m)(?:{expression}).*"
+            # With all of its line each match is the only one in it, and all come in one go.
+            whole = f"(?m)^.*(?:{expression}).*$"
             with contextlib.suppress(_require_engine().error):  # where that makes it too large
                 self._lines = _compile(whole, as_bytes=False, never_newline=True)
         self._literals = required_literals(expression) if self._lines is not None else ()
@@ -184,9 +187,8 @@ class TextPattern:
             return {name for name in names if self.is_in(name)}
         found = set()
         for match in self._lines.finditer(block):
-            at = match.start()
-            end = block.find(b"\n", at)
-            found.add(block[block.rfind(b"\n", 0, at) + 1 : end if end >= 0 else len(block)])
+            start, end = match.span()
+            found.add(block[start:end])
         return found
 
 

@@ -34,7 +34,7 @@ from agent.scan.search import HASH_KINDS, Search
 _NO_CHECKS = frozenset(
     {
         "label", "paths", "matchall", "maxdepth", "matchlimit", "excludes", "remotefs", "onefilesystem",
-        "newest", "oldest",
+        "newest", "oldest", "only",
     }
 )  # fmt: skip
 
@@ -42,6 +42,8 @@ _NO_CHECKS = frozenset(
 class PlannedSearch(NamedTuple):
     """One search, ready; limits are 0 where there is none.
 
+    One that is satisfied by any check, and has only one, which is not on a digest, must have every check as
+    well: it is `matchall`, which is judged faster, and `only` is what it says of that check.
     `is_typed` tells that entries of every type are looked at, as they are: links are not followed;
     `wants_no_files` that none of these can be a regular file.
     """
@@ -70,6 +72,7 @@ class PlannedSearch(NamedTuple):
     byte_strings: FrozenSet[int] = frozenset()
     wants_magic: bool = False
     wants_entropy: bool = False
+    only: Tuple[str, ...] = ()
 
     def is_by_name(self) -> bool:
         """Tell whether names alone decide which files it wants, and nothing in a file is asked for."""
@@ -138,7 +141,7 @@ def _plan_search(
         kinds.add("sha256")
     require_digests(kinds, f"search {label!r} with xxh3_128")
     byte_checks, wanted_strings = bytes_checks(search, turned, strings)
-    return PlannedSearch(
+    planned = PlannedSearch(
         label=label,
         paths=tuple(path.encode("utf-8", "surrogateescape") for path in search.paths),
         names=name_checks(search, turned),
@@ -165,3 +168,7 @@ def _plan_search(
         wants_magic=bool(search.magics),
         wants_entropy=bool(search.entropies),
     )
+    checks = (*planned.names, *planned.stats, *planned.attributes, *planned.contents, *planned.reads)
+    if planned.matchall or planned.hashes or len(checks) != 1:
+        return planned
+    return planned._replace(matchall=True, only=(checks[0].said,))

@@ -31,6 +31,7 @@ from agent.scan.roots import join
 from agent.scan.turns import PoolFailure, Turn, alone
 from agent.scan.worker import (
     ENTRY,
+    LISTED_BYTES,
     MAPPED,
     PART,
     READ,
@@ -78,8 +79,11 @@ class Pool:
         yield_as_a_session()
         self._make_inspector = make_inspector
         self._make_throttle = make_throttle
-        self._shared = mmap.mmap(-1, max(count * WORDS * _WORD_BYTES, mmap.PAGESIZE))
-        self._memory = memoryview(self._shared).cast("Q")
+        words = count * WORDS * _WORD_BYTES
+        self._shared = mmap.mmap(-1, words + count * LISTED_BYTES)
+        with memoryview(self._shared) as shared:
+            self._memory = shared[:words].cast("Q")
+            self._listed = shared[words:]
         self._workers: Dict[int, _Worker] = {}
         self._poll = select.poll()
         self._waiting: Deque[_Job] = deque()
@@ -99,7 +103,7 @@ class Pool:
 
     def _start(self, slot: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        words = Words(self._memory, slot * WORDS)
+        words = Words(self._memory, self._listed, slot)
         for word in range(WORDS):
             words.set(word, 0)
         try:
@@ -125,7 +129,7 @@ class Pool:
         if self._forming_bytes + size > MAX_TASK_BYTES:
             self.flush()
         self._forming.append((turn, turn.part))
-        self._forming_names += len(turn.part.names)
+        self._forming_names += turn.names
         self._forming_bytes += size
         if self._forming_names >= TASK_NAMES or len(self._forming) >= self._max_parts:
             self.flush()
@@ -188,16 +192,16 @@ class Pool:
         job = worker.jobs.popleft()
         for (turn, part), items in zip(job.pieces, reply.parts):
             for item in items:
-                if item.is_deferred:
-                    self.judge_alone(turn, part, item.index)
+                if item.deferred_as:
+                    self.judge_alone(turn, part, item)
             turn.items.extend(items)
             turn.finish_one()
 
-    def judge_alone(self, turn: Turn, part: Part, index: int) -> None:
+    def judge_alone(self, turn: Turn, part: Part, item: Item) -> None:
         """Take an entry of a batch that is worth a task of its own."""
         turn.waiting += 1
         # First: what is large takes longest, and whatever waits behind it in the walk's order waits for it.
-        self._waiting.appendleft(self._make_job(((turn, alone(part, index)),), is_large=True))
+        self._waiting.appendleft(self._make_job(((turn, alone(part, item)),), is_large=True))
 
     def _blame(self, worker: _Worker, reason: str) -> None:
         """Judge a worker's first task again without the entry that it was at."""
@@ -207,11 +211,12 @@ class Pool:
             return
         number = worker.words.get(PART)
         turn, part = job.pieces[number]
-        if worker.words.get(MAPPED) and entry not in part.unmapped:
-            part = msgspec.structs.replace(part, unmapped=(*part.unmapped, entry))
+        name = worker.words.name(entry) if part.is_leaf else part.names[entry - part.first]
+        if worker.words.get(MAPPED) and name not in part.unmapped:
+            part = msgspec.structs.replace(part, unmapped=(*part.unmapped, name))
         else:
-            part = msgspec.structs.replace(part, passed_over=(*part.passed_over, entry))
-            path = join(part.path, part.names[entry - part.first])
+            part = msgspec.structs.replace(part, passed_over=(*part.passed_over, name))
+            path = join(part.path, name)
             turn.items.append(Item(entry, files_seen=1, event=Event("lose", path, f"not judged: {reason}")))
         pieces = (*job.pieces[:number], (turn, part), *job.pieces[number + 1 :])
         worker.jobs[0] = job._replace(pieces=pieces)
@@ -230,7 +235,7 @@ class Pool:
         if self._deaths > MAX_DEATHS:
             raise PoolFailure(f"{self._deaths} of its workers died")
         try:
-            self._start(worker.words.start // WORDS)
+            self._start(worker.words.place)
         except OSError as error:
             if not self._workers:
                 raise PoolFailure(
@@ -254,6 +259,7 @@ class Pool:
         self._waiting.clear()
         self._forming.clear()
         self._memory.release()
+        self._listed.release()
         self._shared.close()
 
 

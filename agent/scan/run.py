@@ -15,6 +15,7 @@ from agent.scan.coverage import Recorder
 from agent.scan.fence import Fence
 from agent.scan.inspector import Examine, Inspector
 from agent.scan.items import Item, Match, Part
+from agent.scan.leaf import list_leaf
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
 from agent.scan.recalling import QuickDigests
@@ -160,16 +161,19 @@ class Run:
     def _take(self, number: int, batch: Batch) -> Iterator[Match]:
         closed = self._settlement.closed
         searches = tuple(root.search for root in batch.active if root.search not in closed)
+        is_by_name = all(self._by_name[search] for search in searches)
+        if batch.unlisted and not self._has_workers_for(batch, is_by_name=is_by_name):
+            names, kinds = list_leaf(batch.directory, batch.path, self._walked)
+            batch = batch._replace(names=tuple(names), kinds=kinds, unlisted=0)
         if not self._waits:
             self._settlement.take(self._walked.rest())
-        is_by_name = all(self._by_name[search] for search in searches)
+        if batch.unlisted:
+            self._hand_over(number, batch, self._part(batch, searches, 0, 0))
+            return
         total = len(batch.names)
         start = 0
         while start < total and not self._settlement.is_over():
-            if (
-                not (is_by_name or self._is_small() or len(batch.path) > _MAX_PATH_BYTES)
-                and self._start_pool()
-            ):
+            if self._has_workers_for(batch, is_by_name=is_by_name):
                 self._hand_over(number, batch, self._part(batch, searches, start, total))
                 return
             end = total if is_by_name or self._pool is not None else min(start + _STEP_NAMES, total)
@@ -191,7 +195,13 @@ class Run:
             defer_bytes=limit if self._workers else 0,
             borders=self._settlement.borders(),
             is_sifted=batch.is_sifted,
+            is_leaf=bool(batch.unlisted),
         )
+
+    def _has_workers_for(self, batch: Batch, *, is_by_name: bool) -> bool:
+        """Tell whether a batch is worth workers, and there are some; they are started with the first one."""
+        is_worth_them = not (is_by_name or self._is_small() or len(batch.path) > _MAX_PATH_BYTES)
+        return is_worth_them and self._start_pool()
 
     def _is_small(self) -> bool:
         """Tell whether the scan has seen so little that workers are not worth their start."""
@@ -226,27 +236,27 @@ class Run:
         rest.extend(items)
         if not rest:
             return
-        turn = Turn(part, os.dup(batch.directory))
+        turn = Turn(part, os.dup(batch.directory), batch.unlisted or len(part.names))
         self._append(number, batch, turn)
         for item in rest:
             turn.items.append(item)
-            if not item.is_deferred:
+            if not item.deferred_as:
                 continue
             if self._start_pool() and self._pool is not None:
-                self._pool.judge_alone(turn, part, item.index)
+                self._pool.judge_alone(turn, part, item)
             else:
-                turn.items.extend(self._inspector.inspect(alone(part, item.index), batch.directory))
+                turn.items.extend(self._inspector.inspect(alone(part, item), batch.directory))
         turn.finish_one()
 
     def _hand_over(self, number: int, batch: Batch, part: Part) -> None:
-        turn = Turn(part, os.dup(batch.directory))
+        turn = Turn(part, os.dup(batch.directory), batch.unlisted or len(part.names))
         self._append(number, batch, turn)
         if self._pool is not None:
             self._pool.submit(turn)
 
     def _append(self, number: int, batch: Batch, turn: Turn) -> None:
         self._waits.append(_Wait(self._walked.rest(), number, batch, turn))
-        self._waiting_names += len(turn.part.names)
+        self._waiting_names += turn.names
 
     def _settle_until(self, number: Optional[int]) -> Iterator[Match]:
         """Settle what is judged; wait for what must be: all, or the batches up to a number.
@@ -271,7 +281,7 @@ class Run:
     def _settle_ready(self) -> Iterator[Match]:
         while self._waits and not self._waits[0].turn.waiting and not self._settlement.is_over():
             wait = self._waits.popleft()
-            self._waiting_names -= len(wait.turn.part.names)
+            self._waiting_names -= wait.turn.names
             self._settlement.take(wait.said)
             yield from self._settlement.settle(wait.number, wait.batch, in_order(wait.turn.items))
 
@@ -292,7 +302,7 @@ class Run:
 
 def _until_deferred(items: Iterator[Item], rest: List[Item]) -> Iterator[Item]:
     for item in items:
-        if item.is_deferred:
+        if item.deferred_as:
             rest.append(item)
             return
         yield item

@@ -14,7 +14,6 @@ from agent.scan.coverage import Coverage
 from agent.scan.items import Item, Match
 from agent.scan.limits import Limits
 from agent.scan.plan import Plan
-from agent.scan.roots import join
 
 LAG = 512
 
@@ -62,15 +61,19 @@ class Settlement:
 
     def settle(self, number: int, batch: Batch, items: Iterable[Item]) -> Iterator[Match]:
         """Take what was said of a batch, in the order of its entries; yield its matches."""
-        roots = {root.search: root for root in batch.active}
+        # What shows a path as the search's own path leads to it; most need nothing, and matches are many.
+        shows = {root.search: None if root.real == root.shown else root.show for root in batch.active}
+        directory = batch.path if batch.path.endswith(b"/") else batch.path + b"/"
         for item in items:
             self._coverage.count(item)
             found = item.found
             if found is None or found.search in self.limits.closed:
                 continue
+            path = directory + item.name
+            show = shows[found.search]
             match = Match(
                 found.search,
-                roots[found.search].show(join(batch.path, batch.names[item.index])),
+                path if show is None else show(path),
                 found.kind,
                 found.status,
                 found.digests,

@@ -5,6 +5,7 @@ from typing import List
 
 import msgspec
 
+from agent.scan.batch import FILE
 from agent.scan.items import Item, Part
 
 
@@ -13,13 +14,17 @@ class PoolFailure(Exception):
 
 
 class Turn:
-    """A batch on its way: `items` is complete when nothing is `waiting`. `directory` is its own to close."""
+    """A batch on its way: `items` is complete when nothing is `waiting`. `directory` is its own to close.
 
-    __slots__ = ("directory", "items", "part", "waiting")
+    `names` is how many names it has, about, where it is not listed yet.
+    """
 
-    def __init__(self, part: Part, directory: int) -> None:
+    __slots__ = ("directory", "items", "names", "part", "waiting")
+
+    def __init__(self, part: Part, directory: int, names: int) -> None:
         self.part = part
         self.directory = directory
+        self.names = names
         self.items: List[Item] = []
         self.waiting = 1
 
@@ -30,7 +35,9 @@ class Turn:
             os.close(self.directory)
 
 
-def alone(part: Part, index: int) -> Part:
-    """Return one entry of a part, to be judged whatever its size."""
-    name = part.names[index - part.first]
-    return msgspec.structs.replace(part, names=(name,), first=index, defer_bytes=0)
+def alone(part: Part, item: Item) -> Part:
+    """Return the entry of a part that an item defers, to be judged whatever its size."""
+    kinds = {} if item.deferred_as == FILE else {item.name: item.deferred_as}
+    return msgspec.structs.replace(
+        part, names=(item.name,), kinds=kinds, first=item.index, defer_bytes=0, is_leaf=False
+    )

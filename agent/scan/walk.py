@@ -8,6 +8,8 @@ Rules:
   roots by whole components of the path, with its own depth, and is left behind when its root is left.
 * Files of a directory come before its subdirectories, both sorted by name, whatever other searches run; so
   a root below another one is met on the way, also where nothing else is wanted in between.
+* A small directory that holds no others is not listed here where nobody needs its names before its files are
+  judged: who judges them lists it (`agent.scan.leaf`).
 * File systems that the kernel makes up are not entered from above; a root inside one is walked. Those that
   are elsewhere are not even looked at, unless a search says `remotefs` (`agent.scan.mounts`).
 * For searches that ask for types, what is no regular file comes in batches of its own, after the files.
@@ -35,6 +37,7 @@ from agent.scan.bounds import Bounds
 from agent.scan.coverage import Witness
 from agent.scan.fence import Fence
 from agent.scan.globs import split_path
+from agent.scan.leaf import COUNTING_TYPES, is_leaf, most_names
 from agent.scan.listing import Names, list_names, look_up_names
 from agent.scan.mounts import Mounts
 from agent.scan.opening import open_directory, open_subdirectory
@@ -114,6 +117,7 @@ class Walker:
         self._roots = dict(roots)
         self._ways = _ways_to(roots)
         self._coverage = coverage
+        self._mounts = mounts
         self._bounds = Bounds(plan, coverage, mounts)
         self._fence = fence
         self._closed = closed
@@ -258,6 +262,10 @@ class Walker:
             if not scope.is_empty() and not self._fence.admits_way(descriptor):
                 self._coverage.withhold(whole)
                 return
+            leaf = self._leaf(descriptor, status, whole, scope)
+            if leaf is not None:
+                yield leaf
+                return
             yield from self._entries(descriptor, whole, scope, subdirectories)
             if subdirectories:
                 subdirectories.sort(reverse=True)
@@ -267,6 +275,12 @@ class Walker:
             if not keep:
                 os.close(descriptor)
         self._close_far()
+
+    def _leaf(self, descriptor: int, status: os.stat_result, path: bytes, scope: Scope) -> Optional[Batch]:
+        """Return the batch of a directory that need not be listed to go on."""
+        if is_leaf(status) and self._mounts.stated_type(status.st_dev) in COUNTING_TYPES:
+            return self._batcher.unlisted(descriptor, path, most_names(status), scope)
+        return None
 
     def _entries(
         self, descriptor: int, path: bytes, scope: Scope, subdirectories: List[bytes]

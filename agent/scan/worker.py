@@ -9,35 +9,58 @@ import gc
 import os
 import signal
 import socket
-from typing import Callable, Iterable, List, NamedTuple, NoReturn, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, NoReturn, Sequence, Tuple
+
+import msgspec
 
 from agent.scan.coverage import Recorder
 from agent.scan.inspector import Inspector
-from agent.scan.items import Item
+from agent.scan.items import Item, Part
+from agent.scan.leaf import list_leaf
 from agent.scan.messages import Reply, Task, receive_task, send_reply
 from agent.scan.throttle import Throttle
 
 # Words shared by a worker and the scan: which task, which of its parts, which entry (from 1; 0 is none),
-# whether a file is mapped, and how many bytes were read in all.
+# whether a file is mapped, how many bytes were read in all; of names that the worker itself has listed, the
+# index of the first that is written down, and how many bytes they take.
 WORDS = 8
-TASK, PART, ENTRY, MAPPED, READ = range(5)
+TASK, PART, ENTRY, MAPPED, READ, FIRST, LENGTH = range(7)
+# So many names are written down at once, for which there is always room (a name has 255 bytes at most).
+LISTED_NAMES = 256
+LISTED_BYTES = LISTED_NAMES * 256
 
 _FAILED = 70  # EX_SOFTWARE of sysexits.h
 
 
 class Words(NamedTuple):
-    """A worker's part of the shared memory."""
+    """A worker's part of the shared memory: the words of its place, and room for names."""
 
     memory: memoryview
-    start: int
+    listed: memoryview
+    place: int
 
     def get(self, which: int) -> int:
         """Return a word."""
-        return int(self.memory[self.start + which])
+        return int(self.memory[self.place * WORDS + which])
 
     def set(self, which: int, value: int) -> None:
         """Set a word."""
-        self.memory[self.start + which] = value
+        self.memory[self.place * WORDS + which] = value
+
+    def write_names(self, names: Sequence[bytes], first: int) -> None:
+        """Write down names that are judged next, of which nobody else knows."""
+        block = b"\0".join(names)
+        self.set(ENTRY, 0)
+        start = self.place * LISTED_BYTES
+        self.listed[start : start + len(block)] = block
+        self.set(FIRST, first)
+        self.set(LENGTH, len(block))
+
+    def name(self, index: int) -> bytes:
+        """Return one of the names that were written down."""
+        start = self.place * LISTED_BYTES
+        block = bytes(self.listed[start : start + self.get(LENGTH)])
+        return block.split(b"\0")[index - self.get(FIRST)]
 
 
 class MarkingRecorder(Recorder):
@@ -46,7 +69,7 @@ class MarkingRecorder(Recorder):
     def __init__(self, words: Words) -> None:
         super().__init__()
         self._memory = words.memory
-        self._place = words.start + ENTRY
+        self._place = words.place * WORDS + ENTRY
 
     def at(self, index: int) -> None:
         """Say which entry of a batch is looked at."""
@@ -82,7 +105,7 @@ def be_worker(
             throttle.keep(lambda: _end_without(parent))
 
         inspector = make_inspector(recorder, check, lambda is_mapped: words.set(MAPPED, is_mapped))
-        while _serve_one(connection, inspector, words):
+        while _serve_one(connection, inspector, recorder, words):
             pass
         status = 0
     finally:
@@ -95,14 +118,14 @@ def _end_without(parent: int) -> None:
         os._exit(0)
 
 
-def _serve_one(connection: socket.socket, inspector: Inspector, words: Words) -> bool:
+def _serve_one(connection: socket.socket, inspector: Inspector, recorder: Recorder, words: Words) -> bool:
     received = receive_task(connection)
     if received is None:
         return False
     task, directories = received
     words.set(TASK, task.number)
     try:
-        parts = _judge(task, directories, inspector, words)
+        parts = _judge(task, directories, inspector, recorder, words)
     # Whatever a hostile file brought about must name that file, and cost no other its answer.
     except Exception as error:  # noqa: BLE001
         send_reply(connection, Reply(task.number, (), f"{type(error).__name__}: {error}"))
@@ -116,10 +139,30 @@ def _serve_one(connection: socket.socket, inspector: Inspector, words: Words) ->
     return True
 
 
-def _judge(task: Task, directories: List[int], inspector: Inspector, words: Words) -> List[Tuple[Item, ...]]:
+def _judge(
+    task: Task, directories: List[int], inspector: Inspector, recorder: Recorder, words: Words
+) -> List[Tuple[Item, ...]]:
     parts = []
     for number, (part, directory) in enumerate(zip(task.parts, directories)):
+        recorder.at(0)
         words.set(ENTRY, 0)
         words.set(PART, number)
-        parts.append(tuple(inspector.inspect(part, directory)))
+        if part.is_leaf:
+            parts.append(tuple(_judge_leaf(part, directory, inspector, recorder, words)))
+        else:
+            parts.append(tuple(inspector.inspect(part, directory)))
     return parts
+
+
+def _judge_leaf(
+    part: Part, directory: int, inspector: Inspector, recorder: Recorder, words: Words
+) -> Iterator[Item]:
+    """List a directory and judge what is in it, leaving word of the names."""
+    names, kinds = list_leaf(directory, part.path, recorder)
+    for at in range(0, len(names), LISTED_NAMES):
+        some = tuple(names[at : at + LISTED_NAMES])
+        words.write_names(some, at)
+        yield from inspector.inspect(
+            msgspec.structs.replace(part, names=some, kinds=kinds, first=at, is_leaf=False), directory
+        )
+    yield from recorder.rest()

@@ -1,5 +1,6 @@
 """Tests that what is judged in bulk is judged as it would be one by one, and that nothing slips through."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.scan import express
+from agent.scan import batching, express, settling
 from agent.scan.express import Express
 from agent.scan.patterns import TextPattern
-from tests.agent.scan.runs import find, grow
+from tests.agent.scan.runs import find, grow, run
 from tests.agent.scan.test_independence import placed, searches, tree
 from tests.agent.scan.test_pool import Asked
 
@@ -68,6 +69,46 @@ def test_what_every_file_is_asked_is_asked_in_bulk(tmp_path: Path, in_bulk: list
     for search in asked:
         assert find(tmp_path, **search) == []
     assert in_bulk == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ({"names": ["^a"]}, "name=^a"),
+        ({"names": ["!b"]}, "name=!b"),
+        ({"sizes": ["<5"]}, "size=<5"),
+        ({"contents": ["^x+$"]}, "content=^x+$"),
+        ({"bytes": ["7878"]}, "bytes=7878"),
+        ({"sha256": [hashlib.sha256(b"xx").hexdigest()]}, f"sha256={hashlib.sha256(b'xx').hexdigest()}"),
+        ({"magics": ["!elf"]}, "magic=!elf"),
+        ({"modes": ["!x"]}, "mode=!x"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_where_any_check_is_enough_and_there_is_one_it_is_judged_in_bulk_and_named(
+    tmp_path: Path, in_bulk: list[int], check: dict[str, list[str]], said: str
+) -> None:
+    grow(tmp_path, {"a": b"xx", "b": b"\x7fELFyyyy"})
+    (tmp_path / "b").chmod(0o755)
+    found = run(s1={"paths": [str(tmp_path)], **check, "options": {"matchall": False}}).records
+    assert [(record["path"], record["checks"]) for record in found] == [(f"{tmp_path}/a", (said,))]
+    assert in_bulk == [0]
+
+
+def test_names_of_a_directory_in_which_every_search_has_enough_by_now_are_passed_by(tmp_path: Path) -> None:
+    grow(tmp_path, {**{f"a/{number:02}": b"x" for number in range(20)}, "b/last": b"x"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settling, "LAG", 1)
+        patch.setattr(batching, "BATCH_NAMES", 2)
+        searches = {
+            name: {
+                "paths": [str(tmp_path / name)],
+                "names": ["."],
+                "options": {"matchall": True, "matchlimit": 1},
+            }
+            for name in ("a", "b")
+        }
+        assert Asked(searches, workers=0).names() == ["00", "last"]
 
 
 def test_a_file_that_changed_lately_is_judged_by_itself(tmp_path: Path) -> None:
