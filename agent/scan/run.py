@@ -296,7 +296,7 @@ class Run:
         """End the workers, and count what was read last."""
         if self._pool is not None:
             self._pool.close()
-        self._settlement.tell_under_way(0)
+        self._settlement.end()
         self._settlement.take(self._judged.rest())
 
 

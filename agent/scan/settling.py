@@ -26,6 +26,7 @@ class Settlement:
         self.limits = Limits(plan, coverage.note, truncate)
         self._searches = len(plan.searches)
         self._coverage = coverage
+        self._told_bytes = 0
         # As of the end of which batch, and the borders then.
         self._borders: Deque[Tuple[int, Dict[int, int]]] = deque([(-1, {})])
         self._full: List[Tuple[int, int]] = []  # number of the batch in which a search had enough, and which
@@ -51,8 +52,17 @@ class Settlement:
         return self._borders[0][1]
 
     def tell_under_way(self, bytes_read: int) -> None:
-        """Say how much was read of files that are not judged yet."""
-        self._coverage.bytes_under_way = bytes_read
+        """Say how much was read of files that are not judged yet.
+
+        What was told once stands: what is judged and waits for its turn is counted by nobody meanwhile.
+        """
+        settled = self._coverage.bytes_read
+        self._told_bytes = max(self._told_bytes, settled + bytes_read)
+        self._coverage.bytes_under_way = self._told_bytes - settled
+
+    def end(self) -> None:
+        """Say that nothing is under way: the counts are what was settled."""
+        self._coverage.bytes_under_way = 0
 
     def take(self, items: Iterable[Item]) -> None:
         """Take what the walk said by itself."""
