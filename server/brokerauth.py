@@ -23,9 +23,8 @@ Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_a
 import ipaddress
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import parse_qsl
 
 from protocol.errors import EnvironmentFailure, InvalidInput
@@ -35,14 +34,13 @@ from server.broker import VHOST
 from server.config import ServerConfig
 from server.database import Database
 from server.floods import PAUSE, RATE_LIMITED
-from server.lookups import Enrolments
+from server.lookups import Enrolments, Together
 from server.rows import AgentRow, Said
 from server.store import Store
-from server.store_logins import LOGIN_TOLERANCE
+from server.store_logins import LOGIN_TOLERANCE, NewLogin
 
 _log = logging.getLogger(__name__)
 
-_MAX_BODY_BYTES = 16384
 _MAX_FIELDS = 64
 # An agent may come before we are connected again, after a restart of the broker; its time-out is 15 s.
 _BROKER_WAIT_S = 5.0
@@ -59,7 +57,7 @@ Form = Mapping[str, str]
 
 
 class BrokerAuth:
-    """An ASGI application; `denied` counts denied logins by code.
+    """Answers the broker; `denied` counts denied logins by code.
 
     `wait_connected` waits so many seconds for the relay; `welcome` makes an agent's queue.
     """
@@ -79,6 +77,8 @@ class BrokerAuth:
         self._store = store
         self._wait_connected = wait_connected
         self._enrolments = Enrolments(database, store)
+        self._known: Together[str, AgentRow | None] = Together(self._read_known)
+        self._recorded: Together[NewLogin, bool] = Together(self._record)
         self._welcome = welcome
         self._clock = clock
         self.denied: Counter[str] = Counter()
@@ -93,19 +93,14 @@ class BrokerAuth:
             "/auth/heard": self.was_heard,
         }
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
-        """Answer one request."""
-        question = self._questions.get(scope["path"])
-        if scope["method"] != "POST" or question is None:
-            return await _respond(send, 404, "")
-        form = await _read_form(receive)
+    async def answer(self, path: str, body: bytes) -> str | None:
+        """Answer one question: `allow` or `deny`, or None where there is no such question."""
+        question = self._questions.get(path)
+        if question is None:
+            return None
+        form = _read_form(body)
         is_allowed = form is not None and await self._ask(question, form)
-        return await _respond(send, 200, "allow" if is_allowed else "deny")
+        return "allow" if is_allowed else "deny"
 
     async def _ask(self, question: Callable[[Form], Awaitable[bool]], form: Form) -> bool:
         try:
@@ -170,9 +165,16 @@ class BrokerAuth:
         if row.flooded is not None and abs(now - row.flooded) < PAUSE:
             raise InvalidInput(RATE_LIMITED, "the agent floods and was cut off for a while")
         time = datetime.fromtimestamp(login.time, UTC)
-        if not await self._database.run(self._store.record_login, agent_id, login.nonce, time, now):
+        if not await self._recorded.ask(NewLogin(agent_id, login.nonce, time)):
             raise InvalidInput("replayed", "this very login was used before")
         return row
+
+    async def _read_known(self, agent_ids: Sequence[str]) -> Sequence[AgentRow | None]:
+        known = await self._database.read(self._store.get_agents, agent_ids)
+        return [known.get(agent_id) for agent_id in agent_ids]
+
+    async def _record(self, logins: Sequence[NewLogin]) -> Sequence[bool]:
+        return await self._database.run(self._store.record_logins, logins, self._clock())
 
     def _require_seldom(self, agent_id: str, now: datetime) -> None:
         since, count = self._logins.pop(agent_id, (now, 0))
@@ -185,7 +187,7 @@ class BrokerAuth:
             raise InvalidInput("rate-limited", f"more than {MAX_LOGINS} logins within a minute")
 
     async def _require_agent(self, agent_id: str, login: BrokerLogin, now: datetime) -> AgentRow:
-        row = await self._database.read(self._store.get_agent, agent_id)
+        row = await self._known.ask(agent_id)
         policy = self._config.enrolment
         is_new = row is None or (row.enrolment == "pending" and policy != "approval")
         # One that has removed itself is enrolled anew by a token, or by an approval.
@@ -264,16 +266,8 @@ def _distance(time: int, now: datetime) -> str:
     return str(timedelta(seconds=min(abs(time - int(now.timestamp())), 86400 * 36500)))
 
 
-async def _read_form(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> Form | None:
-    """Read a form; None where it is none, too large, or names a field twice."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if message["type"] != "http.request" or len(body) > _MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body"):
-            break
+def _read_form(body: bytes) -> Form | None:
+    """Read a form; None where it is none, or names a field twice."""
     try:
         fields = parse_qsl(
             body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
@@ -282,11 +276,3 @@ async def _read_form(receive: Callable[[], Awaitable[MutableMapping[str, Any]]])
         return None
     form = dict(fields)
     return form if len(form) == len(fields) else None
-
-
-async def _respond(
-    send: Callable[[MutableMapping[str, Any]], Awaitable[None]], status: int, text: str
-) -> None:
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode("ascii")})

@@ -22,6 +22,7 @@ from server.front import Front, listen_on
 from server.metrics import MeteredApp
 from server.migrations import migrate
 from server.parts import assemble, utc_now
+from server.questions import Questions
 from server.statelock import state_lock
 from server.verifiers import Verifiers
 
@@ -62,9 +63,9 @@ async def _run(config: ServerConfig, database: Database, verifiers: Verifiers, l
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fronts = [
+    fronts: list[Front | Questions] = [
         Front(MeteredApp(make_app(parts.services), parts.meters), listeners.api, lifespan=True),
-        Front(parts.broker_auth, listeners.auth, lifespan=False),
+        Questions(parts.broker_auth.answer, listeners.auth),
     ]
     if listeners.metrics is not None:
         fronts.append(Front(parts.metrics, listeners.metrics, lifespan=False))

@@ -39,6 +39,15 @@ class EnrolmentStore(StorePart):
             row = connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).first()
         return None if row is None else agent_row(row)
 
+    def get_agents(self, agent_ids: Collection[str]) -> dict[str, AgentRow]:
+        """Return those of some agents that are known, by their ids."""
+        with self._database.reading() as connection:
+            return {
+                row.id: agent_row(row)
+                for ids in chunks(sorted(set(agent_ids)))
+                for row in connection.execute(sa.select(_agents).where(_agents.c.id.in_(ids)))
+            }
+
     def enrolled_keys(self, agent_ids: Collection[str]) -> dict[str, bytes]:
         """Return the public keys of those of some agents that are enrolled, or have just removed themselves.
 

@@ -61,24 +61,15 @@ class Desk:
     async def _welcome(self, agent_id: str) -> None:
         self.welcomed.append(agent_id)
 
-    def post(self, path: str, body: bytes, method: str = "POST") -> tuple[int, bytes]:
-        """Send one request to the ASGI application."""
-        answers: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: Any) -> None:
-            answers.append(message)
-
-        asyncio.run(self.auth({"type": "http", "path": path, "method": method}, receive, send))
-        return answers[0]["status"], answers[1]["body"]
+    def post(self, path: str, body: bytes) -> str | None:
+        """Ask one question as it is posted."""
+        return asyncio.run(self.auth.answer(path, body))
 
     def ask(self, question: str, **form: str) -> str:
         """Ask and return the answer."""
-        status, body = self.post(f"/auth/{question}", urlencode(form).encode())
-        assert status == 200
-        return body.decode()
+        answer = self.post(f"/auth/{question}", urlencode(form).encode())
+        assert answer is not None
+        return answer
 
     def log_in(self, agent: AgentKey, password: str) -> str:
         """Ask about a login."""
@@ -415,13 +406,12 @@ def test_no_other_virtual_host_is_allowed(desk: Desk, vhost: str) -> None:
         b"username=%FF&password=x",
         b"username=a&username=b",
         b"&".join(b"%d=1" % number for number in range(65)),
-        b"username=" + b"a" * 20000,
     ],
-    ids=["empty", "bytes", "not UTF-8", "a field twice", "many fields", "large"],
+    ids=["empty", "bytes", "not UTF-8", "a field twice", "many fields"],
 )
 @pytest.mark.parametrize("question", ["user", "vhost", "resource", "topic", "heard"])
 def test_a_form_that_is_none_is_denied(desk: Desk, question: str, body: bytes) -> None:
-    assert desk.post(f"/auth/{question}", body) == (200, b"deny")
+    assert desk.post(f"/auth/{question}", body) == "deny"
 
 
 def test_a_login_that_was_denied_is_remembered_for_the_doctor(desk: Desk) -> None:
@@ -432,9 +422,9 @@ def test_a_login_that_was_denied_is_remembered_for_the_doctor(desk: Desk) -> Non
     assert desk.store.get_agent(agent.id) is None
 
 
-@pytest.mark.parametrize(("path", "method"), [("/auth/user", "GET"), ("/", "POST"), ("/auth/admin", "POST")])
-def test_what_is_no_question_is_not_found(desk: Desk, path: str, method: str) -> None:
-    assert desk.post(path, b"username=a", method) == (404, b"")
+@pytest.mark.parametrize("path", ["/auth/User", "/", "/auth/admin", "/auth/user/", ""])
+def test_what_is_no_question_has_no_answer(desk: Desk, path: str) -> None:
+    assert desk.post(path, b"username=a") is None
 
 
 # On a real node
