@@ -67,6 +67,12 @@ auth_http.user_path = http://{auth}/auth/user
 auth_http.vhost_path = http://{auth}/auth/vhost
 auth_http.resource_path = http://{auth}/auth/resource
 auth_http.topic_path = http://{auth}/auth/topic
+# The broker's own values, but for a backlog that a fleet fits into; one alone would take the others away.
+tcp_listen_options.backlog = 4096
+tcp_listen_options.nodelay = true
+tcp_listen_options.linger.on = true
+tcp_listen_options.linger.timeout = 0
+tcp_listen_options.exit_on_close = false
 channel_max = {max_channels}
 handshake_timeout = {handshake_ms}
 max_message_size = {max_message_bytes}
