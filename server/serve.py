@@ -9,8 +9,10 @@ Rules:
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +39,7 @@ def serve(config: ServerConfig) -> None:
         EnvironmentFailure: `port-in-use`, `state-in-use`, `state-failed`, `database-away`, `disk-full`.
 
     """
+    _raise_open_files()
     with ExitStack() as stack:
         verifiers = Verifiers.fork(config.verifiers)
         stack.callback(verifiers.close)
@@ -50,6 +53,13 @@ def serve(config: ServerConfig) -> None:
         stack.callback(database.close)
         migrate(database)
         asyncio.run(_run(config, database, verifiers, _Listeners(api, auth, metrics)))
+
+
+def _raise_open_files() -> None:
+    """Take as many open files as we may: each question of the broker that is under way is a connection."""
+    if sys.platform == "linux":  # elsewhere "no limit" is not always granted
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Listeners(NamedTuple):
