@@ -9,6 +9,7 @@ once. Where files are scarce the broker is told to count up to less, and closes 
 import resource
 from pathlib import Path
 
+from server.brokerctl import BrokerControl
 from tests.support.platform import Platform
 
 _PLENTY = 3  # files for each agent
@@ -33,9 +34,8 @@ def _counted(agents: int) -> int:
 
 
 def spare_files(platform: Platform, agents: int) -> None:
-    """Have the broker leave files for its questions, before it starts."""
+    """Have the broker, which runs, leave files for its questions."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files < _PLENTY * agents:
-        settings = platform.broker.directory / "none" / "advanced.config"
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(f"[{{rabbit, [{{file_handles_high_watermark, {_counted(agents)}}}]}}].\n")
+        limit = f"file_handle_cache:set_limit({_counted(agents)})."
+        BrokerControl(platform.broker.rabbitmqctl).run("eval", limit)
