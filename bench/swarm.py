@@ -2,7 +2,7 @@
 
     python bench/swarm.py N [--runs 5] [--processes 2] [--database sqlite|postgresql] [--no-gate]
                             [--slow PERCENT] [--failing PERCENT] [--offline PERCENT] [--idle SECONDS]
-                            [--storm]
+                            [--volatile] [--storm]
 
 Starts a platform of real parts (private RabbitMQ, `mig-server serve`) and N agents that are real on the wire
 (`bench/swarm_agents.py`: own identity, connection, queue, signed heartbeats and answers, the real gate), all
@@ -329,6 +329,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="processes that share the agents")
     parser.add_argument("--ramp", type=float, default=200.0, help="logins per second")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--volatile", action="store_true", help="agents' queues as in a cluster, not on disk")
     parser.add_argument("--no-gate", action="store_true", help="agents answer without verifying")
     for name, text in (
         ("slow", "answer two seconds late"),
@@ -357,10 +358,12 @@ def main() -> None:
         if options.database == "postgresql":
             database = stack.enter_context(postgres_server())
         investigator = stack.enter_context(temporary_investigator())
-        platform = Platform(directory, investigator, database=database)
+        settings = "relay_cluster = true" if options.volatile else ""
+        platform = Platform(directory, investigator, database=database, server_settings=settings)
         stack.callback(platform.stop)
         platform.start()
-        spare_files(platform, options.agents)
+        if not options.volatile:
+            spare_files(platform, options.agents)
         swarm = Swarm(platform, database, options)
         stack.callback(swarm.stop)
         login_s = swarm.start_agents()
