@@ -38,8 +38,8 @@ _DEPTHS = {names.RESULTS_QUEUE: 2}
 # What a heartbeat costs is mostly what its batch costs: a transaction, and some queries. Those of a fleet
 # come one by one, so they are waited for a little; a lone one is not.
 _PAUSES_S = {names.HEARTBEATS_QUEUE: 1.0}
-# The broker syncs its disk for each queue; of several that are declared at once, for all of them together. And
-# a broker that is busy answers late: with eight, logins waited for each other while nobody worked for them.
+# The broker syncs its disk for each queue; of several that are declared at once, for all of them together.
+# And a busy broker answers late: with eight, logins waited for each other while nobody worked for them.
 _ADMINISTRATORS = 24
 _LOOK_AGAIN_S = 5.0
 
