@@ -2,14 +2,17 @@
 
     python bench/swarm.py N [--runs 5] [--processes 2] [--database sqlite|postgresql] [--no-gate]
                             [--slow PERCENT] [--failing PERCENT] [--offline PERCENT] [--idle SECONDS]
-                            [--storm]
+                            [--volatile] [--storm]
 
 Starts a platform of real parts (private RabbitMQ, `mig-server serve`) and N agents that are real on the wire
 (`bench/swarm_agents.py`: own identity, connection, queue, signed heartbeats and answers, the real gate), all
 on loopback and on this machine's cores. Then it asks all of them `mig agentinfo`, some times over, and prints
 a table in Markdown. Times count from the moment at which the action stood in the database, by the server's
-clock. With `--storm` the broker is killed instead and started again, while everybody is asked something: the
-table then says when all have returned and answered, and what that cost.
+clock. With `--idle` it also says what heartbeats cost. With `--storm` the broker is killed instead and
+started again, while everybody is asked something: the table then says when all have returned and answered,
+and what that cost.
+
+What this machine must allow for that many agents `bench/room.py` says; where it does not, that is said.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sqlalchemy as sa
+from room import require_room, spare_files
 
 from server.schema import actions, agents, commands, results
 from tests.support.gpg import temporary_investigator
@@ -41,7 +45,7 @@ from tests.support.platform import ROOT, Platform
 from tests.support.postgres import postgres_server
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_DONE = ("done", "failed")
+_HEARTBEAT_S = 60.0  # as `bench/swarm_agents.py` has it
 
 
 class Use(NamedTuple):
@@ -291,7 +295,11 @@ def _report(swarm: Swarm, login_s: float, rounds: list[Round], idle: dict[str, f
     for name, pids in swarm.groups().items():
         print(f"| memory, {name}, PSS | {_use(pids).pss_mib:.0f} MiB | |")
     for name, share in idle.items():
-        print(f"| processor while nothing is asked, {name} | {share:.2g} % of a core | |")
+        print(f"| processor while nothing is asked, {name} | {share:.3g} % of a core | |")
+    if idle:
+        both = idle["server"] + idle["broker"]
+        each_ms = both / 100 / (swarm.expected / _HEARTBEAT_S) * 1000
+        print(f"| heartbeats, server and broker together | {both:.3g} % of a core | {each_ms:.2f} ms each |")
 
 
 def _report_storm(swarm: Swarm, login_s: float, storms: list[Storm]) -> None:
@@ -321,6 +329,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="processes that share the agents")
     parser.add_argument("--ramp", type=float, default=200.0, help="logins per second")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--volatile", action="store_true", help="agents' queues as in a cluster, not on disk")
     parser.add_argument("--no-gate", action="store_true", help="agents answer without verifying")
     for name, text in (
         ("slow", "answer two seconds late"),
@@ -338,6 +347,10 @@ def main() -> None:
     options = _parse()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    require_room(options.agents, options.processes)
+    signal.signal(
+        signal.SIGTERM, lambda _number, _frame: sys.exit(1)
+    )  # broker and agents are to be ended too
     directory = Path(tempfile.mkdtemp(prefix="mig-swarm-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -345,9 +358,12 @@ def main() -> None:
         if options.database == "postgresql":
             database = stack.enter_context(postgres_server())
         investigator = stack.enter_context(temporary_investigator())
-        platform = Platform(directory, investigator, database=database)
+        settings = "relay_cluster = true" if options.volatile else ""
+        platform = Platform(directory, investigator, database=database, server_settings=settings)
         stack.callback(platform.stop)
         platform.start()
+        if not options.volatile:
+            spare_files(platform, options.agents)
         swarm = Swarm(platform, database, options)
         stack.callback(swarm.stop)
         login_s = swarm.start_agents()

@@ -38,6 +38,7 @@ ACCOUNT = "mig-server"
 VHOST = "mig"
 MAX_CHANNELS = 32
 AUTH_PLUGIN = "rabbitmq_auth_backend_http"
+HANDSHAKE_MS = 30_000  # as long as an agent waits; the broker's ten seconds are too few when a fleet returns
 MAX_MESSAGE_BYTES = 4 << 20  # a sealed answer of 1 MiB is 2.5 MiB: three times in base64
 _START_S = 120.0
 _STOP_S = 30.0
@@ -66,7 +67,14 @@ auth_http.user_path = http://{auth}/auth/user
 auth_http.vhost_path = http://{auth}/auth/vhost
 auth_http.resource_path = http://{auth}/auth/resource
 auth_http.topic_path = http://{auth}/auth/topic
+# The broker's own values, but for a backlog that a fleet fits into; one alone would take the others away.
+tcp_listen_options.backlog = 4096
+tcp_listen_options.nodelay = true
+tcp_listen_options.linger.on = true
+tcp_listen_options.linger.timeout = 0
+tcp_listen_options.exit_on_close = false
 channel_max = {max_channels}
+handshake_timeout = {handshake_ms}
 max_message_size = {max_message_bytes}
 # A laptop's share: publishers are held back above a quarter of the memory, or below this much free disk.
 vm_memory_high_watermark.relative = 0.25
@@ -223,6 +231,7 @@ class PrivateBroker:
             vhost=VHOST,
             auth=self.auth_listen,
             max_channels=MAX_CHANNELS,
+            handshake_ms=HANDSHAKE_MS,
             max_message_bytes=MAX_MESSAGE_BYTES,
         )
         _write_private(self.directory / "rabbitmq.conf", text)

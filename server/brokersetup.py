@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from protocol.errors import EnvironmentFailure, InvalidInput
-from server.broker import AUTH_PLUGIN, MAX_CHANNELS, MAX_MESSAGE_BYTES, VHOST
+from server.broker import AUTH_PLUGIN, HANDSHAKE_MS, MAX_CHANNELS, MAX_MESSAGE_BYTES, VHOST
 from server.brokerctl import BrokerControl
 from server.certificates import TlsFiles, describe_certificate
 from server.config import ServerConfig
@@ -204,6 +204,7 @@ class BrokerSetup:
                 for question in ("user", "vhost", "resource", "topic")
             },
             "channel_max": str(MAX_CHANNELS),
+            "handshake_timeout": str(HANDSHAKE_MS),
             "max_message_size": str(MAX_MESSAGE_BYTES),
             **(settings_of_cluster(self._version) if self._request.config.is_cluster else {}),
         }

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from protocol.documents import AgentStatus, Health
 from protocol.errors import EnvironmentFailure, InvalidInput, MigError
 from protocol.openpgp import parse_certificate, require_usable_certificate
+from server.brokerctl import BrokerControl
 from server.brokerprobe import BrokerFindings, examine_broker
 from server.config import Listen, ServerConfig, load_config
 from server.database import Database
@@ -44,6 +45,8 @@ _NAMED = 3
 # What is said of what has no room; of all else that is not well, that it is away.
 _DATABASE_CODES = {"full": "disk-full"}
 _BROKER_CODES = {"full": "broker-full"}
+# Each agent's connection, its queue, and half of them in the middle of a question about them.
+FILES_PER_AGENT, FILES_BESIDE = 2.5, 500
 
 
 class Verdict(StrEnum):
@@ -294,6 +297,27 @@ def _broker(config: ServerConfig, *, is_serving: bool) -> Iterator[Finding]:
     if findings is not None:
         for subject, problem, well in findings:
             yield _finding(subject, lambda problem=problem, well=well: _say(problem, well))  # type: ignore[misc]
+        if config.rabbitmqctl:
+            yield _finding("broker files", lambda: _broker_files(config))
+
+
+def _broker_files(config: ServerConfig) -> str:
+    """Compare what the broker may open with what its agents need: a connection and a queue each."""
+    status = BrokerControl(Path(config.rabbitmqctl)).ask("status")
+    most = int(status.get("file_descriptors", {}).get("total_limit", 0))
+    database = Database(config.database)
+    try:
+        agents = len(Store(database).find_agents(None, utc_now(), 1_000_000, 0)[1])
+    finally:
+        database.close()
+    needed = int(FILES_PER_AGENT * agents) + FILES_BESIDE
+    if most < needed:
+        raise _Warning(
+            f"the broker may open {most:,} files, {agents:,} agents need {needed:,}: raise its LimitNOFILE"
+        )
+    return (
+        f"the broker may open {most:,} files, enough for {(most - FILES_BESIDE) // FILES_PER_AGENT:,} agents"
+    )
 
 
 def _say(problem: Exception | None, well: str) -> str:

@@ -40,7 +40,8 @@ _DEPTHS = {names.RESULTS_QUEUE: 2}
 # come one by one, so they are waited for a little; a lone one is not.
 _PAUSES_S = {names.HEARTBEATS_QUEUE: 1.0}
 # The broker syncs its disk for each queue; of several that are declared at once, for all of them together.
-_ADMINISTRATORS = 8
+# And a busy broker answers late: with eight, logins waited for each other while nobody worked for them.
+_ADMINISTRATORS = 24
 _LOOK_AGAIN_S = 5.0
 
 

@@ -21,12 +21,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from protocol.errors import EnvironmentFailure
 from server.campaigns import Campaigns
 from server.database import Database
 from server.events import Events, Wake
+from server.lookups import Together
 from server.recurring import Recurring
 from server.rows import CancelToSend, PendingCommand
 from server.store import Store
@@ -58,6 +59,13 @@ class Publishing(Protocol):
 
     async def declare_agent_queue(self, agent_id: str) -> int:
         """Declare an agent's queue; return how many commands are ready in it."""
+
+
+class _Due(NamedTuple):
+    """What an agent should have got: how many commands that it never acknowledged, and whether cancels."""
+
+    commands: int
+    has_cancels: bool
 
 
 class Scheduler:
@@ -93,6 +101,7 @@ class Scheduler:
             on_released=self._outbox.set,
         )
         self._aside: dict[str, tuple[str, datetime]] = {}  # command: its agent, and when to try again
+        self._due: Together[str, _Due] = Together(self._find_due)
         self._patience: dict[str, timedelta] = {}  # agents that keep silent, and how long to wait now
 
     async def run(self) -> None:
@@ -123,13 +132,24 @@ class Scheduler:
         """
         self._patience.pop(agent_id, None)
         ready = await self._relay.declare_agent_queue(agent_id)
-        await self._resend(agent_id, ready, self._clock())
-        await self._send_again(agent_id)
+        due = await self._due.ask(agent_id)
+        if ready < due.commands:
+            await self._requeue(agent_id, self._clock())
+        if due.has_cancels:
+            await self._send_again(agent_id)
         aside = [command_id for command_id, (agent, _) in self._aside.items() if agent == agent_id]
         for command_id in aside:
             del self._aside[command_id]
         if aside:  # else nothing has changed, and a fleet that returns would have it looked at all the time
             self._outbox.set()
+
+    async def _find_due(self, agent_ids: Sequence[str]) -> Sequence[_Due]:
+        return await self._database.read(self._read_due, agent_ids, self._clock())
+
+    def _read_due(self, agent_ids: Sequence[str], now: datetime) -> Sequence[_Due]:
+        counts = self._store.count_unacknowledged(agent_ids, now, now)
+        cancelled = self._store.agents_with_cancels(agent_ids, now)
+        return [_Due(counts[agent_id], agent_id in cancelled) for agent_id in agent_ids]
 
     async def _send_again(self, agent_id: str) -> None:
         """Send the cancels of what an agent holds: its queue may have lost them."""
@@ -152,21 +172,19 @@ class Scheduler:
         patience = self._patience.get(agent_id, RESEND_AFTER)
         if await self._count_missing(agent_id, now - patience):
             ready = await self._relay.declare_agent_queue(agent_id)
-            if await self._resend(agent_id, ready, now - patience):
+            if ready < await self._count_missing(agent_id, now - patience):
+                await self._requeue(agent_id, now - patience)
                 self._patience[agent_id] = min(2 * patience, _LONGEST_PATIENCE)
 
     async def _count_missing(self, agent_id: str, sent_before: datetime) -> int:
         count = self._store.count_unacknowledged
-        return await self._database.read(count, agent_id, self._clock(), sent_before)
+        return (await self._database.read(count, [agent_id], self._clock(), sent_before))[agent_id]
 
-    async def _resend(self, agent_id: str, ready: int, sent_before: datetime) -> bool:
-        if ready >= await self._count_missing(agent_id, sent_before):
-            return False
+    async def _requeue(self, agent_id: str, sent_before: datetime) -> None:
         requeue = self._store.requeue_agent
         again = await self._database.run(requeue, agent_id, self._clock(), sent_before)
         _log.info("sending again", extra={"agent": agent_id, "commands": again})
         self._outbox.set()
-        return True
 
     async def _listen(self) -> None:
         while True:

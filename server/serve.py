@@ -9,8 +9,10 @@ Rules:
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from server.front import Front, listen_on
 from server.metrics import MeteredApp
 from server.migrations import migrate
 from server.parts import assemble, utc_now
+from server.questions import Questions
 from server.statelock import state_lock
 from server.verifiers import Verifiers
 
@@ -36,6 +39,7 @@ def serve(config: ServerConfig) -> None:
         EnvironmentFailure: `port-in-use`, `state-in-use`, `state-failed`, `database-away`, `disk-full`.
 
     """
+    _raise_open_files()
     with ExitStack() as stack:
         verifiers = Verifiers.fork(config.verifiers)
         stack.callback(verifiers.close)
@@ -51,6 +55,13 @@ def serve(config: ServerConfig) -> None:
         asyncio.run(_run(config, database, verifiers, _Listeners(api, auth, metrics)))
 
 
+def _raise_open_files() -> None:
+    """Take as many open files as we may: each question of the broker that is under way is a connection."""
+    if sys.platform == "linux":  # elsewhere "no limit" is not always granted
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class _Listeners(NamedTuple):
     api: socket.socket
     auth: socket.socket
@@ -62,9 +73,9 @@ async def _run(config: ServerConfig, database: Database, verifiers: Verifiers, l
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fronts = [
+    fronts: list[Front | Questions] = [
         Front(MeteredApp(make_app(parts.services), parts.meters), listeners.api, lifespan=True),
-        Front(parts.broker_auth, listeners.auth, lifespan=False),
+        Questions(parts.broker_auth.answer, listeners.auth),
     ]
     if listeners.metrics is not None:
         fronts.append(Front(parts.metrics, listeners.metrics, lifespan=False))

@@ -70,7 +70,8 @@ class AgentStore(StorePart):
                 self._lock_commands(connection)
             changes = [
                 change
-                for heartbeat in heartbeats
+                # In the order of ids, as whoever changes several agents: so nobody waits in a circle.
+                for heartbeat in sorted(heartbeats, key=lambda one: one.agent)
                 for change in self._save_heartbeat(connection, heartbeat, known, now)
             ]
             self._mark_removed(connection, [one.agent for one in heartbeats if one.leaving], now)

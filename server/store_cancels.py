@@ -1,6 +1,6 @@
 """Cancels in the store: what was taken back, by whom, and which agents are still to be told."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from protocol.command import CommandState
 from server import schema
 from server.rows import AuditEvent, CancelToSend, Change
-from server.store_base import StorePart
+from server.store_base import StorePart, chunks
 
 _actions = schema.actions
 _commands = schema.commands
@@ -80,6 +80,16 @@ class CancelStore(StorePart):
             ).all()
         return [_cancel_to_send(row, row.unsent) for row in rows]
 
+    def agents_with_cancels(self, agent_ids: Collection[str], now: datetime) -> frozenset[str]:
+        """Return those of some agents for which `cancels_for` is not empty."""
+        found: set[str] = set()
+        with self._database.reading() as connection:
+            for ids in chunks(sorted(set(agent_ids))):
+                found.update(
+                    connection.execute(_select_cancelled(now).where(_commands.c.agent_id.in_(ids))).scalars()
+                )
+        return frozenset(found)
+
     def cancels_for(self, agent_id: str, now: datetime) -> list[CancelToSend]:
         """Return cancels of what an agent was sent and has not answered: its queue may have been lost."""
         concerned = sa.select(_commands.c.action_id).where(
@@ -104,6 +114,16 @@ def _select_cancels(now: datetime) -> sa.Select[tuple[str, bytes, list[str], dat
         sa.select(_cancels.c.action_id, _cancels.c.envelope, _cancels.c.unsent, _actions.c.expireafter)
         .join(_actions, _actions.c.id == _cancels.c.action_id)
         .where(_actions.c.expireafter > now)
+    )
+
+
+def _select_cancelled(now: datetime) -> sa.Select[str]:
+    return (
+        sa.select(_commands.c.agent_id)
+        .distinct()
+        .join(_cancels, _cancels.c.action_id == _commands.c.action_id)
+        .join(_actions, _actions.c.id == _cancels.c.action_id)
+        .where(_commands.c.state.in_(_TOLD), _actions.c.expireafter > now)
     )
 
 

@@ -4,7 +4,8 @@ Every change of state goes through the table of `protocol.command`; whoever come
 """
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -99,14 +100,20 @@ class CommandStore(StorePart):
                 )
             ]
 
-    def count_unacknowledged(self, agent_id: str, now: datetime, sent_before: datetime) -> int:
-        """Count an agent's unexpired commands that were sent before a time and never acknowledged."""
+    def count_unacknowledged(
+        self, agent_ids: Collection[str], now: datetime, sent_before: datetime
+    ) -> Counter[str]:
+        """Count, of each of some agents, its unexpired commands sent before a time and never acknowledged."""
+        counts: Counter[str] = Counter()
         with self._database.reading() as connection:
-            return connection.execute(
-                sa.select(sa.func.count())
-                .select_from(_commands)
-                .where(_commands.c.agent_id == agent_id, *_is_unacknowledged(now, sent_before))
-            ).scalar_one()
+            for ids in chunks(sorted(set(agent_ids))):
+                rows = connection.execute(
+                    sa.select(_commands.c.agent_id, sa.func.count().label("commands"))
+                    .where(_commands.c.agent_id.in_(ids), *_is_unacknowledged(now, sent_before))
+                    .group_by(_commands.c.agent_id)
+                )
+                counts.update({row.agent_id: row.commands for row in rows})
+        return counts
 
     def silent_agents(self, agent_ids: Sequence[str], now: datetime, sent_before: datetime) -> list[str]:
         """Return those of some agents for which `count_unacknowledged` is not zero."""

@@ -27,6 +27,12 @@ _OPEN = sorted(OPEN_STATES)
 _agents = schema.agents
 _tokens = schema.enrolment_tokens
 _NOTHING_SAID = Said()
+# Made once: to build them takes longer than to run them, and a fleet has them run all the time.
+_SELECT_KEYS = sa.select(_agents.c.id, _agents.c.public_key).where(
+    _agents.c.id.in_(sa.bindparam("ids", expanding=True)),
+    _agents.c.enrolment.in_(sa.bindparam("standings", expanding=True)),
+)
+_SELECT_AGENTS = sa.select(_agents).where(_agents.c.id.in_(sa.bindparam("ids", expanding=True)))
 _OPERATOR = ("operator",)
 
 
@@ -38,6 +44,15 @@ class EnrolmentStore(StorePart):
         with self._database.reading() as connection:
             row = connection.execute(sa.select(_agents).where(_agents.c.id == agent_id)).first()
         return None if row is None else agent_row(row)
+
+    def get_agents(self, agent_ids: Collection[str]) -> dict[str, AgentRow]:
+        """Return those of some agents that are known, by their ids."""
+        with self._database.reading() as connection:
+            return {
+                row.id: agent_row(row)
+                for ids in chunks(sorted(set(agent_ids)))
+                for row in connection.execute(_SELECT_AGENTS, {"ids": ids})
+            }
 
     def enrolled_keys(self, agent_ids: Collection[str]) -> dict[str, bytes]:
         """Return the public keys of those of some agents that are enrolled, or have just removed themselves.
@@ -54,8 +69,7 @@ class EnrolmentStore(StorePart):
         found: dict[str, bytes] = {}
         with self._database.reading() as connection:
             for ids in chunks(sorted(agent_ids)):
-                where = (_agents.c.id.in_(ids), _agents.c.enrolment.in_(standings))
-                rows = connection.execute(sa.select(_agents.c.id, _agents.c.public_key).where(*where))
+                rows = connection.execute(_SELECT_KEYS, {"ids": ids, "standings": standings})
                 found.update({row.id: row.public_key for row in rows})
         return found
 

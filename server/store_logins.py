@@ -1,31 +1,68 @@
 """Logins of agents to the broker in the store: what makes each password good for one login only."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from server import schema
-from server.store_base import StorePart
+from server.store_base import StorePart, chunks
 
 # A wrong clock must be seen, not shut out; a login further off than this is refused (design 11).
 LOGIN_TOLERANCE = timedelta(hours=24)
+_logins = schema.logins
+# Made once, as a fleet that returns runs them all the time.
+_NOTE_SKEW = (
+    sa.update(schema.agents)
+    .where(schema.agents.c.id == sa.bindparam("agent_id"))
+    .values(clock_skew_s=sa.bindparam("skew_s"))
+)
+
+
+class NewLogin(NamedTuple):
+    """A login whose signature was verified; `time` is by the agent's clock."""
+
+    agent_id: str
+    nonce: bytes
+    time: datetime
 
 
 class LoginStore(StorePart):
     """The logins' part of the store."""
 
-    def record_login(self, agent_id: str, nonce: bytes, time: datetime, now: datetime) -> bool:
-        """Keep a login and the agent's clock skew; return False where this very login was kept before.
+    def record_logins(self, logins: Sequence[NewLogin], now: datetime) -> list[bool]:
+        """Keep logins and the agents' clock skew; return of each False where it was kept before.
 
         The caller refuses a `time` further than `LOGIN_TOLERANCE` from `now`. So a login has to be remembered
         only until its time is that old: the rule is exact, lets an agent's clock be set back,
         holds over restarts and for several servers, and the table stays as small as two days of logins.
         """
+        first: dict[str, int] = {}
+        for place, login in enumerate(logins):
+            first.setdefault(_key(login), place)
+        insert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
+        statement = (
+            insert(_logins)
+            .on_conflict_do_nothing(index_elements=[_logins.c.login])
+            .returning(_logins.c.login)
+        )
+        kept: set[str] = set()
         with self._database.writing() as connection:
-            connection.execute(sa.delete(schema.logins).where(schema.logins.c.time < now - LOGIN_TOLERANCE))
-            connection.execute(
-                sa.update(schema.agents)
-                .where(schema.agents.c.id == agent_id)
-                .values(clock_skew_s=(time - now).total_seconds())
-            )
-            return self._insert_if_absent(connection, schema.logins, login=agent_id + nonce.hex(), time=time)
+            connection.execute(sa.delete(_logins).where(_logins.c.time < now - LOGIN_TOLERANCE))
+            for keys in chunks(sorted(first)):
+                rows = [{"login": key, "time": logins[first[key]].time} for key in keys]
+                kept.update(connection.execute(statement, rows).scalars())
+            # In the order of ids, as whoever changes several agents: so nobody waits in a circle.
+            good = [logins[first[key]] for key in sorted(kept)]
+            if good:
+                skews = [
+                    {"agent_id": one.agent_id, "skew_s": (one.time - now).total_seconds()} for one in good
+                ]
+                connection.execute(_NOTE_SKEW, skews)
+        return [key in kept and first[key] == place for place, key in enumerate(map(_key, logins))]
+
+
+def _key(login: NewLogin) -> str:
+    return login.agent_id + login.nonce.hex()

@@ -33,6 +33,7 @@ from protocol.trust import (
 from server.config import ServerConfig
 from server.database import Database
 from server.events import Wake
+from server.lookups import Together
 from server.rows import TrustRow
 from server.services import Services
 from server.store import Store
@@ -70,6 +71,7 @@ class TrustDistributor:
         self._relay = relay
         self.wake = wake
         self._clock = clock
+        self._welcomed: Together[str, None] = Together(self._welcome)
         self._asked: dict[
             str, tuple[datetime, timedelta]
         ] = {}  # agent: when it was sent, and how long to wait
@@ -88,7 +90,11 @@ class TrustDistributor:
     async def welcome(self, agent_id: str) -> None:
         """Send the newest bundle to an agent that has logged in, unless it holds it."""
         self._asked.pop(agent_id, None)
-        await self.heard([agent_id])
+        await self._welcomed.ask(agent_id)
+
+    async def _welcome(self, agent_ids: Sequence[str]) -> Sequence[None]:
+        await self.heard(agent_ids)
+        return [None] * len(agent_ids)
 
     async def heard(self, agent_ids: Collection[str]) -> None:
         """Send the newest bundle to those of these agents that do not hold it and were not sent it lately."""

@@ -8,7 +8,8 @@ Rules:
 4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the
    connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
 5. Reconnecting waits 1 s, doubling up to 60 s, each wait drawn at random from its upper half, so that a
-   thousand agents that lost their broker together do not return together.
+   thousand agents that lost their broker together do not return together. After a login that was denied it
+   is 4 s at the least: the server may have more of them than it can answer, and each attempt costs it some.
 6. Of several nodes each agent begins at one drawn at random, and each attempt after a failure, a refused
    login too, goes to the next: the node, or the server that it asks, may be the one that is away.
 7. A network that swallows packets tells nobody: AMQP's own heartbeats find it out, every minute, or as often
@@ -19,7 +20,7 @@ import logging
 import secrets
 import ssl
 from datetime import datetime
-from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Set, Tuple
 from urllib.parse import unquote, urlsplit
 
 from agent.runtime.amqp import Channel, IOLoop, SelectConnection, pika
@@ -30,6 +31,7 @@ from protocol.names import AGENTS_EXCHANGE, agent_queue
 
 _LOG = logging.getLogger("mig.agent.link")
 _FIRST_DELAY_S = 1.0
+_DENIED_DELAY_S = 4.0
 _LONGEST_DELAY_S = 60.0
 _PREFETCH = 16  # what waits its turn must leave room for the cancel that comes behind it
 _SOCKET_TIMEOUT_S = 15
@@ -242,6 +244,8 @@ class Link:
             connection.close()
 
     def _on_open_error(self, _connection: SelectConnection, error: BaseException) -> None:
+        if _is_denied(error):
+            self._delay_s = max(self._delay_s, _DENIED_DELAY_S)
         self._retry(_describe(error))
 
     def _on_close(self, _connection: SelectConnection, reason: BaseException) -> None:
@@ -280,19 +284,28 @@ def tls_context(ca: str) -> ssl.SSLContext:
     return context
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it nests; the last attempt, innermost, says best what happened."""
+    while True:
+        yield error
+        nested = [*error.args, *getattr(error, "exceptions", ()), getattr(error, "exception", None)]
+        inner = [item for item in nested if isinstance(item, BaseException)]
+        if not inner:
+            return
+        error = inner[-1]
+
+
+def _is_denied(error: BaseException) -> bool:
+    """Tell whether the login was denied, for whatever reason."""
+    return any(isinstance(cause, pika.exceptions.ProbableAuthenticationError) for cause in _causes(error))
+
+
 def _describe(error: BaseException) -> str:
     """Return one line for an exception of pika's, whose own text may be empty or nested."""
-    cause = error
-    while True:
+    for cause in _causes(error):
         for kind, meaning in _MEANINGS.items():
             if isinstance(cause, kind):
                 return meaning
-        # pika nests the reason in the exceptions of its workflow; the last attempt, innermost, says it best.
-        nested = [*cause.args, *getattr(cause, "exceptions", ()), getattr(cause, "exception", None)]
-        inner = [item for item in nested if isinstance(item, BaseException)]
-        if not inner:
-            break
-        cause = inner[-1]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not accepted: {cause.verify_message}"
     text = " ".join(str(cause).split())

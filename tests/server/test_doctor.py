@@ -10,6 +10,7 @@ import pytest
 
 from protocol.audit import Head
 from protocol.trust import decode_bundle
+from server.broker import PrivateBroker
 from server.config import load_config
 from server.parts import utc_now
 from tests.support.broker import AgentKey
@@ -177,3 +178,21 @@ def test_a_webhook_that_fails_is_said_with_what_waits_for_it(prepared: Installat
     store.postpone_hook("siem", "a", NOW, "HTTP status 500")
     said = "warn  webhooks: siem fails: HTTP status 500; siem: 1 alerts wait"
     assert said in prepared("doctor").out
+
+
+@pytest.mark.system
+def test_the_doctor_compares_the_brokers_open_files_with_the_agents(
+    prepared: Installation, clean_broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = prepared.config.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("relay =", "rabbitmqctl ="))]
+    place = kept.index("[server]") + 1
+    kept[place:place] = [f'relay = "{clean_broker.url}"', f'rabbitmqctl = "{clean_broker.rabbitmqctl}"']
+    prepared.config.write_text("\n".join(kept) + "\n")
+    FleetAgent(prepared.store)
+    out = prepared("doctor").out
+    assert "ok    broker files: the broker may open " in out
+    assert " agents\n" in out.partition("broker files: ")[2]
+    monkeypatch.setattr("server.doctor.FILES_PER_AGENT", 1 << 30)
+    said = "1 agents need 1,073,742,324: raise its LimitNOFILE"
+    assert said in prepared("doctor").out.partition("warn  broker files: ")[2]

@@ -1,6 +1,7 @@
 """Many questions about agents at once are one query; each is answered by what stood after it was asked."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 
 from protocol.errors import EnvironmentFailure
 from server.database import Database
-from server.lookups import Enrolments
+from server.lookups import Enrolments, Together
 from server.store import Store
 from tests.support.database import migrated_database
 from tests.support.fleet import NOW, FleetAgent
@@ -76,3 +77,38 @@ def test_where_the_database_is_away_everyone_who_asked_hears_of_it_and_the_next_
 
     asyncio.run(ask())
     bench.database.close()
+
+
+def test_neither_a_lone_question_nor_a_full_job_waits_for_others() -> None:
+    jobs: list[list[int]] = []
+
+    async def answer(questions: Sequence[int]) -> Sequence[int]:
+        jobs.append(list(questions))
+        return [-question for question in questions]
+
+    async def ask() -> list[int]:
+        together = Together(answer, pause_s=3600.0)
+        first = await together.ask(1)
+        return [first, *await asyncio.gather(*map(together.ask, range(1000, 1500)))]
+
+    assert asyncio.run(ask()) == [-1, *range(-1000, -1500, -1)]
+    assert jobs == [[1], list(range(1000, 1500))]
+
+
+def test_who_goes_away_leaves_the_answers_of_the_others_alone() -> None:
+    begun, free = asyncio.Event(), asyncio.Event()
+
+    async def answer(questions: Sequence[int]) -> Sequence[int]:
+        begun.set()
+        await free.wait()
+        return questions
+
+    async def ask() -> list[int]:
+        together = Together(answer)
+        asking = [asyncio.ensure_future(together.ask(number)) for number in range(3)]
+        await begun.wait()
+        asking.pop(1).cancel()
+        free.set()
+        return await asyncio.gather(*asking)
+
+    assert asyncio.run(ask()) == [0, 2]

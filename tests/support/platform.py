@@ -83,6 +83,7 @@ class Platform:
         modules: Path | None = None,
         network: Network | None = None,
         broker_settings: str = "",
+        server_settings: str = "",
         webhook: str = "",
     ) -> None:
         """Keep what a platform is made of.
@@ -95,6 +96,7 @@ class Platform:
         self.auth_port = free_port()
         self._network = network
         self._broker_settings = broker_settings
+        self._server_settings = server_settings
         self.host = network.address("server") if network else "127.0.0.1"
         self.url = f"http://{self.host}:{self.api_port}"
         self.config = directory / "config.toml"
@@ -162,6 +164,7 @@ rabbitmqctl = "{self.broker.rabbitmqctl}"
 state_dir = "{self.directory / "server"}"
 agents_dir = "{self.directory / "dist"}"
 {self._webhook}
+{self._server_settings}
 
 [client]
 server = "{self.url}"

@@ -31,8 +31,9 @@ from server.broker import PrivateBroker
 from server.config import ServerConfig, parse_listen
 from server.database import Database
 from server.events import Events, Wake
-from server.front import Front, listen_on
+from server.front import listen_on
 from server.parts import Parts, assemble, utc_now
+from server.questions import Questions
 from server.rows import ActionRow, Manner
 from server.store import Store
 from tests.support.broker import AgentKey
@@ -158,7 +159,7 @@ async def running_server(
     try:
         parts = assemble(config, database, clock=clock)
         with listen_on(parse_listen(config.broker_auth_listen)) as listener:
-            front = Front(parts.broker_auth, listener, lifespan=False)
+            front = Questions(parts.broker_auth.answer, listener)
             serving = asyncio.ensure_future(front.run())
             working = [asyncio.ensure_future(worker) for worker in parts.workers()]
             try:

@@ -7,6 +7,7 @@ import re
 import select
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,10 @@ def test_the_broker_may_go_away_and_come_back(platform: Platform) -> None:
         return bool(summary["exit"] == 0)
 
     wait_until(answered, "an answer after the broker came back", seconds=120)
+
+
+def test_the_server_takes_as_many_open_files_as_it_may(platform: Platform) -> None:
+    limits = Path(f"/proc/{platform.processes['server'].pid}/limits").read_text()
+    [line] = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    soft, hard = line.split()[3:5]
+    assert soft == hard

@@ -1,10 +1,11 @@
-"""The agent's link and the nodes of a cluster: which it tries, in which order."""
+"""The agent's link: which nodes of a cluster it tries, in which order, and when it comes again."""
 
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from threading import Thread
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +14,7 @@ from agent.runtime.amqp import IOLoop
 from agent.runtime.identity import Identity
 from agent.runtime.link import Link, Relay
 from protocol.identity import agent_id
+from server.broker import PrivateBroker
 from tests.support.apart import run_apart
 
 FACTS = {"name": "test.example", "environment": {"addresses": ""}}
@@ -73,13 +75,8 @@ def nodes() -> Iterator[DyingNodes]:
         yield dying
 
 
-@pytest.mark.parametrize(
-    ("random", "order"), [(0.0, [0, 1, 2, 0]), (0.5, [1, 2, 0, 1]), (0.99, [2, 0, 1, 2])]
-)
-def test_an_agent_begins_at_any_node_and_goes_on_to_the_next_after_each_failure(
-    nodes: DyingNodes, random: float, order: list[int]
-) -> None:
-    ioloop = IOLoop()
+def try_to_connect(ioloop: IOLoop, urls: tuple[str, ...], random: float) -> list[str]:
+    """Have an agent try some times; return what went wrong each time."""
     troubles: list[str] = []
 
     def on_trouble() -> None:
@@ -88,10 +85,20 @@ def test_an_agent_begins_at_any_node_and_goes_on_to_the_next_after_each_failure(
             link.close()
             ioloop.stop()
 
-    link = make_link(ioloop, nodes.urls, on_trouble=on_trouble, random=random)
+    link = make_link(ioloop, urls, on_trouble=on_trouble, random=random)
     link.connect()
     ioloop.start()
     ioloop.close()
+    return troubles
+
+
+@pytest.mark.parametrize(
+    ("random", "order"), [(0.0, [0, 1, 2, 0]), (0.5, [1, 2, 0, 1]), (0.99, [2, 0, 1, 2])]
+)
+def test_an_agent_begins_at_any_node_and_goes_on_to_the_next_after_each_failure(
+    nodes: DyingNodes, random: float, order: list[int]
+) -> None:
+    troubles = try_to_connect(IOLoop(), nodes.urls, random)
     assert nodes.tried == order
     assert all(troubles)
 
@@ -126,3 +133,35 @@ def be_stopped_in_the_middle_of_a_login() -> list[str]:
 def test_an_agent_that_is_stopped_in_the_middle_of_a_login_ends_in_order() -> None:
     # What it leaves open goes with its process.
     assert run_apart(be_stopped_in_the_middle_of_a_login) == []
+
+
+class HastyLoop(IOLoop):  # type: ignore[misc]  # pika has no types
+    """A loop that keeps for how long an agent wants to wait, and lets it wait for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses_s: list[float] = []
+
+    def call_later(self, delay: float, callback: Any) -> object:
+        """Call back, the agent's own attempts at once."""
+        if getattr(callback, "__func__", None) is not Link.connect:
+            return super().call_later(delay, callback)
+        self.pauses_s.append(delay)
+        return super().call_later(0, callback)
+
+
+def test_an_agent_that_cannot_reach_the_broker_comes_again_soon_and_then_ever_later(
+    nodes: DyingNodes,
+) -> None:
+    loop = HastyLoop()
+    try_to_connect(loop, nodes.urls, 0.5)
+    assert loop.pauses_s == [0.75, 1.5, 3.0, 6.0]
+
+
+@pytest.mark.system
+def test_an_agent_whose_login_was_denied_leaves_the_server_more_time(clean_broker: PrivateBroker) -> None:
+    loop = HastyLoop()
+    # Nobody answers for the server, so every login is denied.
+    troubles = try_to_connect(loop, (clean_broker.agent_url,), 0.5)
+    assert all("the login was denied" in trouble for trouble in troubles)
+    assert loop.pauses_s == [3.0, 6.0, 12.0, 24.0]
