@@ -152,17 +152,13 @@ def test_refused_deliveries_are_dead_letters_dropped_ones_are_gone_and_the_other
 
 
 def test_what_makes_a_batch_fail_is_found_and_refused_alone(clean_broker: PrivateBroker) -> None:
-    attempts = 0
+    away = [EnvironmentFailure("database-away", retryable=True)]
+    failures = {b"1": InvalidInput("bad-document", "the second"), b"2": ZeroDivisionError()}
 
     async def handle(batch: Sequence[Delivery]) -> Sequence[str | None]:
-        nonlocal attempts
-        attempts += 1
-        if attempts == 1:
-            raise EnvironmentFailure("database-away", retryable=True)
-        if any(delivery.body == b"1" for delivery in batch):
-            raise InvalidInput("bad-document", "the second")
-        if any(delivery.body == b"2" for delivery in batch):
-            raise ZeroDivisionError
+        for failure in [*away, *(failures[one.body] for one in batch if one.body in failures)]:
+            away.clear()
+            raise failure
         return [None] * len(batch)
 
     assert run(clean_broker, 4, handle, until_idle) == {"bad-document": 2}
