@@ -2,7 +2,7 @@
 
     python bench/swarm.py N [--runs 5] [--processes 2] [--database sqlite|postgresql] [--no-gate]
                             [--slow PERCENT] [--failing PERCENT] [--offline PERCENT] [--idle SECONDS]
-                            [--volatile] [--storm]
+                            [--volatile] [--concurrency N] [--storm]
 
 Starts a platform of real parts (private RabbitMQ, `mig-server serve`) and N agents that are real on the wire
 (`bench/swarm_agents.py`: own identity, connection, queue, signed heartbeats and answers, the real gate), all
@@ -159,6 +159,8 @@ class Swarm:
             "10m",
             "--all-agents",
         ]
+        if self.options.concurrency:
+            words += ["--concurrency", str(self.options.concurrency)]
         done = self.platform.mig(*words, "--json", "--yes", check=False, timeout=600)
         client_s = time.monotonic() - began
         if not done.stdout:
@@ -330,6 +332,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--ramp", type=float, default=200.0, help="logins per second")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--volatile", action="store_true", help="agents' queues as in a cluster, not on disk")
+    parser.add_argument("--concurrency", type=int, default=0, metavar="N", help="ask at most N at a time")
     parser.add_argument("--no-gate", action="store_true", help="agents answer without verifying")
     for name, text in (
         ("slow", "answer two seconds late"),

@@ -6,7 +6,9 @@ Rules:
 3. A delivery is acknowledged when whoever took it says so; if the connection is gone by then, the broker
    delivers again, and the journal knows it.
 4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the
-   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
+   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew. A message that
+   is not confirmed within a minute ends the connection: where a channel publishes while a queue of a cluster
+   has no leader, RabbitMQ 3.10 may never confirm it, nor what comes after it.
 5. Reconnecting waits 1 s, doubling up to 60 s, each wait drawn at random from its upper half, so that a
    thousand agents that lost their broker together do not return together. After a login that was denied it
    is 4 s at the least: the server may have more of them than it can answer, and each attempt costs it some.
@@ -38,6 +40,7 @@ _SOCKET_TIMEOUT_S = 15
 _AMQP_HEARTBEAT_S = 60
 _PERSISTENT = 2
 _UNCONFIRMED = False
+_CONFIRM_S = 60.0
 # What the broker's refusals mean here (AMQP 0-9-1, 403 at login and 530 at the virtual host).
 _MEANINGS = {
     pika.exceptions.ProbableAuthenticationError: "the login was denied: this agent is revoked, shows no good"
@@ -97,6 +100,8 @@ class Link:
         self._closing = False
         self._sequence = 0
         self._unconfirmed: Dict[int, _Publish] = {}
+        self._confirm_timer: Any = None
+        self._is_blocked = False
         self._returned: Set[str] = set()
         self.is_ready = False
         self.last_problem = ""
@@ -137,6 +142,7 @@ class Link:
         self._sequence += 1
         message_id = str(self._sequence)
         self._unconfirmed[self._sequence] = _Publish(message_id, done)
+        self._await_confirm()
         self._channel.basic_publish(
             AGENTS_EXCHANGE,
             routing_key,
@@ -181,10 +187,30 @@ class Link:
             **options,
         )
 
+    def _await_confirm(self) -> None:
+        """See to it that the oldest message which waits for its confirm does not wait for ever."""
+        if self._confirm_timer is None and self._unconfirmed:
+            oldest = next(iter(self._unconfirmed))
+            self._confirm_timer = self._ioloop.call_later(_CONFIRM_S, lambda: self._require_confirm(oldest))
+
+    def _require_confirm(self, sequence: int) -> None:
+        self._confirm_timer = None
+        # A broker that has no room says so, and pika waits for it for five minutes.
+        if sequence in self._unconfirmed and not self._is_blocked:
+            self._drop(f"the broker has confirmed nothing for {_CONFIRM_S:g} s")
+        else:
+            self._await_confirm()
+
+    def _on_blocked(self, *, is_blocked: bool) -> None:
+        self._is_blocked = is_blocked
+
     def _on_open(self, connection: SelectConnection) -> None:
         if self._closing:
             connection.close()
             return
+        self._is_blocked = False
+        connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(is_blocked=True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(is_blocked=False))
         connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_channel_open(self, channel: Channel) -> None:
@@ -255,6 +281,9 @@ class Link:
         self.is_ready = False
         self.last_problem = problem
         self._channel = None
+        if self._confirm_timer is not None:
+            self._ioloop.remove_timeout(self._confirm_timer)
+            self._confirm_timer = None
         pending, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
         for publish in pending.values():

@@ -105,8 +105,11 @@ def test_no_more_than_its_depth_is_under_way_and_than_the_prefetch_in_memory(
     run(clean_broker, 5 * BATCH, handle, until_idle)
     assert most["batches"] <= 2
     assert most["deliveries"] <= PREFETCH
+    # What was begun last may have been broken off, with the work.
+    held.clear()
+    most.clear()
     run(clean_broker, 3 * BATCH, handle, until_idle, depth=1)
-    assert held["batches"] == 0
+    assert most["batches"] == 1
 
 
 def test_what_comes_while_a_batch_is_under_way_waits_to_be_a_batch_together(

@@ -46,7 +46,11 @@ class DyingNodes:
 
 
 def make_link(
-    ioloop: IOLoop, urls: tuple[str, ...], *, on_trouble: Callable[[], None], random: float = 0.0
+    ioloop: IOLoop,
+    urls: tuple[str, ...],
+    *,
+    on_trouble: Callable[[], None],
+    random: float = 0.0,
 ) -> Link:
     key = Ed25519PrivateKey.generate()
     return Link(
