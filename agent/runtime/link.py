@@ -6,9 +6,9 @@ Rules:
 3. A delivery is acknowledged when whoever took it says so; if the connection is gone by then, the broker
    delivers again, and the journal knows it.
 4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the
-   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew. A message that
-   is not confirmed within a minute ends the connection: where a channel publishes while a queue of a cluster
-   has no leader, RabbitMQ 3.10 may never confirm it, nor what comes after it.
+   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew. A message
+   that is not confirmed within a minute ends the connection: where a channel publishes while a queue of a
+   cluster has no leader, RabbitMQ 3.10 may never confirm it, nor what comes after it.
 5. Reconnecting waits 1 s, doubling up to 60 s, each wait drawn at random from its upper half, so that a
    thousand agents that lost their broker together do not return together. After a login that was denied it
    is 4 s at the least: the server may have more of them than it can answer, and each attempt costs it some.
