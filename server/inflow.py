@@ -56,8 +56,13 @@ class Inflow:
         self._channel: Channel | None = None
         self._arrived: deque[Delivery] = deque()
         self._stirred = asyncio.Event()  # something has arrived, or a batch has ended
+        self._under_way: deque[_UnderWay] = deque()
         self.ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.idle = asyncio.Event()
+
+    def is_at_rest(self) -> bool:
+        """Tell whether all that has come is settled."""
+        return not self._arrived and not self._under_way
 
     async def start(self, channel: Channel) -> None:
         """Begin to consume."""
@@ -79,7 +84,7 @@ class Inflow:
 
     async def work(self) -> None:
         """Handle batch after batch, until cancelled or until the channel is gone."""
-        under_way: deque[_UnderWay] = deque()
+        under_way = self._under_way
         soonest = 0.0
         try:
             while True:

@@ -283,7 +283,7 @@ class Relay:
                 depths = await self.queue_depths([inflow.queue])
             except EnvironmentFailure:
                 return  # the connection is gone, and the work with it
-            if not any(depths.values()):
+            if not any(depths.values()) and inflow.is_at_rest():
                 inflow.end("is empty and can be declared anew")
                 return
 

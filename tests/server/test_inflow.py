@@ -55,7 +55,7 @@ async def until_idle(inflow: Inflow, link: Link) -> None:
     while True:
         await inflow.idle.wait()
         inflow.idle.clear()
-        if not await Administrator(link, is_cluster=False).queue_depth(RESULTS_QUEUE):
+        if not await Administrator(link, is_cluster=False).queue_depth(RESULTS_QUEUE) and inflow.is_at_rest():
             return
 
 
