@@ -56,7 +56,7 @@ class Cluster:
     def until_settled(self) -> None:
         """Wait until every command has ended."""
         left = sa.select(schema.commands.c.id).where(schema.commands.c.state.not_in(_FINAL))
-        wait_until(lambda: not self.query(left), "every answer", seconds=180)
+        wait_until(lambda: not self.query(left), "every answer", seconds=400)
 
     def query(self, query: "sa.Select[Any]") -> list[Any]:
         """Ask the database."""
