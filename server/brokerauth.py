@@ -16,9 +16,10 @@ Rules:
 7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 8. `MOST_AT_ONCE` logins are under way, and `MOST_WAITING` at most wait for their turn, in order. What comes
    beyond is denied at once, and what has waited for `LONGEST_WAIT_S` at its turn is denied unread: the
-   broker gives a login ten seconds (`handshake_timeout`), so that work would be in vain, and a fleet that
-   returns together would never get in. Who was denied comes again after the agent's own pause. To deny costs
-   the broker 3 ms, to let in 6, so waiting in line is better than coming again.
+   broker gives a login only so long (`handshake_timeout`: ten seconds, where `server.broker.HANDSHAKE_MS` is
+   not set), after which work would be in vain, and a fleet that returns together would never get in. Who was
+   denied comes again after the agent's own pause. To deny costs the broker half of what it costs to let in
+   (`docs/performance.md`), so waiting in line is better than coming again.
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """

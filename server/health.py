@@ -18,13 +18,13 @@ from typing import Literal
 
 from protocol.errors import EnvironmentFailure
 from server.database import Database
-from server.question import PATIENCE_S, Question
+from server.single_flight import PATIENCE_S, SingleFlight
 
 State = Literal["ok", "away", "silent", "full"]
 _FULL = {"disk-full", "broker-full"}
 
 
-async def _state(question: Question[object]) -> State:
+async def _state(question: SingleFlight[object]) -> State:
     """Return how it stands, after its patience at most."""
     try:
         await question.answer()
@@ -51,8 +51,8 @@ class HealthCheck:
         async def ask_database() -> object:
             return await asyncio.get_running_loop().run_in_executor(self._thread, database.require_writable)
 
-        self._database = Question(ask_database, patience_s)
-        self._broker = Question(ask_broker, patience_s)
+        self._database = SingleFlight(ask_database, patience_s)
+        self._broker = SingleFlight(ask_broker, patience_s)
 
     async def look(self) -> tuple[State, State]:
         """Return how database and broker stand."""

@@ -30,7 +30,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from protocol.errors import EnvironmentFailure
 from protocol.names import ALERTS_QUEUE, DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
-from server.question import PATIENCE_S, Question
+from server.single_flight import PATIENCE_S, SingleFlight
 from server.webhooks import HookStanding
 
 _Scope = MutableMapping[str, Any]
@@ -155,8 +155,8 @@ class Standing:
         async def ask_database() -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, HookStanding]]:
             return await agents(), await commands(), await webhooks()
 
-        self._database = Question(ask_database, patience_s)
-        self._broker = Question(lambda: queue_depths(QUEUES), patience_s)
+        self._database = SingleFlight(ask_database, patience_s)
+        self._broker = SingleFlight(lambda: queue_depths(QUEUES), patience_s)
         self._dead = dead
         self._denied = denied
         self._followers = followers

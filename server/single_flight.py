@@ -8,7 +8,7 @@ _T = TypeVar("_T")
 PATIENCE_S = 2.0
 
 
-class Question(Generic[_T]):
+class SingleFlight(Generic[_T]):
     """One question; nobody asks again before it is answered or has failed: however many wait, one call does.
 
     Args:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from protocol.errors import EnvironmentFailure
-from server.question import Question
+from server.single_flight import SingleFlight
 
 
 def test_who_asks_meanwhile_waits_for_the_same_answer_and_who_asks_later_asks_anew() -> None:
@@ -18,7 +18,7 @@ def test_who_asks_meanwhile_waits_for_the_same_answer_and_who_asks_later_asks_an
         return asked
 
     async def whole() -> None:
-        question = Question(ask)
+        question = SingleFlight(ask)
         assert set(await asyncio.gather(question.answer(), question.answer())) == {1}
         assert await question.answer() == 2
 
@@ -37,7 +37,7 @@ def test_what_is_not_answered_in_time_stands_and_is_not_asked_again() -> None:
             await answered.wait()
             return "late"
 
-        question = Question(ask, patience_s=0.01)
+        question = SingleFlight(ask, patience_s=0.01)
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 await question.answer()
@@ -53,7 +53,7 @@ def test_what_fails_is_said_and_asked_again() -> None:
         raise EnvironmentFailure("broker-away", retryable=True)
 
     async def whole() -> None:
-        question = Question(ask)
+        question = SingleFlight(ask)
         for _ in range(2):
             with pytest.raises(EnvironmentFailure, match="broker-away"):
                 await question.answer()
