@@ -6,9 +6,10 @@ Rules:
 3. A delivery is acknowledged when whoever took it says so; if the connection is gone by then, the broker
    delivers again, and the journal knows it.
 4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the
-   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew. A message
-   that is not confirmed within a minute ends the connection: where a channel publishes while a queue of a
-   cluster has no leader, RabbitMQ 3.10 may never confirm it, nor what comes after it.
+   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
+   A connection on which the broker has refused one kind of message for a minute or two is given up: RabbitMQ
+   3.10 refuses for ever what a channel sends to a quorum queue, if it has sent the first while that had no
+   leader. Where a queue is full this does not help, so the next time is twice as long, an hour at most.
 5. Reconnecting waits 1 s, doubling up to 60 s, each wait drawn at random from its upper half, so that a
    thousand agents that lost their broker together do not return together. After a login that was denied it
    is 4 s at the least: the server may have more of them than it can answer, and each attempt costs it some.
@@ -21,6 +22,7 @@ Rules:
 import logging
 import secrets
 import ssl
+import time
 from datetime import datetime
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Set, Tuple
 from urllib.parse import unquote, urlsplit
@@ -40,7 +42,8 @@ _SOCKET_TIMEOUT_S = 15
 _AMQP_HEARTBEAT_S = 60
 _PERSISTENT = 2
 _UNCONFIRMED = False
-_CONFIRM_S = 60.0
+_REFUSED_S = 60.0
+_LONGEST_REFUSED_S = 3600.0
 # What the broker's refusals mean here (AMQP 0-9-1, 403 at login and 530 at the virtual host).
 _MEANINGS = {
     pika.exceptions.ProbableAuthenticationError: "the login was denied: this agent is revoked, shows no good"
@@ -64,6 +67,7 @@ class Relay(NamedTuple):
 
 class _Publish(NamedTuple):
     message_id: str
+    routing_key: str
     done: Callable[[bool], None]
 
 
@@ -100,8 +104,10 @@ class Link:
         self._closing = False
         self._sequence = 0
         self._unconfirmed: Dict[int, _Publish] = {}
-        self._confirm_timer: Any = None
-        self._is_blocked = False
+        # By the routing key of what is refused on this connection: when it is given up.
+        self._refused: Dict[str, float] = {}
+        self._refused_s = _REFUSED_S
+        self._given_up_for = ""
         self._returned: Set[str] = set()
         self.is_ready = False
         self.last_problem = ""
@@ -141,8 +147,7 @@ class Link:
             return
         self._sequence += 1
         message_id = str(self._sequence)
-        self._unconfirmed[self._sequence] = _Publish(message_id, done)
-        self._await_confirm()
+        self._unconfirmed[self._sequence] = _Publish(message_id, routing_key, done)
         self._channel.basic_publish(
             AGENTS_EXCHANGE,
             routing_key,
@@ -187,30 +192,10 @@ class Link:
             **options,
         )
 
-    def _await_confirm(self) -> None:
-        """See to it that the oldest message which waits for its confirm does not wait for ever."""
-        if self._confirm_timer is None and self._unconfirmed:
-            oldest = next(iter(self._unconfirmed))
-            self._confirm_timer = self._ioloop.call_later(_CONFIRM_S, lambda: self._require_confirm(oldest))
-
-    def _require_confirm(self, sequence: int) -> None:
-        self._confirm_timer = None
-        # A broker that has no room says so, and pika waits for it for five minutes.
-        if sequence in self._unconfirmed and not self._is_blocked:
-            self._drop(f"the broker has confirmed nothing for {_CONFIRM_S:g} s")
-        else:
-            self._await_confirm()
-
-    def _on_blocked(self, *, is_blocked: bool) -> None:
-        self._is_blocked = is_blocked
-
     def _on_open(self, connection: SelectConnection) -> None:
         if self._closing:
             connection.close()
             return
-        self._is_blocked = False
-        connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(is_blocked=True))
-        connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(is_blocked=False))
         connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_channel_open(self, channel: Channel) -> None:
@@ -257,16 +242,30 @@ class Link:
                 was_returned = publish.message_id in self._returned
                 self._returned.discard(publish.message_id)
                 publish.done(confirmed and not was_returned)
+                self._judge(publish.routing_key, is_refused=not confirmed)
+
+    def _judge(self, routing_key: str, *, is_refused: bool) -> None:
+        """Give the connection up where the broker has refused one kind of message for long."""
+        if not is_refused:
+            self._refused.pop(routing_key, None)
+            if routing_key == self._given_up_for:
+                self._refused_s, self._given_up_for = _REFUSED_S, ""
+            return
+        now = time.monotonic()
+        if now >= self._refused.setdefault(routing_key, now + self._refused_s * (1 + self._random())):
+            self._refused_s = min(2 * self._refused_s, _LONGEST_REFUSED_S)
+            self._given_up_for = routing_key
+            self._drop("the broker refuses what this connection sends")
 
     def _on_channel_close(self, _channel: Channel, reason: BaseException) -> None:
         self._drop(str(reason))
 
     def _drop(self, problem: str) -> None:
         """Give up a connection that is of no use; `_on_close` then starts over."""
-        self.last_problem = problem
         self.is_ready = False
         connection = self._connection
         if connection is not None and not (connection.is_closing or connection.is_closed):
+            self.last_problem = problem  # not what follows from it: that its channels are closed in order
             connection.close()
 
     def _on_open_error(self, _connection: SelectConnection, error: BaseException) -> None:
@@ -281,9 +280,7 @@ class Link:
         self.is_ready = False
         self.last_problem = problem
         self._channel = None
-        if self._confirm_timer is not None:
-            self._ioloop.remove_timeout(self._confirm_timer)
-            self._confirm_timer = None
+        self._refused.clear()
         pending, self._unconfirmed = self._unconfirmed, {}
         self._returned.clear()
         for publish in pending.values():

@@ -1,9 +1,11 @@
 """The agent's link: which nodes of a cluster it tries, in which order, and when it comes again."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -14,8 +16,11 @@ from agent.runtime.amqp import IOLoop
 from agent.runtime.identity import Identity
 from agent.runtime.link import Link, Relay
 from protocol.identity import agent_id
+from protocol.names import AGENTS_EXCHANGE, result_key
 from server.broker import PrivateBroker
 from tests.support.apart import run_apart
+from tests.support.broker import AgentKey, server_connection
+from tests.support.relay import running_server
 
 FACTS = {"name": "test.example", "environment": {"addresses": ""}}
 ATTEMPTS = 4
@@ -50,16 +55,18 @@ def make_link(
     urls: tuple[str, ...],
     *,
     on_trouble: Callable[[], None],
+    on_ready: Callable[[], None] = lambda: None,
     random: float = 0.0,
+    key: Ed25519PrivateKey | None = None,
 ) -> Link:
-    key = Ed25519PrivateKey.generate()
+    key = key or Ed25519PrivateKey.generate()
     return Link(
         ioloop=ioloop,
         relay=Relay(urls, "mig"),
         identity=Identity(key, agent_id(key.public_key().public_bytes_raw()), is_new=True),
         clock=lambda: datetime.now(UTC),
         on_delivery=lambda _body, _acknowledge: None,
-        on_ready=lambda: None,
+        on_ready=on_ready,
         on_trouble=on_trouble,
         random=lambda: random,
         facts=lambda: FACTS,
@@ -169,3 +176,75 @@ def test_an_agent_whose_login_was_denied_leaves_the_server_more_time(clean_broke
     troubles = try_to_connect(loop, (clean_broker.agent_url,), 0.5)
     assert all("the login was denied" in trouble for trouble in troubles)
     assert loop.pauses_s == [3.0, 6.0, 12.0, 24.0]
+
+
+class Publisher:
+    """An agent that publishes the same message over and over, until it has connected a second time."""
+
+    def __init__(self, broker: PrivateBroker, agent: AgentKey) -> None:
+        self.troubles: list[str] = []
+        self.confirmed: list[bool] = []
+        self._connections = 0
+        self._key = result_key(agent.id)
+        self._ioloop = IOLoop()
+        self._link = make_link(
+            self._ioloop,
+            (broker.agent_url,),
+            on_trouble=lambda: self.troubles.append(self._link.last_problem),
+            on_ready=self._on_ready,
+            key=agent.private,
+        )
+
+    def run(self) -> None:
+        """Be it."""
+        self._link.connect()
+        self._ioloop.start()
+        self._ioloop.close()
+
+    def _on_ready(self) -> None:
+        self._connections += 1
+        if self._connections > 1:
+            self._link.close()
+            self._ioloop.call_later(0.2, self._ioloop.stop)
+        else:
+            self._publish()
+
+    def _publish(self) -> None:
+        self._link.publish(self._key, b"x", self._on_published)
+
+    def _on_published(self, confirmed: bool) -> None:  # noqa: FBT001  (the link's callback)
+        self.confirmed.append(confirmed)
+        if self._link.is_ready:
+            self._ioloop.call_later(0.05, self._publish)
+
+
+@pytest.mark.system
+def test_a_connection_on_which_the_broker_keeps_refusing_is_given_up_and_another_tried(
+    clean_broker: PrivateBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.runtime.link._REFUSED_S", 0.5)
+    agent = AgentKey()
+    publisher = Publisher(clean_broker, agent)
+
+    async def whole() -> None:
+        async with running_server(clean_broker, tmp_path) as server:
+            await server.enrol(agent)
+            with server_connection(clean_broker) as connection:
+                channel = connection.channel()
+                full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+                channel.queue_declare("full", exclusive=True, arguments=full)
+                channel.queue_bind("full", AGENTS_EXCHANGE, result_key(agent.id))
+                ended = asyncio.Event()
+                loop = asyncio.get_running_loop()
+
+                def work() -> None:
+                    publisher.run()
+                    loop.call_soon_threadsafe(ended.set)
+
+                Thread(target=work, daemon=True).start()  # one that hangs holds up nobody
+                await asyncio.wait_for(ended.wait(), 30)
+
+    asyncio.run(whole())
+    assert publisher.troubles == ["the broker refuses what this connection sends"]
+    assert len(publisher.confirmed) > 2
+    assert not any(publisher.confirmed)
