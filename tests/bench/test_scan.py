@@ -2,12 +2,11 @@
 
 import hashlib
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.benches import run_bench
 from tests.support.tree import ROOT
 
 TINY = {
@@ -27,9 +26,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_case_runs_and_gives_a_row_with_its_goal(corpora: Path) -> None:
     words = ["--corpus", str(corpora), "--runs", "1", "--agent", "none", "--cases", "size", "content-many"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "bench/scan.py", *words], capture_output=True, check=True, text=True
-    )
+    done = run_bench("scan.py", *words)
     assert "| size, small files | ≤ 1 x the time of find |" in done.stdout
     assert "| content, one literal, small files | ≤ 1.3 x the time of rg -j2 |" in done.stdout
     assert done.stderr.splitlines() == ["size", "content-many"]

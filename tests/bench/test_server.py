@@ -2,13 +2,13 @@
 
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.benches import run_bench
 from tests.support.tree import ROOT
 
 BENCH = ROOT / "bench"
@@ -65,9 +65,7 @@ def test_idle_time_is_a_share_of_one_core() -> None:
 @pytest.mark.system
 def test_the_loaded_server_answers_and_gives_its_tables() -> None:
     words = ["--agents", "20", "--answers", "40", "--rate", "50", "--seconds", "2"]
-    done = subprocess.run(
-        [sys.executable, BENCH / "loaded.py", *words], capture_output=True, text=True, check=True
-    )
+    done = run_bench("loaded.py", *words)
     assert "sqlite, 20 agents, 40 answers stored; " in done.stdout
     rows = [line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines() if line.startswith("| ")]
     assert rows[1:7] == [

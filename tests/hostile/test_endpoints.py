@@ -106,7 +106,8 @@ def test_a_copied_identity_shows(captured: Captured, endpoint: OwnEndpoint) -> N
     for minute, started in enumerate(("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z") * 2, start=1):
         endpoint.beat(started=started, time=f"2026-12-01T00:{minute:02}:00Z")
     captured.require_unharmed()
-    assert "two agents run under this id" in captured.mig("agents", "-t", f"id = '{endpoint.id}'").stdout
+    told = "two agents run under this id"
+    wait_until(lambda: told in captured.mig("agents", "-t", f"id = '{endpoint.id}'").stdout, told)
 
 
 def test_an_agent_does_not_start_where_others_can_write(captured: Captured, tmp_path: Path) -> None:

@@ -381,7 +381,9 @@ def test_addresses_and_neighbours_of_every_namespace_are_told_with_its_name() ->
         meet(near, far)
         found = records(localips=[near.ipv4, far.ipv4], neighborips=[far.ipv4], namespaces=True)
         names = {host.name: f"net:[{Path(host.path).stat().st_ino}]" for host in (near, far)}
-    assert {(one["search"], one["address"], one["namespace"]) for one in found} == {
+    # Whatever else runs on this machine may have the same addresses, as another test does.
+    ours = [one for one in found if one["namespace"] in names.values()]
+    assert {(one["search"], one["address"], one["namespace"]) for one in ours} == {
         ("localips", near.ipv4, names[near.name]),
         ("localips", far.ipv4, names[far.name]),
         ("neighborips", far.ipv4, names[near.name]),
