@@ -25,6 +25,7 @@ from tests.hostile.captured import NAMES, Captured, OwnEndpoint
 from tests.server.test_brokerauth import new_token, with_proof_of
 from tests.support.broker import AgentKey
 from tests.support.documents import RESULT as ANSWER
+from tests.support.platform import wait_until
 from tests.support.relay import running_server
 
 # -- getting in ----------------------------------------------------------------------------------------------
