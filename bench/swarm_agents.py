@@ -117,7 +117,9 @@ class SwarmAgent:
         self._timer = self._ioloop.call_later(delay_s, self._beat)
         payload = encode_heartbeat(self._facts, now=datetime.now(UTC), started=self._started, commands=())
         body = encode_envelope(sign_envelope(self._identity.private_key, HEARTBEAT, payload))
-        self._link.publish(heartbeat_key(self._identity.agent_id), body, lambda _confirmed: None)
+        self._link.publish(
+            heartbeat_key(self._identity.agent_id), body, lambda _confirmed: None, lasting=False
+        )
 
     def _take(self, body: bytes, acknowledge: Callable[[], None]) -> None:
         if peek_type(body) != ACTION:

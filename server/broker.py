@@ -38,6 +38,11 @@ ACCOUNT = "mig-server"
 VHOST = "mig"
 MAX_CHANNELS = 32
 AUTH_PLUGIN = "rabbitmq_auth_backend_http"
+CACHE_PLUGIN = "rabbitmq_auth_backend_cache"
+# So long the broker keeps what an agent may do, and never who is let in: it would ask twice about each
+# message of a channel that was idle (docs/adr/0013-permissions-kept.md).
+PERMISSIONS_S = 1800
+TWICE = "user-twice"  # the last part of the path where such a broker asks about logins
 HANDSHAKE_MS = 30_000  # as long as an agent waits; the broker's ten seconds are too few when a fleet returns
 MAX_MESSAGE_BYTES = 4 << 20  # a sealed answer of 1 MiB is 2.5 MiB: three times in base64
 _START_S = 120.0
@@ -61,12 +66,7 @@ default_permissions.read = .*
 default_permissions.write = .*
 auth_mechanisms.1 = PLAIN
 auth_backends.1 = internal
-auth_backends.2 = http
-auth_http.http_method = post
-auth_http.user_path = http://{auth}/auth/user
-auth_http.vhost_path = http://{auth}/auth/vhost
-auth_http.resource_path = http://{auth}/auth/resource
-auth_http.topic_path = http://{auth}/auth/topic
+{agents}\
 # The broker's own values, but for a backlog that a fleet fits into; one alone would take the others away.
 tcp_listen_options.backlog = 4096
 tcp_listen_options.nodelay = true
@@ -94,6 +94,22 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     distribution: int
     epmd: int
     password: str
+
+
+def agents_settings(auth_listen: str) -> dict[str, str]:
+    """Return the broker's settings by which our listener answers for agents (`server.brokerauth`).
+
+    Logins are asked about each time; of what was allowed to whom is kept for `PERMISSIONS_S`.
+    """
+    paths = {"user": TWICE, "vhost": "vhost", "resource": "resource", "topic": "topic"}
+    return {
+        "auth_backends.2.authn": "http",
+        "auth_backends.2.authz": "cache",
+        "auth_cache.cached_backend": "http",
+        "auth_cache.cache_ttl": str(1000 * PERMISSIONS_S),
+        "auth_http.http_method": "post",
+        **{f"auth_http.{what}_path": f"http://{auth_listen}/auth/{path}" for what, path in paths.items()},
+    }
 
 
 def _ignore(_text: str) -> None:
@@ -223,13 +239,17 @@ class PrivateBroker:
         for name in ("log", "data", "home", "none"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         self._log_seen = self._log.stat().st_size if self._log.exists() else 0
-        (self.directory / "enabled_plugins").write_text(f"[{AUTH_PLUGIN}].\n", encoding="ascii")
+        (self.directory / "enabled_plugins").write_text(
+            f"[{AUTH_PLUGIN},{CACHE_PLUGIN}].\n", encoding="ascii"
+        )
         text = _CONFIG.format(
             amqp=state.amqp,
             account=ACCOUNT,
             password=state.password,
             vhost=VHOST,
-            auth=self.auth_listen,
+            agents="".join(
+                f"{name} = {value}\n" for name, value in agents_settings(self.auth_listen).items()
+            ),
             max_channels=MAX_CHANNELS,
             handshake_ms=HANDSHAKE_MS,
             max_message_bytes=MAX_MESSAGE_BYTES,

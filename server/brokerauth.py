@@ -10,8 +10,9 @@ Rules:
 4. Before an agent is let in its queue stands, bound, so that it has nothing to declare. It may read that
    queue, and write `mig.agents` under its own three routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
-5. A revoked agent is denied every login, and every new channel of a connection that is still open; so is one
-   that has removed itself, until it is enrolled anew.
+5. A revoked agent is denied every login; so is one that has removed itself, until it is enrolled anew. What
+   it may on a connection that is still open the broker keeps (`server.broker.PERMISSIONS_S`), so revoking
+   closes connections (`server.shutout`).
 6. One that was cut off for a flood (`server.floods`) is denied for a while.
 7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 8. `MOST_AT_ONCE` logins are under way, and `MOST_WAITING` at most wait for their turn, in order. What comes
@@ -20,6 +21,8 @@ Rules:
    not set), after which work would be in vain, and a fleet that returns together would never get in. Who was
    denied comes again after the agent's own pause. To deny costs the broker half of what it costs to let in
    (`docs/performance.md`), so waiting in line is better than coming again.
+9. A broker that keeps permissions but no logins asks about each login twice: to let the agent in, and to
+   learn what it may in general. It says so by the path that it asks (`server.broker.TWICE`).
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """
@@ -31,12 +34,13 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import parse_qsl
 
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import BrokerLogin, decode_broker_password
 from protocol.names import AGENTS_EXCHANGE, agent_queue, alert_key, heartbeat_key, is_agent_id, result_key
-from server.broker import VHOST
+from server.broker import TWICE, VHOST
 from server.config import ServerConfig
 from server.database import Database
 from server.floods import PAUSE, RATE_LIMITED
@@ -87,7 +91,7 @@ class BrokerAuth:
         self._wait_connected = wait_connected
         self._enrolments = Enrolments(database, store)
         self._known: Together[str, AgentRow | None] = Together(self._read_known)
-        self._recorded: Together[NewLogin, bool] = Together(self._record)
+        self._recorded: Together[NewLogin, int] = Together(self._record)
         self._welcome = welcome
         self._clock = clock
         self._monotonic = monotonic
@@ -98,6 +102,7 @@ class BrokerAuth:
         self._heard: deque[str] = deque(maxlen=16)
         self._questions: Mapping[str, Callable[[Form], Awaitable[bool]]] = {
             "/auth/user": self.is_login_allowed,
+            f"/auth/{TWICE}": partial(self.is_login_allowed, questions=2),
             "/auth/vhost": self.is_vhost_allowed,
             "/auth/resource": self.is_resource_allowed,
             "/auth/topic": self.is_topic_allowed,
@@ -120,8 +125,8 @@ class BrokerAuth:
             _log.warning("denied for now", extra={"agent": form.get("username", "")[:32], "reason": error})
             return False
 
-    async def is_login_allowed(self, form: Form) -> bool:
-        """Decide on a login, by `username` and `password`."""
+    async def is_login_allowed(self, form: Form, *, questions: int = 1) -> bool:
+        """Decide on a login, by `username` and `password`, about which the broker asks so often."""
         if self._waiting >= MOST_WAITING:
             self.denied[RATE_LIMITED] += 1
             return False
@@ -135,15 +140,15 @@ class BrokerAuth:
             if self._monotonic() - came > LONGEST_WAIT_S:
                 self.denied[RATE_LIMITED] += 1
                 return False
-            return await self._judge_login(form)
+            return await self._judge_login(form, questions)
         finally:
             self._room.release()
 
-    async def _judge_login(self, form: Form) -> bool:
+    async def _judge_login(self, form: Form, questions: int) -> bool:
         agent_id = form.get("username", "")
         try:
             login = self._require_signed(agent_id, form.get("password", ""))
-            row = await self._admit(agent_id, login)
+            row, number = await self._admit(agent_id, login, questions)
         except InvalidInput as error:
             self.denied[error.code] += 1
             self._heard.append(agent_id[:32])
@@ -152,6 +157,8 @@ class BrokerAuth:
                 extra={"agent": agent_id[:32], "code": error.code, "reason": error.detail},
             )
             return False
+        if number > 1:
+            return True
         if row.enrolment == "pending":
             self.denied["forbidden"] += 1
             _log.info("waits for approval", extra={"agent": agent_id})
@@ -173,36 +180,38 @@ class BrokerAuth:
         login.require_valid(agent_id, self._config.name, VHOST)
         return login
 
-    async def _admit(self, agent_id: str, login: BrokerLogin) -> AgentRow:
+    async def _admit(self, agent_id: str, login: BrokerLogin, questions: int) -> tuple[AgentRow, int]:
+        """Return the agent, and which question about this login it is; what is denied is raised."""
         now = self._clock()
         if abs(login.time - now.timestamp()) > LOGIN_TOLERANCE.total_seconds() or login.time > _LATEST:
             raise InvalidInput("unauthenticated", f"the agent's clock is off by {_distance(login.time, now)}")
-        self._require_seldom(agent_id, now)
+        self._require_seldom(agent_id, now, MAX_LOGINS * questions)
         row = await self._require_agent(agent_id, login, now)
         if row.enrolment in {"revoked", "removed"}:
             raise InvalidInput("forbidden", f"the agent is {row.enrolment}")
         if row.flooded is not None and abs(now - row.flooded) < PAUSE:
             raise InvalidInput(RATE_LIMITED, "the agent floods and was cut off for a while")
         said = datetime.fromtimestamp(login.time, UTC)
-        if not await self._recorded.ask(NewLogin(agent_id, login.nonce, said)):
+        number = await self._recorded.ask(NewLogin(agent_id, login.nonce, said, questions))
+        if not number:
             raise InvalidInput("replayed", "this very login was used before")
-        return row
+        return row, number
 
     async def _read_known(self, agent_ids: Sequence[str]) -> Sequence[AgentRow | None]:
         known = await self._database.read(self._store.get_agents, agent_ids)
         return [known.get(agent_id) for agent_id in agent_ids]
 
-    async def _record(self, logins: Sequence[NewLogin]) -> Sequence[bool]:
+    async def _record(self, logins: Sequence[NewLogin]) -> Sequence[int]:
         return await self._database.run(self._store.record_logins, logins, self._clock())
 
-    def _require_seldom(self, agent_id: str, now: datetime) -> None:
+    def _require_seldom(self, agent_id: str, now: datetime, most: int) -> None:
         since, count = self._logins.pop(agent_id, (now, 0))
         if abs(now - since) >= LOGIN_PERIOD:  # a clock that was set back denies nobody for long
             since, count = now, 0
         self._logins[agent_id] = (since, count + 1)
         if len(self._logins) > _MAX_COUNTED:
             self._logins.popitem(last=False)
-        if count >= MAX_LOGINS:
+        if count >= most:
             raise InvalidInput("rate-limited", f"more than {MAX_LOGINS} logins within a minute")
 
     async def _require_agent(self, agent_id: str, login: BrokerLogin, now: datetime) -> AgentRow:

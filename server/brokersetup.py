@@ -13,12 +13,21 @@ Source: https://www.rabbitmq.com/docs/configure, rabbitmqctl(8), rabbitmq-plugin
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from protocol.errors import EnvironmentFailure, InvalidInput
-from server.broker import AUTH_PLUGIN, HANDSHAKE_MS, MAX_CHANNELS, MAX_MESSAGE_BYTES, VHOST
+from server.broker import (
+    AUTH_PLUGIN,
+    CACHE_PLUGIN,
+    HANDSHAKE_MS,
+    MAX_CHANNELS,
+    MAX_MESSAGE_BYTES,
+    VHOST,
+    agents_settings,
+)
 from server.brokerctl import BrokerControl
 from server.certificates import TlsFiles, describe_certificate
 from server.config import ServerConfig
@@ -31,6 +40,7 @@ _HEADER = "# Written by `mig-server broker setup`, which replaces it when it is 
 _OLDEST = (3, 10)
 _DEPRECATES = (4, 0)
 _SETTING = re.compile(r"\s*([a-z][A-Za-z0-9_.$-]*)\s*=\s*(.*?)\s*(?:#.*)?\Z")
+_LISTS = {"auth_backends", "auth_cache", "auth_mechanisms", "auth_http", "ssl_options"}
 _ADVANCED = ("auth_backends", "auth_mechanisms", "ssl_options", "tcp_listeners", "ssl_listeners")
 
 
@@ -84,7 +94,7 @@ class BrokerSetup:
         yield self._make_vhost()
         yield from self._make_account()
         yield self._delete_guest()
-        yield self._enable_plugin()
+        yield from self._enable_plugins()
         yield from self._write_fragment(text)
 
     def _step(self, what: str, *, is_done: bool, do: Callable[[], object]) -> str:
@@ -172,15 +182,13 @@ class BrokerSetup:
             "delete the account guest", is_done=False, do=lambda: self._control.run("delete_user", "guest")
         )
 
-    def _enable_plugin(self) -> str:
+    def _enable_plugins(self) -> Iterator[str]:
         enabled = self._control.run(
             "list", "--enabled", "--minimal", "--quiet", tool="rabbitmq-plugins"
         ).split()
-        return self._step(
-            f"plugin {AUTH_PLUGIN}",
-            is_done=AUTH_PLUGIN in enabled,
-            do=lambda: self._control.run("enable", "--quiet", AUTH_PLUGIN, tool="rabbitmq-plugins"),
-        )
+        for plugin in (AUTH_PLUGIN, CACHE_PLUGIN):
+            enable = partial(self._control.run, "enable", "--quiet", plugin, tool="rabbitmq-plugins")
+            yield self._step(f"plugin {plugin}", is_done=plugin in enabled, do=enable)
 
     def _write_fragment(self, text: str) -> Iterator[str]:
         path = self._fragment
@@ -193,16 +201,10 @@ class BrokerSetup:
             yield "next  restart RabbitMQ, e.g. systemctl restart rabbitmq-server; then: mig-server doctor"
 
     def _fragment_text(self) -> str:
-        auth = self._request.config.broker_auth_listen
         settings = {
             "auth_mechanisms.1": "PLAIN",
             "auth_backends.1": "internal",
-            "auth_backends.2": "http",
-            "auth_http.http_method": "post",
-            **{
-                f"auth_http.{question}_path": f"http://{auth}/auth/{question}"
-                for question in ("user", "vhost", "resource", "topic")
-            },
+            **agents_settings(self._request.config.broker_auth_listen),
             "channel_max": str(MAX_CHANNELS),
             "handshake_timeout": str(HANDSHAKE_MS),
             "max_message_size": str(MAX_MESSAGE_BYTES),
@@ -282,7 +284,7 @@ def _settings(text: str) -> Iterator[tuple[str, str]]:
 def _group(name: str) -> str:
     """Return what a setting is part of: lists such as auth_backends.1 are replaced as a whole."""
     head = name.split(".", maxsplit=1)[0]
-    return head if head in {"auth_backends", "auth_mechanisms", "auth_http", "ssl_options"} else name
+    return head if head in _LISTS else name
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,8 +14,8 @@ from server.database import Database
 from server.store import Store
 
 _MOST = 500
-# The broker asks again about each channel that was idle: twice for each heartbeat. Of 10,000 agents three
-# questions come in this time, and share what costs no more than one.
+# A fleet's questions come one by one: hundreds in a second when it returns, and some all the time, as what
+# the broker keeps runs out. Those that come in this time share what costs no more than one.
 _PAUSE_S = 0.01
 Q = TypeVar("Q")
 A = TypeVar("A")

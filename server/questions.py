@@ -1,8 +1,8 @@
 """HTTP/1.1 for the broker's questions: small forms, posted, each answered with one word.
 
 Rules:
-1. A fleet that returns asks five questions for each login, and one that is there two for each heartbeat. The
-   API's server (uvicorn with h11) takes some 0.3 ms for each, this 0.1; so it knows no more than that.
+1. A fleet that returns asks six questions for each login, and thousands log in within a minute. The API's
+   server (uvicorn with h11) takes some 0.3 ms for each, this 0.1; so it knows no more than that.
 2. What is not understood, or is too large, is answered 400 and the connection is closed: a request with
    another method, a body of unknown length (`Transfer-Encoding`), a header line that is none.
 3. Requests of one connection are answered in their order, one at a time; what is sent ahead is bounded.

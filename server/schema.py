@@ -205,12 +205,13 @@ witnesses = sa.Table(
     sa.Column("contradicting", sa.LargeBinary),
 )
 
-# Logins to the broker that could still be repeated: each is accepted once.
+# Logins to the broker that could still be repeated: each is accepted once, in so many questions.
 logins = sa.Table(
     "logins",
     metadata,
     sa.Column("login", sa.String(64), primary_key=True),  # the agent's id and the nonce, 32 hex digits each
     sa.Column("time", UtcTime, nullable=False),  # by the agent's clock; too old a login is refused by it
+    sa.Column("asked", sa.SmallInteger, nullable=False, server_default="1"),
     sa.Index(None, "time"),
 )
 

@@ -1,4 +1,8 @@
-"""Logins of agents to the broker in the store: what makes each password good for one login only."""
+"""Logins of agents to the broker in the store: what makes each password good for one login only.
+
+A broker that keeps permissions asks twice about each login (`server.brokerauth`), so a login is good for two
+questions there: who repeats one that has happened has none left, and who gets one of the two has no login.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -22,18 +26,22 @@ _NOTE_SKEW = (
 
 
 class NewLogin(NamedTuple):
-    """A login whose signature was verified; `time` is by the agent's clock."""
+    """A login whose signature was verified; `time` is by the agent's clock.
+
+    `questions` is how often its broker asks about each login.
+    """
 
     agent_id: str
     nonce: bytes
     time: datetime
+    questions: int = 1
 
 
 class LoginStore(StorePart):
     """The logins' part of the store."""
 
-    def record_logins(self, logins: Sequence[NewLogin], now: datetime) -> list[bool]:
-        """Keep logins and the agents' clock skew; return of each False where it was kept before.
+    def record_logins(self, logins: Sequence[NewLogin], now: datetime) -> list[int]:
+        """Keep logins and the agents' clock skew; return which question about it each is, 0 for one too many.
 
         The caller refuses a `time` further than `LOGIN_TOLERANCE` from `now`. So a login has to be remembered
         only until its time is that old: the rule is exact, lets an agent's clock be set back,
@@ -42,18 +50,14 @@ class LoginStore(StorePart):
         first: dict[str, int] = {}
         for place, login in enumerate(logins):
             first.setdefault(_key(login), place)
-        insert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
-        statement = (
-            insert(_logins)
-            .on_conflict_do_nothing(index_elements=[_logins.c.login])
-            .returning(_logins.c.login)
-        )
-        kept: set[str] = set()
+        kept: dict[str, int] = {}
         with self._database.writing() as connection:
             connection.execute(sa.delete(_logins).where(_logins.c.time < now - LOGIN_TOLERANCE))
-            for keys in chunks(sorted(first)):
-                rows = [{"login": key, "time": logins[first[key]].time} for key in keys]
-                kept.update(connection.execute(statement, rows).scalars())
+            for questions in sorted({login.questions for login in logins}):
+                statement = self._keep(questions)
+                for keys in chunks(sorted(key for key in first if logins[first[key]].questions == questions)):
+                    rows = [{"login": key, "time": logins[first[key]].time, "asked": 1} for key in keys]
+                    kept.update({row.login: row.asked for row in connection.execute(statement, rows)})
             # In the order of ids, as whoever changes several agents: so nobody waits in a circle.
             good = [logins[first[key]] for key in sorted(kept)]
             if good:
@@ -61,7 +65,20 @@ class LoginStore(StorePart):
                     {"agent_id": one.agent_id, "skew_s": (one.time - now).total_seconds()} for one in good
                 ]
                 connection.execute(_NOTE_SKEW, skews)
-        return [key in kept and first[key] == place for place, key in enumerate(map(_key, logins))]
+        return [kept.get(key, 0) if first[key] == place else 0 for place, key in enumerate(map(_key, logins))]
+
+    def _keep(self, questions: int) -> sa.Executable:
+        """Return what keeps logins that are asked about so often, each once more; what is used up stays."""
+        insert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
+        return (
+            insert(_logins)
+            .on_conflict_do_update(
+                index_elements=[_logins.c.login],
+                set_={"asked": _logins.c.asked + 1},
+                where=_logins.c.asked < questions,
+            )
+            .returning(_logins.c.login, _logins.c.asked)
+        )
 
 
 def _key(login: NewLogin) -> str:

@@ -5,8 +5,9 @@ Rules:
 2. The server declares the queue; the agent only consumes it and publishes with its own three routing keys.
 3. A delivery is acknowledged when whoever took it says so; if the connection is gone by then, the broker
    delivers again, and the journal knows it.
-4. Every publish is persistent, mandatory and confirmed. What is returned, refused or unconfirmed when the
-   connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
+4. Every publish is mandatory and confirmed, and persistent unless it is made anew at each login, as a
+   heartbeat is: a broker that dies ends this connection too. What is returned, refused or unconfirmed when
+   the connection ends is still pending: answers stay in the spool, heartbeats are simply made anew.
    A connection on which the broker has refused one kind of message for a minute or two is given up: RabbitMQ
    3.10 refuses for ever what a channel sends to a quorum queue, if it has sent the first while that had no
    leader. Where a queue is full this does not help, so the next time is twice as long, an hour at most.
@@ -40,7 +41,7 @@ _LONGEST_DELAY_S = 60.0
 _PREFETCH = 16  # what waits its turn must leave room for the cancel that comes behind it
 _SOCKET_TIMEOUT_S = 15
 _AMQP_HEARTBEAT_S = 60
-_PERSISTENT = 2
+_TRANSIENT, _PERSISTENT = 1, 2
 _UNCONFIRMED = False
 _REFUSED_S = 60.0
 _LONGEST_REFUSED_S = 3600.0
@@ -140,8 +141,14 @@ class Link:
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
-    def publish(self, routing_key: str, body: bytes, done: Callable[[bool], None]) -> None:
-        """Publish once; `done(confirmed)` is called when the broker has answered or is gone."""
+    def publish(
+        self, routing_key: str, body: bytes, done: Callable[[bool], None], *, lasting: bool = True
+    ) -> None:
+        """Publish once; `done(confirmed)` is called when the broker has answered or is gone.
+
+        What is not `lasting` a broker may forget that is restarted: it is kept on no disk, which is half of
+        what a message costs.
+        """
         if self._channel is None or not self.is_ready:
             done(_UNCONFIRMED)
             return
@@ -153,7 +160,7 @@ class Link:
             routing_key,
             body,
             pika.BasicProperties(
-                delivery_mode=_PERSISTENT,
+                delivery_mode=_PERSISTENT if lasting else _TRANSIENT,
                 user_id=self._identity.agent_id,
                 message_id=message_id,
                 content_type="application/json",

@@ -376,7 +376,8 @@ class Resident:
             leaving=leaving,
         )
         envelope = self._sign(HEARTBEAT, payload)
-        self._link.publish(heartbeat_key(self._identity.agent_id), envelope, done)
+        # The last one is not made anew: there is nobody left to make it.
+        self._link.publish(heartbeat_key(self._identity.agent_id), envelope, done, lasting=leaving)
 
     def _write_status(self) -> None:
         status = {

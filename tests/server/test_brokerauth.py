@@ -24,7 +24,7 @@ from protocol.names import (
     heartbeat_key,
     result_key,
 )
-from server.broker import MAX_CHANNELS, MAX_MESSAGE_BYTES, PrivateBroker
+from server.broker import MAX_CHANNELS, MAX_MESSAGE_BYTES, TWICE, PrivateBroker
 from server.brokerauth import LONGEST_WAIT_S, MAX_LOGINS, MOST_AT_ONCE, BrokerAuth
 from server.brokerctl import BrokerControl
 from server.config import ServerConfig
@@ -73,9 +73,9 @@ class Desk:
         assert answer is not None
         return answer
 
-    def log_in(self, agent: AgentKey, password: str) -> str:
+    def log_in(self, agent: AgentKey, password: str, question: str = "user") -> str:
         """Ask about a login."""
-        return self.ask("user", username=agent.id, password=password)
+        return self.ask(question, username=agent.id, password=password)
 
 
 @pytest.fixture
@@ -324,6 +324,49 @@ def test_a_password_is_good_for_one_login(desk: Desk) -> None:
     assert desk.log_in(agent, password) == "allow"
     assert desk.log_in(agent, password) == "deny"
     assert desk.auth.denied["replayed"] == 1
+
+
+def test_a_broker_that_keeps_permissions_asks_twice_about_each_login(desk: Desk) -> None:
+    agent = AgentKey()
+    password = agent.password()
+    answers = [desk.log_in(agent, password, TWICE) for _ in range(4)]
+    assert answers == ["allow", "allow", "deny", "deny"]
+    assert desk.welcomed == [agent.id]
+    assert desk.auth.denied["replayed"] == 2
+    # A login that has happened at one broker is good for nothing at another.
+    assert desk.log_in(agent, password) == "deny"
+
+
+def test_who_is_revoked_between_the_two_questions_is_not_let_in(desk: Desk) -> None:
+    agent = AgentKey()
+    password = agent.password()
+    assert desk.log_in(agent, password, TWICE) == "allow"
+    desk.store.revoke_agent(agent.id, utc_now())
+    assert desk.log_in(agent, password, TWICE) == "deny"
+
+
+def test_a_broker_that_asks_twice_leaves_an_agent_as_many_logins(desk: Desk) -> None:
+    agent = AgentKey()
+    for _ in range(MAX_LOGINS):
+        password = agent.password()
+        assert [desk.log_in(agent, password, TWICE) for _ in range(2)] == ["allow", "allow"]
+    assert desk.log_in(agent, agent.password(), TWICE) == "deny"
+
+
+@pytest.mark.system
+def test_at_the_broker_a_login_happens_once(clean_broker: PrivateBroker, tmp_path: Path) -> None:
+    """The private broker keeps permissions and asks twice; a repeated login gets neither answer."""
+
+    async def scenario() -> None:
+        async with running_server(clean_broker, tmp_path) as server:
+            agent = AgentKey()
+            await server.enrol(agent)
+            password = agent.password()
+            tries = [await asyncio.to_thread(agent.is_let_in, clean_broker, password) for _ in range(3)]
+            assert tries == [True, False, False]
+            assert server.parts.broker_auth.denied["replayed"] >= 1
+
+    asyncio.run(scenario())
 
 
 def test_two_agents_may_use_the_same_nonce(desk: Desk) -> None:

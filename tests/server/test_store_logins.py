@@ -9,37 +9,55 @@ from tests.support.fleet import NOW, FleetAgent
 SKEW = timedelta(seconds=90)
 
 
-def login(agent: FleetAgent, number: int = 0) -> NewLogin:
+def login(agent: FleetAgent, number: int = 0, *, questions: int = 1) -> NewLogin:
     """Make a login; the agent's clock is ahead."""
-    return NewLogin(agent.id, number.to_bytes(16, "big"), NOW + SKEW)
+    return NewLogin(agent.id, number.to_bytes(16, "big"), NOW + SKEW, questions)
 
 
 def test_a_login_is_good_once(store: Store) -> None:
     agent = FleetAgent(store)
-    assert store.record_logins([login(agent)], NOW) == [True]
-    assert store.record_logins([login(agent)], NOW) == [False]
-    assert store.record_logins([login(agent, 1)], NOW) == [True]
+    assert store.record_logins([login(agent)], NOW) == [1]
+    assert store.record_logins([login(agent)], NOW) == [0]
+    assert store.record_logins([login(agent, 1)], NOW) == [1]
+
+
+def test_a_login_that_is_asked_about_twice_is_good_for_two_questions(store: Store) -> None:
+    agent, other = FleetAgent(store), FleetAgent(store, "web2")
+    twice = login(agent, questions=2)
+    assert [store.record_logins([twice], NOW) for _ in range(4)] == [[1], [2], [0], [0]]
+    assert store.record_logins([login(agent)], NOW) == [0]
+    # What another broker asks once is used up by one question, whoever asks the second.
+    assert store.record_logins([login(other)], NOW) == [1]
+    assert store.record_logins([login(other)], NOW) == [0]
+
+
+def test_logins_of_both_kinds_of_brokers_are_kept_in_one_batch(store: Store) -> None:
+    agents = [FleetAgent(store, f"web{number}") for number in range(4)]
+    batch = [login(agent, questions=1 + number % 2) for number, agent in enumerate(agents)]
+    assert store.record_logins(batch, NOW) == [1, 1, 1, 1]
+    assert store.record_logins(batch, NOW) == [0, 2, 0, 2]
+    assert store.record_logins(batch, NOW) == [0, 0, 0, 0]
 
 
 def test_of_the_same_login_several_times_in_one_batch_one_is_good(store: Store) -> None:
     agent, other = FleetAgent(store), FleetAgent(store, "web2")
     one = login(agent)
     batch = [one, login(other), one, login(agent, 1), login(agent)]
-    assert store.record_logins(batch, NOW) == [True, True, False, True, False]
-    assert store.record_logins(batch, NOW) == [False] * 5
+    assert store.record_logins(batch, NOW) == [1, 1, 0, 1, 0]
+    assert store.record_logins(batch, NOW) == [0] * 5
 
 
 def test_a_login_that_was_used_spoils_no_other_of_its_batch(store: Store) -> None:
     agents = [FleetAgent(store, f"web{number}") for number in range(5)]
     store.record_logins([login(agents[2])], NOW)
-    assert store.record_logins(list(map(login, agents)), NOW) == [True, True, False, True, True]
+    assert store.record_logins(list(map(login, agents)), NOW) == [1, 1, 0, 1, 1]
 
 
 def test_a_batch_of_a_fleet_is_kept_as_a_whole(store: Store) -> None:
     agent = FleetAgent(store)
     batch = [login(agent, number) for number in range(2500)]
-    assert store.record_logins(batch, NOW) == [True] * 2500
-    assert store.record_logins(batch, NOW) == [False] * 2500
+    assert store.record_logins(batch, NOW) == [1] * 2500
+    assert store.record_logins(batch, NOW) == [0] * 2500
 
 
 def test_a_login_says_how_far_off_the_agents_clock_is(store: Store) -> None:
@@ -53,8 +71,8 @@ def test_a_login_is_forgotten_when_its_time_is_too_old_to_come_again(store: Stor
     agent = FleetAgent(store)
     later = NOW + SKEW + LOGIN_TOLERANCE
     store.record_logins([login(agent)], NOW)
-    assert store.record_logins([login(agent)], later) == [False]
-    assert store.record_logins([login(agent)], later + timedelta(seconds=1)) == [True]
+    assert store.record_logins([login(agent)], later) == [0]
+    assert store.record_logins([login(agent)], later + timedelta(seconds=1)) == [1]
 
 
 def test_no_login_is_none(store: Store) -> None:

@@ -113,6 +113,14 @@ class AgentKey:
         """Return a signed envelope as it goes over the wire."""
         return encode_envelope(sign_envelope(self.private, kind, payload))
 
+    def is_let_in(self, broker: PrivateBroker, password: str) -> bool:
+        """Tell whether a login succeeds."""
+        try:
+            with self.connection(broker, password):
+                return True
+        except pika.exceptions.AMQPConnectionError:
+            return False
+
     @contextmanager
     def connection(self, broker: PrivateBroker, password: str | None = None) -> Iterator[Any]:
         """Log in; raises pika's own exceptions where the broker refuses."""

@@ -16,7 +16,7 @@ from agent.runtime.amqp import IOLoop
 from agent.runtime.identity import Identity
 from agent.runtime.link import Link, Relay
 from protocol.identity import agent_id
-from protocol.names import AGENTS_EXCHANGE, result_key
+from protocol.names import AGENTS_EXCHANGE, heartbeat_key, result_key
 from server.broker import PrivateBroker
 from tests.support.apart import run_apart
 from tests.support.broker import AgentKey, server_connection
@@ -248,3 +248,51 @@ def test_a_connection_on_which_the_broker_keeps_refusing_is_given_up_and_another
     assert publisher.troubles == ["the broker refuses what this connection sends"]
     assert len(publisher.confirmed) > 2
     assert not any(publisher.confirmed)
+
+
+def send_both(broker: PrivateBroker, agent: AgentKey) -> list[bool]:
+    """Publish one message that has to last and one that has not; return what was confirmed."""
+    confirmed: list[bool] = []
+    ioloop = IOLoop()
+
+    def on_published(is_confirmed: bool) -> None:  # noqa: FBT001  (the link's callback)
+        confirmed.append(is_confirmed)
+        if len(confirmed) > 1:
+            link.close()
+            ioloop.call_later(0.2, ioloop.stop)
+
+    def on_ready() -> None:
+        link.publish(result_key(agent.id), b"x", on_published)
+        link.publish(heartbeat_key(agent.id), b"x", on_published, lasting=False)
+
+    link = make_link(
+        ioloop, (broker.agent_url,), on_trouble=lambda: None, on_ready=on_ready, key=agent.private
+    )
+    link.connect()
+    ioloop.call_later(30, ioloop.stop)
+    ioloop.start()
+    ioloop.close()
+    return confirmed
+
+
+@pytest.mark.system
+def test_what_is_made_anew_at_each_login_is_confirmed_and_kept_on_no_disk(
+    clean_broker: PrivateBroker, tmp_path: Path
+) -> None:
+    agent = AgentKey()
+
+    async def whole() -> None:
+        async with running_server(clean_broker, tmp_path) as server:
+            await server.enrol(agent)
+            with server_connection(clean_broker) as connection:
+                channel = connection.channel()
+                channel.queue_declare("seen", exclusive=True)
+                channel.queue_bind("seen", AGENTS_EXCHANGE, f"*.{agent.id}")
+                assert await asyncio.to_thread(send_both, clean_broker, agent) == [True, True]
+                seen = [channel.basic_get("seen", auto_ack=True) for _ in range(2)]
+                assert {method.routing_key: head.delivery_mode for method, head, _ in seen} == {
+                    result_key(agent.id): 2,
+                    heartbeat_key(agent.id): 1,
+                }
+
+    asyncio.run(whole())
