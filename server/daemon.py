@@ -2,7 +2,9 @@
 
 Rules:
 1. The process holds an exclusive lock on a file for as long as it lives: it inherits the descriptor, so the
-   kernel frees the lock however it ends. The lock is therefore both "it runs" and "its pid file is true".
+   kernel frees the lock however it ends. The lock is therefore both "it runs" and "its pid file is true, or
+   about to be": the process writes that itself, before it becomes the program, so that one can be ended whose
+   starter was stopped between the two.
 2. It runs in a session of its own, so a terminal's Ctrl-C reaches us first and we end it in good order.
 3. Unless it is meant to outlive its starter, it gets SIGTERM when the starting thread ends, even by
    SIGKILL (Linux, prctl(2) PR_SET_PDEATHSIG). Start it from a thread that lives on.
@@ -23,12 +25,16 @@ from protocol.errors import EnvironmentFailure
 _POLL_S = 0.02
 _KILL_S = 5.0  # what a killed process may take to be gone
 # Runs between fork and the program itself; preexec_fn is not safe in a process with threads.
-_ENDS_WITH_PARENT = """
+_LAUNCH = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the starting process is gone")
-os.execve(sys.argv[2], sys.argv[2:], os.environ)
+pid_file, parent, *argv = sys.argv[1:]
+with open(pid_file, "w", encoding="ascii") as stream:
+    stream.write(f"{os.getpid()}\\n")
+if parent:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(parent):
+        sys.exit("the starting process is gone")
+os.execve(argv[0], argv, os.environ)
 """
 
 
@@ -70,11 +76,11 @@ class Daemon:
         """Start the process; `acquire` came before. `argv[0]` is an absolute path."""
         if self._lock is None:
             raise RuntimeError("spawn without the lock")
-        if not outlives_parent and sys.platform == "linux":
-            argv = [sys.executable, "-I", "-S", "-c", _ENDS_WITH_PARENT, str(os.getpid()), *argv]
+        parent = "" if outlives_parent or sys.platform != "linux" else str(os.getpid())
+        self._pid_file.unlink(missing_ok=True)
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                argv,
+                [sys.executable, "-I", "-S", "-c", _LAUNCH, str(self._pid_file), parent, *argv],
                 env=dict(env),
                 cwd=self._lock_file.parent,
                 stdin=subprocess.DEVNULL,
@@ -83,7 +89,6 @@ class Daemon:
                 start_new_session=True,
                 pass_fds=(self._lock.fileno(),),
             )
-        self._pid_file.write_text(f"{self._process.pid}\n", encoding="ascii")
 
     def ended_within(self, wait_s: float | None) -> int | None:
         """Wait at most `wait_s` (None: for ever) for a process started here to end; return its exit code."""
@@ -121,17 +126,20 @@ class Daemon:
             self._process.wait(_KILL_S)  # our child: it has let go of the lock, and is about to end
 
     def _signal_and_wait(self, number: signal.Signals, wait_s: float) -> bool:
-        if not self.is_running():
-            return True
-        try:
-            pid = int(self._pid_file.read_text(encoding="ascii"))
-            os.kill(pid, number)
-        except (OSError, ValueError):
-            pass  # between two states: the lock says what is true
         deadline = time.monotonic() + wait_s
+        is_sent = False
         while self.is_running():
+            is_sent = is_sent or self._signal(number)
             if time.monotonic() > deadline:
                 return False
             if self._process is None or self.ended_within(_POLL_S) is not None:
                 time.sleep(_POLL_S)  # not our child, or its own children still hold the lock
+        return True
+
+    def _signal(self, number: signal.Signals) -> bool:
+        """Send a signal; False where the process has not said yet which it is, or has just ended."""
+        try:
+            os.kill(int(self._pid_file.read_text(encoding="ascii")), number)
+        except (OSError, ValueError):
+            return False
         return True

@@ -188,6 +188,19 @@ def test_a_daemon_is_stopped_by_a_process_that_did_not_start_it(tmp_path: Path) 
     assert daemon.ended_within(5) == -signal.SIGTERM
 
 
+def test_a_daemon_that_has_not_said_yet_which_process_it_is_is_ended_all_the_same(tmp_path: Path) -> None:
+    """Its starter may be stopped at any moment, and then ends what it has started."""
+    for _ in range(5):
+        daemon, ender = Daemon(tmp_path, "sleeper"), Daemon(tmp_path, "sleeper")
+        daemon.acquire()
+        wait = "import signal; signal.pause()"
+        daemon.spawn([sys.executable, "-c", wait], os.environ, outlives_parent=True)
+        daemon.release()
+        ender.stop(patience_s=10)
+        assert not ender.is_running()
+        assert daemon.ended_within(5) == -signal.SIGTERM
+
+
 def test_stopping_what_never_ran_is_no_error(tmp_path: Path) -> None:
     PrivateBroker(tmp_path / "nothing").stop()
     assert not (tmp_path / "nothing").exists()
