@@ -2,7 +2,7 @@
 
     python bench/swarm.py N [--runs 5] [--processes 2] [--database sqlite|postgresql] [--no-gate]
                             [--slow PERCENT] [--failing PERCENT] [--offline PERCENT] [--idle SECONDS]
-                            [--volatile] [--concurrency N] [--storm]
+                            [--settle SECONDS] [--volatile] [--concurrency N] [--storm]
 
 Starts a platform of real parts (private RabbitMQ, `mig-server serve`) and N agents that are real on the wire
 (`bench/swarm_agents.py`: own identity, connection, queue, signed heartbeats and answers, the real gate), all
@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import sqlalchemy as sa
 from room import require_room, spare_files
 
+from server.notices import NOTICE_EVERY
 from server.schema import actions, agents, commands, results
 from tests.support.gpg import temporary_investigator
 from tests.support.platform import ROOT, Platform
@@ -260,12 +261,13 @@ def _use(pids: list[int]) -> Use:
     return Use(cpu / _TICK, pss / 1024)
 
 
-def _idle(swarm: Swarm, seconds: float) -> dict[str, float]:
+def _idle(swarm: Swarm, options: argparse.Namespace) -> dict[str, float]:
     """Return the share of one core that each group used while nothing was asked, in per cent."""
+    time.sleep(options.settle)
     before = {name: _use(pids) for name, pids in swarm.groups().items()}
-    time.sleep(seconds)
+    time.sleep(options.idle)
     after = {name: _use(pids) for name, pids in swarm.groups().items()}
-    return {name: 100 * (after[name].cpu_s - before[name].cpu_s) / seconds for name in after}
+    return {name: 100 * (after[name].cpu_s - before[name].cpu_s) / options.idle for name in after}
 
 
 def _print_rows(rows: list[tuple[str, list[float], str]]) -> None:
@@ -341,6 +343,12 @@ def _parse() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=int, default=0, metavar="PERCENT", help=f"agents that {text}")
     parser.add_argument("--idle", type=float, default=0.0, help="seconds to measure with nothing asked")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=NOTICE_EVERY.total_seconds() + 2 * _HEARTBEAT_S,
+        help="seconds to wait before that, until every agent was told of the last question's log entries",
+    )
     parser.add_argument("--storm", action="store_true", help="kill the broker instead, once for each run")
     return parser.parse_args()
 
@@ -383,7 +391,7 @@ def main() -> None:
         for _ in range(options.runs):
             rounds.append(swarm.ask())
             print(_describe(rounds[-1]), file=sys.stderr)
-        idle = _idle(swarm, options.idle) if options.idle else {}
+        idle = _idle(swarm, options) if options.idle else {}
         _report(swarm, login_s, rounds, idle)
 
 

@@ -37,9 +37,11 @@ from agent.runtime.identity import Identity
 from agent.runtime.link import Link, Relay
 from agent.runtime.trust import Trust, make_trust
 from protocol.action import Action, decode_action
-from protocol.envelope import ACTION, HEARTBEAT, RESULT, decode_envelope, encode_envelope, peek_type
+from protocol.audit import Head
+from protocol.envelope import ACTION, HEARTBEAT, NOTICE, RESULT, decode_envelope, encode_envelope, peek_type
 from protocol.identity import agent_id, sign_envelope
 from protocol.names import heartbeat_key, result_key
+from protocol.notice import open_notice
 
 _MAX_VALIDITY_S = 7 * 86400
 
@@ -86,6 +88,7 @@ class SwarmAgent:
         self._started = datetime.now(UTC)
         self._timer: object = None
         self._answered: set[str] = set()
+        self._server_heads: tuple[Head, ...] = ()
         share = number % 100
         self._is_slow = share < settings.slow
         self._is_failing = settings.slow <= share < settings.slow + settings.failing
@@ -115,14 +118,23 @@ class SwarmAgent:
             self._ioloop.remove_timeout(self._timer)
         delay_s = self._settings.heartbeat_s * (0.95 + random.random() / 10)  # noqa: S311  (jitter)
         self._timer = self._ioloop.call_later(delay_s, self._beat)
-        payload = encode_heartbeat(self._facts, now=datetime.now(UTC), started=self._started, commands=())
+        payload = encode_heartbeat(
+            self._facts,
+            now=datetime.now(UTC),
+            started=self._started,
+            commands=(),
+            server_heads=self._server_heads,
+        )
         body = encode_envelope(sign_envelope(self._identity.private_key, HEARTBEAT, payload))
         self._link.publish(
             heartbeat_key(self._identity.agent_id), body, lambda _confirmed: None, lasting=False
         )
 
     def _take(self, body: bytes, acknowledge: Callable[[], None]) -> None:
-        if peek_type(body) != ACTION:
+        kind = peek_type(body)
+        if kind != ACTION:
+            if kind == NOTICE:  # repeated in heartbeats; who does not is told again every few minutes
+                self._server_heads = (open_notice(body).head,)
             acknowledge()
         elif self._is_slow:
             self._ioloop.call_later(self._settings.slow_s, lambda: self._answer(body, acknowledge))
