@@ -1,7 +1,7 @@
 """Agents in the store: heartbeats, and who is meant by a target."""
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -65,14 +65,21 @@ class AgentStore(StorePart):
         if not heartbeats:
             return []
         with self._database.writing() as connection:
-            known = self._known_instances(connection, heartbeats)
             if any(heartbeat.commands for heartbeat in heartbeats):
                 self._lock_commands(connection)
+            # In the order of ids, as whoever changes several agents: so nobody waits in a circle.
+            said = self._save_said(connection, sorted(heartbeats, key=lambda one: one.agent), now)
             changes = [
                 change
-                # In the order of ids, as whoever changes several agents: so nobody waits in a circle.
-                for heartbeat in sorted(heartbeats, key=lambda one: one.agent)
-                for change in self._save_heartbeat(connection, heartbeat, known, now)
+                for heartbeat in heartbeats
+                if heartbeat.agent in said
+                for ids in chunks(heartbeat.commands)
+                for change in self._move_commands(
+                    connection,
+                    [schema.commands.c.id.in_(ids), schema.commands.c.agent_id == heartbeat.agent],
+                    CommandState.ACKNOWLEDGED,
+                    now,
+                )
             ]
             self._mark_removed(connection, [one.agent for one in heartbeats if one.leaving], now)
         return changes
@@ -99,6 +106,27 @@ class AgentStore(StorePart):
         with self._database.writing() as connection:
             connection.execute(sa.update(_agents).where(_agents.c.id == agent_id).values(flooded=now))
 
+    def _save_said(
+        self, connection: sa.Connection, heartbeats: Sequence[Heartbeat], now: datetime
+    ) -> Collection[str]:
+        """Keep what agents say of themselves, the last of each; return the agents that may say something."""
+        known = self._known_instances(connection, heartbeats)
+        said: dict[str, dict[str, object]] = {}
+        doubles = []
+        for heartbeat in heartbeats:
+            if heartbeat.agent not in known:
+                continue
+            instances, is_double = add_instance(known[heartbeat.agent], heartbeat)
+            known[heartbeat.agent] = instances
+            said[heartbeat.agent] = _said(heartbeat, instances, now)
+            if is_double:
+                doubles.append(heartbeat.agent)
+        if said:
+            connection.execute(_SAVE_HEARTBEAT, list(said.values()))
+        for ids in chunks(doubles):
+            connection.execute(sa.update(_agents).where(_agents.c.id.in_(ids)).values(duplicated=now))
+        return said.keys()
+
     def _known_instances(
         self, connection: sa.Connection, heartbeats: Sequence[Heartbeat]
     ) -> dict[str, tuple[Instance, ...]]:
@@ -107,49 +135,11 @@ class AgentStore(StorePart):
             row.id: msgspec.convert(row.instances, tuple[Instance, ...])
             for some in chunks(ids)
             for row in connection.execute(
-                sa.select(_agents.c.id, _agents.c.instances).where(_agents.c.id.in_(some))
+                sa.select(_agents.c.id, _agents.c.instances).where(
+                    _agents.c.id.in_(some), _agents.c.enrolment != "revoked"
+                )
             )
         }
-
-    def _save_heartbeat(
-        self,
-        connection: sa.Connection,
-        heartbeat: Heartbeat,
-        known: dict[str, tuple[Instance, ...]],
-        now: datetime,
-    ) -> Iterator[Change]:
-        instances, is_double = add_instance(known.get(heartbeat.agent, ()), heartbeat)
-        known[heartbeat.agent] = instances
-        if is_double:
-            connection.execute(
-                sa.update(_agents).where(_agents.c.id == heartbeat.agent).values(duplicated=now)
-            )
-        said = {
-            "name": heartbeat.name,
-            "os": heartbeat.os,
-            "arch": heartbeat.arch,
-            "ident": heartbeat.ident,
-            "version": heartbeat.version,
-            "heartbeattime": now,
-            "clock_skew_s": (heartbeat.time - now).total_seconds(),
-            "tags": heartbeat.tags,
-            "environment": heartbeat.environment,
-            "modules": list(heartbeat.modules),
-            "instances": msgspec.to_builtins(instances),
-            "trust_version": heartbeat.trust_version,
-            "trust_expires": heartbeat.trust_expires,
-            "trust_state": heartbeat.trust_state,
-        }
-        values = {f"new_{column}": value for column, value in said.items()}
-        if connection.execute(_SAVE_HEARTBEAT, {"agent_id": heartbeat.agent, **values}).rowcount == 0:
-            return
-        for ids in chunks(heartbeat.commands):
-            yield from self._move_commands(
-                connection,
-                [schema.commands.c.id.in_(ids), schema.commands.c.agent_id == heartbeat.agent],
-                CommandState.ACKNOWLEDGED,
-                now,
-            )
 
     def find_agents(
         self, target: Target | None, now: datetime, limit: int, offset: int
@@ -214,6 +204,27 @@ class AgentStore(StorePart):
                 )
             ]
         return [row.id for row in map(agent_row, rows) if _is_meant(row, target, now)]
+
+
+def _said(heartbeat: Heartbeat, instances: Sequence[Instance], now: datetime) -> dict[str, object]:
+    """Return the parameters of `_SAVE_HEARTBEAT`."""
+    said = {
+        "name": heartbeat.name,
+        "os": heartbeat.os,
+        "arch": heartbeat.arch,
+        "ident": heartbeat.ident,
+        "version": heartbeat.version,
+        "heartbeattime": now,
+        "clock_skew_s": (heartbeat.time - now).total_seconds(),
+        "tags": heartbeat.tags,
+        "environment": heartbeat.environment,
+        "modules": list(heartbeat.modules),
+        "instances": msgspec.to_builtins(instances),
+        "trust_version": heartbeat.trust_version,
+        "trust_expires": heartbeat.trust_expires,
+        "trust_state": heartbeat.trust_state,
+    }
+    return {"agent_id": heartbeat.agent, **{f"new_{column}": value for column, value in said.items()}}
 
 
 def add_instance(known: Sequence[Instance], heartbeat: Heartbeat) -> tuple[tuple[Instance, ...], bool]:
