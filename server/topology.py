@@ -3,13 +3,14 @@
 Rules:
 1. Only the server declares. What stands already with other limits is used as it is, with a warning: nothing
    is deleted to change a limit (`docs/operating.md` says how to).
-2. On one node every queue is classic and durable. In a cluster what all agents share is a quorum queue, which
-   outlives a node. An agent's queue is there a classic one that is not durable: it goes with its node instead
-   of standing in the way of a new one, and the agent's next login makes that, on a node drawn at random. What
-   was in it the database has (ADR 12).
-3. A broker that becomes a cluster: what the database has, and heartbeats, are deleted and declared anew.
-   Answers are not: `mig.results` is unbound, so that agents keep theirs, consumed until it is empty, and
-   deleted only then, while nobody consumes it. Of the dead letters nothing is deleted.
+2. On one node every queue is classic and durable. In a cluster what must outlive a node is a quorum queue. An
+   agent's queue is there a classic one that is not durable: it goes with its node instead of standing in the
+   way of a new one, and the agent's next login makes that, on a node drawn at random. What was in it the
+   database has (ADR 12). So is that of heartbeats, which the next server makes anew that connects: every
+   minute brings new ones, and a quorum queue syncs each to several disks.
+3. A broker that becomes a cluster: what the database has, and heartbeats, are deleted and declared anew,
+   unless they are in use. Answers are not: `mig.results` is unbound, so that agents keep theirs, consumed
+   until it is empty, and deleted only then, while nobody consumes it. Of the dead letters nothing is deleted.
 """
 
 import logging
@@ -105,6 +106,8 @@ class Administrator:
         for queue, arguments in _QUEUES.items():
             if not self._is_cluster:
                 await self._declare_queue(queue, arguments)
+            elif queue == names.HEARTBEATS_QUEUE:
+                await self._declare_heartbeats(arguments)
             elif not await self._declare_quorum(queue, arguments):
                 left.add(queue)
         for queue, exchange, routing_key in _BINDINGS:
@@ -137,11 +140,26 @@ class Administrator:
             )
         return True
 
+    async def _declare_heartbeats(self, arguments: Mapping[str, str | int]) -> None:
+        """Declare the queue of heartbeats; a quorum queue, which earlier versions made, stays."""
+        queue = names.HEARTBEATS_QUEUE
+        for durable, kind in ((False, {}), (True, _QUORUM)):
+            try:
+                await (await self._open()).declare_queue(queue, {**arguments, **kind}, durable=durable)
+            except ChannelRefused as error:
+                if error.reply_code != PRECONDITION_FAILED:
+                    raise
+            else:
+                if durable:
+                    text = "heartbeats are kept on several disks: delete their queue while no server runs"
+                    _log.warning(text, extra={"queue": queue})
+                return
+        await self._declare_volatile(queue, arguments)
+
     async def _delete_classic(self, queue: str) -> bool:
-        """Delete what a cluster should not have, heartbeats with their queue; false for dead letters."""
+        """Delete an empty queue that a cluster should not have; false for dead letters."""
         try:
-            is_lossy = queue == names.HEARTBEATS_QUEUE
-            await (await self._open()).delete_queue(queue, if_unused=True, if_empty=not is_lossy)
+            await (await self._open()).delete_queue(queue, if_unused=True, if_empty=True)
         except ChannelRefused as error:
             if error.reply_code != PRECONDITION_FAILED:
                 raise
@@ -162,15 +180,14 @@ class Administrator:
         """Declare and bind an agent's queue; return how many commands are ready in it."""
         queue = names.agent_queue(agent_id)
         if self._is_cluster:
-            depth = await self._declare_volatile(queue)
+            depth = await self._declare_volatile(queue, {**AGENT_QUEUE, **_SPREAD})
         else:
             depth = await self._declare_queue(queue, AGENT_QUEUE)
         await (await self._open()).bind_queue(queue, names.COMMANDS_EXCHANGE, agent_id)
         return depth
 
-    async def _declare_volatile(self, queue: str) -> int:
+    async def _declare_volatile(self, queue: str, arguments: Mapping[str, str | int]) -> int:
         """Declare a queue that goes with its node; one that would not is replaced, unless it is in use."""
-        arguments = {**AGENT_QUEUE, **_SPREAD}
         try:
             return await (await self._open()).declare_queue(queue, arguments, durable=False)
         except ChannelRefused as error:

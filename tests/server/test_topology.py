@@ -42,6 +42,17 @@ from tests.support.relay import (
 )
 
 pytestmark = pytest.mark.system
+HEARTBEATS_LIMITS = {
+    "x-dead-letter-exchange": DEAD_EXCHANGE,
+    "x-overflow": "reject-publish",
+    "x-max-length": 100_000,
+    "x-max-length-bytes": 256 << 20,
+}
+OF_A_CLUSTER = {
+    RESULTS_QUEUE: ("quorum", True),
+    HEARTBEATS_QUEUE: ("classic", False),
+    DEAD_QUEUE: ("quorum", True),
+}
 
 
 @pytest.fixture
@@ -116,7 +127,7 @@ def test_answers_of_one_node_are_taken_before_its_queue_becomes_one_of_a_cluster
             await asyncio.to_thread(take_and_answer)
             await server.until_state(again, agents[0], CommandState.DONE)
         standing = queues(single_broker)
-        assert [standing[name] for name in SHARED_QUEUES] == [("quorum", True)] * 3
+        assert {name: standing[name] for name in SHARED_QUEUES} == OF_A_CLUSTER
         assert standing[agent_queue(agents[0].id)] == ("classic", False)
 
     asyncio.run(whole())
@@ -146,16 +157,36 @@ def test_answers_are_kept_by_agents_while_their_queue_is_emptied(single_broker: 
     assert queues(single_broker)[RESULTS_QUEUE] == ("quorum", True)
 
 
-@pytest.mark.parametrize("queue", [RESULTS_QUEUE, HEARTBEATS_QUEUE])
 def test_a_queue_that_a_server_of_one_node_still_uses_is_not_taken_from_it(
-    single_broker: PrivateBroker, queue: str
+    single_broker: PrivateBroker,
 ) -> None:
     asyncio.run(declare(single_broker, is_cluster=False))
     with server_connection(single_broker) as connection:
-        connection.channel().basic_consume(queue, lambda *_: None)
-        with pytest.raises(EnvironmentFailure, match=f"{queue} is still used as a classic queue: give every"):
+        for queue in (HEARTBEATS_QUEUE, RESULTS_QUEUE):
+            connection.channel().basic_consume(queue, lambda *_: None)
+        said = f"{RESULTS_QUEUE} is still used as a classic queue: give every server the same relay"
+        with pytest.raises(EnvironmentFailure, match=said):
             asyncio.run(declare(single_broker, is_cluster=True))
-    assert queues(single_broker)[queue] == ("classic", True)
+    for queue in (HEARTBEATS_QUEUE, RESULTS_QUEUE):
+        assert queues(single_broker)[queue] == ("classic", True)
+
+
+@pytest.mark.parametrize(("kind", "then"), [("classic", ("classic", False)), ("quorum", ("quorum", True))])
+def test_a_queue_of_heartbeats_that_lasts_is_replaced_in_a_cluster_where_that_can_be_done_safely(
+    single_broker: PrivateBroker, kind: str, then: tuple[str, bool]
+) -> None:
+    """Whether a quorum queue is in use RabbitMQ does not look at when it deletes one, so it stays."""
+    limits = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000} if kind == "quorum" else {}
+    with server_connection(single_broker) as connection:
+        channel = connection.channel()
+        channel.queue_delete(HEARTBEATS_QUEUE)
+        channel.queue_declare(HEARTBEATS_QUEUE, durable=True, arguments={**HEARTBEATS_LIMITS, **limits})
+        channel.basic_consume(HEARTBEATS_QUEUE, lambda *_: None)
+        asyncio.run(declare(single_broker, is_cluster=True))
+        assert queues(single_broker)[HEARTBEATS_QUEUE] == (kind, True)
+        channel.basic_publish("", HEARTBEATS_QUEUE, b"heartbeat")
+    asyncio.run(declare(single_broker, is_cluster=True))
+    assert queues(single_broker)[HEARTBEATS_QUEUE] == then
 
 
 def test_dead_letters_are_not_deleted_for_a_cluster(single_broker: PrivateBroker) -> None:
@@ -175,7 +206,7 @@ def test_a_broker_that_is_a_cluster_no_more_keeps_its_queues(single_broker: Priv
     asyncio.run(declare(single_broker, is_cluster=True))
     asyncio.run(declare(single_broker, is_cluster=False))
     standing = queues(single_broker)
-    assert [standing[name] for name in SHARED_QUEUES] == [("quorum", True)] * 3
+    assert {name: standing[name] for name in SHARED_QUEUES} == OF_A_CLUSTER
 
 
 def test_an_agents_queue_is_replaced_at_its_login_and_not_while_it_is_read(

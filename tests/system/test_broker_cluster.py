@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from protocol.names import DEAD_QUEUE, HEARTBEATS_QUEUE, RESULTS_QUEUE
+from protocol.names import DEAD_QUEUE, RESULTS_QUEUE
 from server import schema
 from tests.support.cluster import ClusterPlatform
 from tests.support.database import query_once
@@ -94,12 +94,12 @@ def cluster(
         platform.stop()
 
 
-def test_what_all_agents_share_is_kept_on_every_node(cluster: Cluster) -> None:
+def test_what_must_not_be_lost_is_kept_on_every_node(cluster: Cluster) -> None:
     control = cluster.platform.cluster.nodes[1].control
     queues = {
         entry["name"]: entry for entry in control.ask("list_queues", "-p", "mig", "name", "type", "members")
     }
-    for name in (RESULTS_QUEUE, HEARTBEATS_QUEUE, DEAD_QUEUE):
+    for name in (RESULTS_QUEUE, DEAD_QUEUE):
         assert queues[name]["type"] == "quorum"
         assert len(queues[name]["members"]) == 3
     assert sum(name.startswith("mig.agent.") for name in queues) == len(NAMES)
