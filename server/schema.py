@@ -212,6 +212,7 @@ logins = sa.Table(
     sa.Column("login", sa.String(64), primary_key=True),  # the agent's id and the nonce, 32 hex digits each
     sa.Column("time", UtcTime, nullable=False),  # by the agent's clock; too old a login is refused by it
     sa.Column("asked", sa.SmallInteger, nullable=False, server_default="1"),
+    sa.Column("since", UtcTime),  # the first question, by our clock; unknown of those of an earlier version
     sa.Index(None, "time"),
 )
 

@@ -16,6 +16,9 @@ from server.store_base import StorePart, chunks
 
 # A wrong clock must be seen, not shut out; a login further off than this is refused (design 11).
 LOGIN_TOLERANCE = timedelta(hours=24)
+# So long a broker takes for one login at the most (`server.broker.HANDSHAKE_MS`): a second question that
+# comes later belongs to another one.
+LOGIN_TAKES = timedelta(seconds=30)
 _logins = schema.logins
 # Made once, as a fleet that returns runs them all the time.
 _NOTE_SKEW = (
@@ -54,9 +57,12 @@ class LoginStore(StorePart):
         with self._database.writing() as connection:
             connection.execute(sa.delete(_logins).where(_logins.c.time < now - LOGIN_TOLERANCE))
             for questions in sorted({login.questions for login in logins}):
-                statement = self._keep(questions)
+                statement = self._keep(questions, now)
                 for keys in chunks(sorted(key for key in first if logins[first[key]].questions == questions)):
-                    rows = [{"login": key, "time": logins[first[key]].time, "asked": 1} for key in keys]
+                    rows = [
+                        {"login": key, "time": logins[first[key]].time, "asked": 1, "since": now}
+                        for key in keys
+                    ]
                     kept.update({row.login: row.asked for row in connection.execute(statement, rows)})
             # In the order of ids, as whoever changes several agents: so nobody waits in a circle.
             good = [logins[first[key]] for key in sorted(kept)]
@@ -67,7 +73,7 @@ class LoginStore(StorePart):
                 connection.execute(_NOTE_SKEW, skews)
         return [kept.get(key, 0) if first[key] == place else 0 for place, key in enumerate(map(_key, logins))]
 
-    def _keep(self, questions: int) -> sa.Executable:
+    def _keep(self, questions: int, now: datetime) -> sa.Executable:
         """Return what keeps logins that are asked about so often, each once more; what is used up stays."""
         insert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
         return (
@@ -75,7 +81,7 @@ class LoginStore(StorePart):
             .on_conflict_do_update(
                 index_elements=[_logins.c.login],
                 set_={"asked": _logins.c.asked + 1},
-                where=_logins.c.asked < questions,
+                where=sa.and_(_logins.c.asked < questions, _logins.c.since > now - LOGIN_TAKES),
             )
             .returning(_logins.c.login, _logins.c.asked)
         )

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from server.store import Store
-from server.store_logins import LOGIN_TOLERANCE, NewLogin
+from server.store_logins import LOGIN_TAKES, LOGIN_TOLERANCE, NewLogin
 from tests.support.fleet import NOW, FleetAgent
 
 SKEW = timedelta(seconds=90)
@@ -29,6 +29,14 @@ def test_a_login_that_is_asked_about_twice_is_good_for_two_questions(store: Stor
     # What another broker asks once is used up by one question, whoever asks the second.
     assert store.record_logins([login(other)], NOW) == [1]
     assert store.record_logins([login(other)], NOW) == [0]
+
+
+def test_a_second_question_counts_only_while_the_broker_may_still_be_at_that_login(store: Store) -> None:
+    agent = FleetAgent(store)
+    for number, (after, expected) in enumerate([(LOGIN_TAKES, 0), (LOGIN_TAKES - timedelta(seconds=1), 2)]):
+        one = login(agent, number, questions=2)
+        assert store.record_logins([one], NOW) == [1]
+        assert store.record_logins([one], NOW + after) == [expected]
 
 
 def test_logins_of_both_kinds_of_brokers_are_kept_in_one_batch(store: Store) -> None:

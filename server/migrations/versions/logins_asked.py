@@ -1,4 +1,4 @@
-"""How often the broker has asked about each login: one that keeps permissions asks twice."""
+"""How often the broker has asked about each login, and since when: one that keeps permissions asks twice."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,5 +8,6 @@ down_revision = "alerts"
 
 
 def upgrade() -> None:
-    """Make the column."""
+    """Make the columns."""
     op.add_column("logins", sa.Column("asked", sa.SmallInteger, nullable=False, server_default="1"))
+    op.add_column("logins", sa.Column("since", sa.DateTime(timezone=True)))
