@@ -69,7 +69,7 @@ Form = Mapping[str, str]
 
 
 class BrokerAuth:
-    """Answers the broker; `denied` counts denied logins by code.
+    """Answers the broker; `denied` counts denied logins by code, `asked` questions by the end of their path.
 
     `wait_connected` waits so many seconds for the relay; `welcome` makes an agent's queue.
     """
@@ -96,6 +96,7 @@ class BrokerAuth:
         self._clock = clock
         self._monotonic = monotonic
         self.denied: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._waiting = 0
         self._logins: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
@@ -114,6 +115,7 @@ class BrokerAuth:
         question = self._questions.get(path)
         if question is None:
             return None
+        self.asked[path.rpartition("/")[2]] += 1
         form = _read_form(body)
         is_allowed = form is not None and await self._ask(question, form)
         return "allow" if is_allowed else "deny"

@@ -146,6 +146,7 @@ class Standing:
         queue_depths: Callable[[Collection[str]], Awaitable[Mapping[str, int]]],
         dead: Mapping[str, int],
         denied: Mapping[str, int],
+        questions: Mapping[str, int],
         followers: Callable[[], int],
         version: str,
         webhooks: Callable[[], Awaitable[Mapping[str, HookStanding]]],
@@ -159,6 +160,7 @@ class Standing:
         self._broker = SingleFlight(lambda: queue_depths(QUEUES), patience_s)
         self._dead = dead
         self._denied = denied
+        self._questions = questions
         self._followers = followers
         self._version = version
         self._deliveries = deliveries
@@ -177,6 +179,7 @@ class Standing:
                 self._dead,
             ),
             _counter("mig_denied_logins", "Agents' logins denied", "code", self._denied),
+            _counter("mig_broker_questions", "What the broker asked about agents", "about", self._questions),
             _counter("mig_webhook_deliveries", "Alerts brought to webhooks", "outcome", self._deliveries),
         ]
         try:

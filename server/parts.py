@@ -172,6 +172,7 @@ def assemble(
         queue_depths=relay.queue_depths,
         dead=relay.dead,
         denied=broker_auth.denied,
+        questions=broker_auth.asked,
         followers=events.count_all,
         webhooks=lambda: database.read(read_standing, store, config.webhook),
         deliveries=webhooks.outcomes,

@@ -84,6 +84,7 @@ def standing(**changed: Any) -> Standing:
         "queue_depths": lambda queues: one(dict.fromkeys(queues, 7)),
         "dead": {"bad-signature": 4},
         "denied": {"replayed": 5},
+        "questions": {"topic": 7},
         "followers": lambda: 1,
         "version": "1.2.3",
         "webhooks": lambda: hooks({"siem": HookStanding(6, 1, "HTTP status 500")}),
@@ -101,6 +102,7 @@ def test_everything_is_told_in_the_format_that_monitoring_systems_read() -> None
     assert figures["mig_queue_messages", (("queue", "mig.results"),)] == 7
     assert figures["mig_refused_messages_total", (("code", "bad-signature"),)] == 4
     assert figures["mig_denied_logins_total", (("code", "replayed"),)] == 5
+    assert figures["mig_broker_questions_total", (("about", "topic"),)] == 7
     assert figures["mig_build_info", (("version", "1.2.3"),)] == 1
     assert figures["mig_followers", ()] == 1
     assert (figures["mig_database_up", ()], figures["mig_broker_up", ()]) == (1, 1)

@@ -310,6 +310,22 @@ def test_a_revoked_agent_loses_its_connection_and_its_queue(
     run(clean_broker, tmp_path, scenario)
 
 
+def test_the_broker_asks_once_about_what_an_agent_does_again_and_again(
+    clean_broker: PrivateBroker, tmp_path: Path
+) -> None:
+    async def scenario(server: RelayServer, agent: AgentKey) -> None:
+        def beat_on_rested_channels(connection: Any) -> None:
+            for _ in range(3):  # a new channel knows no more than one that has rested
+                publish(connection, heartbeat_key(agent.id), make_heartbeat(agent), user_id=agent.id)
+
+        asked = server.parts.broker_auth.asked
+        for logins in (1, 2):
+            await as_agent(clean_broker, agent, beat_on_rested_channels)
+            assert asked == {"user-twice": 2 * logins, "vhost": 1, "resource": 1, "topic": 1}
+
+    run(clean_broker, tmp_path, scenario)
+
+
 def test_an_answer_of_a_revoked_agent_is_not_believed(clean_broker: PrivateBroker, tmp_path: Path) -> None:
     async def scenario(server: RelayServer, agent: AgentKey) -> None:
         action = await server.submit(agent)
