@@ -386,7 +386,8 @@ def main() -> None:
                 print(storms[-1], file=sys.stderr)
             _report_storm(swarm, login_s, storms)
             return
-        swarm.ask()
+        # The broker asks the server about each agent's first answer in half an hour.
+        print(f"to warm up: {_describe(swarm.ask())}", file=sys.stderr)
         rounds = []
         for _ in range(options.runs):
             rounds.append(swarm.ask())
