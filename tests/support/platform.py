@@ -287,6 +287,13 @@ gpg_home = "{self.investigator.home}"
         told: dict[str, str] = answer.json()
         return told
 
+    def is_connected(self) -> bool:
+        """Tell whether the server has declared its queues, and the broker takes what is published."""
+        try:
+            return self.health()["broker"] == "ok"
+        except urllib3.exceptions.HTTPError:
+            return False  # it listens before it answers
+
     def is_online(self, name: str) -> bool:
         """Tell whether the platform shows an agent of this name as online."""
         process = self.processes.get(name)
