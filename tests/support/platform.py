@@ -29,18 +29,13 @@ from server.database import Database
 from server.main import cli as mig_server_commands
 from server.store import Store
 from tests.support.gpg import Investigator
+from tests.support.ports import free_port
 from tests.support.routed import Network
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 60
 # No command takes so long; on a machine with much else to do, one that reads all programs may take minutes.
 LONGEST_S = 280
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_until(is_there: Callable[[], Any], what: str, *, seconds: float = START_S) -> Any:
@@ -268,10 +263,11 @@ gpg_home = "{self.investigator.home}"
         process.wait(30)
 
     def stop(self) -> None:
-        """End everything."""
-        for name in reversed(list(self.processes)):
-            with contextlib.suppress(ProcessLookupError):
-                self.kill(name, signal.SIGTERM)
+        """End everything, the broker last."""
+        for process in self.processes.values():
+            process.terminate()
+        while self.processes:
+            self.processes.popitem()[1].wait(30)
         self.broker.stop()
 
     def log(self, name: str) -> str:

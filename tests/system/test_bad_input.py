@@ -22,7 +22,8 @@ from server.store import Store
 from tests.support.endpoint import make_action, make_baked, sign_action, utc_now
 from tests.support.fleet import FleetAgent
 from tests.support.gpg import Investigator
-from tests.support.platform import ROOT, Platform, free_port
+from tests.support.platform import ROOT, Platform
+from tests.support.ports import free_port
 from tests.support.tree import AgentTree
 
 pytestmark = pytest.mark.system
