@@ -28,6 +28,7 @@ from server.broker import PrivateBroker
 from server.database import Database
 from server.main import cli as mig_server_commands
 from server.store import Store
+from tests.support.forked import run_program
 from tests.support.gpg import Investigator
 from tests.support.ports import free_port
 from tests.support.routed import Network
@@ -317,15 +318,7 @@ gpg_home = "{self.investigator.home}"
         self, *words: str, check: bool = True, timeout: float = LONGEST_S
     ) -> "subprocess.CompletedProcess[str]":
         """Run the investigator's `mig`; with `check`, exit codes other than 0 and 1 fail."""
-        done = subprocess.run(
-            [sys.executable, "-B", "-m", "client.main", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=self.environment(),
-            timeout=timeout,
-        )
+        done = run_program("client.main", *words, env=self.environment(), timeout=timeout)
         assert not check or done.returncode in {0, 1}, (done.returncode, done.stdout, done.stderr)
         return done
 
@@ -356,16 +349,7 @@ gpg_home = "{self.investigator.home}"
 
     def mig_server(self, *words: str) -> str:
         """Run a command of mig-server to its end."""
-        command = [sys.executable, "-B", "-m", "server.main", *words]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=self.environment(),
-            timeout=LONGEST_S,
-        )
+        done = run_program("server.main", *words, env=self.environment(), timeout=LONGEST_S)
         assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
         return done.stdout
 
