@@ -2,8 +2,8 @@
 
 Rules:
 1. What runs is the program's own `main` in a process of its own, with the arguments, environment, directory
-   and files that it is given, to its end as an interpreter ends. Only the imports, most of what a command
-   costs, are not made again.
+   and files that it is given. Only the imports, most of what a command costs, are not made again, nor is
+   what was imported taken apart at the end.
 2. The process that forks has one thread, does nothing else, and ends when the test's process does.
 3. A bench pays what its user pays: outside pytest an interpreter is started.
 
@@ -12,6 +12,7 @@ Linux only: it sends descriptors and waits for whom its children fork.
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -119,6 +121,22 @@ def _serve(requests: socket.socket) -> str | None:
             os.close(descriptor)
 
 
+def _run(program: str) -> None:
+    """Run it, and end as an interpreter does: with its exit code, or 1 and what was not caught."""
+    code = 1
+    try:
+        sys.modules[program].main()
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:  # noqa: BLE001  (the interpreter's own last resort)
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def _report_end(pid: int, end: int) -> None:
     """Say who was forked, and how that ended; then end, too."""
     try:
@@ -133,7 +151,8 @@ def _report_end(pid: int, end: int) -> None:
 if __name__ == "__main__":
     for name in PROGRAMS:
         importlib.import_module(name)
+    gc.freeze()  # what is there stays, and stays shared
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         chosen = _serve(connection)
     if chosen is not None:
-        sys.modules[chosen].main()
+        _run(chosen)
