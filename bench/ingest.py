@@ -123,6 +123,7 @@ def main() -> None:
         platform = Platform(directory, stack.enter_context(temporary_investigator()), database=database)
         stack.callback(platform.stop)
         platform.start()
+        wait_until(platform.is_connected, "the server's connection to the broker")  # declared what is filled
         filler = Filler(platform, database, options.agents)
         stack.callback(filler.close)
         for _ in range(options.runs):

@@ -226,6 +226,8 @@ def measure(platform: Platform, investigator: Investigator, options: argparse.Na
     asked = stock.actions[len(stored) :]
     print(f"filled: {stock.count():,} answers", file=sys.stderr)
     platform.start_server()
+    # No server may have lived for long enough yet to declare what is published to below.
+    wait_until(platform.is_connected, "the server's connection to the broker")
     server = platform.processes["server"].pid
     reader = Reader(platform.url, stock.token)
     reader.get("pages", "/actions")

@@ -56,11 +56,23 @@ _ON_REAL_PARTS = (
 )
 
 
+# A file is one worker's: begun last, one that takes minutes would leave the other workers idle at the end.
+_LONGEST = (
+    "tests/system/test_broker_cluster.py",
+    "tests/system/test_quickstart.py",
+    "tests/test_build_zipapp.py",
+    "tests/crash/",
+    "tests/system/",
+    "tests/server/test_broker",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on real parts by where it stands."""
+    """Mark what runs on real parts by where it stands, and put first what takes longest."""
     for item in items:
         if item.nodeid.startswith(_ON_REAL_PARTS):
             item.add_marker(pytest.mark.system)
+    items.sort(key=lambda item: [not item.nodeid.startswith(path) for path in _LONGEST])
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -20,6 +20,9 @@ from tests.support.plainbroker import Authority
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 SHORT = Times(connect_s=5, silence_s=5, head_s=0.2, answer_s=0.2, stream_s=0.2)
+# A machine that has much else to do may pause anybody for as long: what is to come in time gets more of it.
+HEAD_COMES = SHORT._replace(head_s=60)
+ANSWER_COMES = SHORT._replace(head_s=1, answer_s=1)
 
 
 class Drip:
@@ -116,7 +119,7 @@ def test_headers_that_never_end_are_not_waited_for(at_once: bytes, drops: bytes)
 )
 def test_a_body_that_never_ends_is_not_waited_for(at_once: bytes, drops: bytes) -> None:
     with dripping(at_once, drops) as server:
-        transport = make(server)
+        transport = make(server, HEAD_COMES)
         response = transport.send("GET", server.url, headers={})
         with pytest.raises(EnvironmentFailure, match="its answer does not end within 0.2 s"):
             transport.read(response)
@@ -129,7 +132,7 @@ def test_a_body_that_never_ends_is_not_waited_for(at_once: bytes, drops: bytes) 
 )
 def test_a_stream_without_a_whole_line_is_dead(at_once: bytes, drops: bytes) -> None:
     with dripping(at_once, drops) as server:
-        transport = make(server)
+        transport = make(server, HEAD_COMES)
         response = transport.send("GET", server.url, headers={})
         with pytest.raises(EnvironmentFailure, match="no whole line of its stream in 0.2 s") as caught:
             list(transport.read_lines(response, 60))
@@ -138,18 +141,18 @@ def test_a_stream_without_a_whole_line_is_dead(at_once: bytes, drops: bytes) -> 
 
 def test_a_stream_that_lives_is_read_until_its_longest_time_whatever_the_reader_takes_for_itself() -> None:
     with dripping(CHUNKED, [b"2\r\n:\n\r\n"]) as server:
-        transport = make(server, SHORT._replace(stream_s=0.6))
+        transport = make(server, HEAD_COMES._replace(stream_s=1))
         response = transport.send("GET", server.url, headers={})
-        stream = transport.read_lines(response, 1.5)
+        stream = transport.read_lines(response, 2.5)
         assert next(stream).startswith(b":")
         pause = threading.Event()
-        assert not pause.wait(0.7)  # longer than a line may take: it is the reader's own time
+        assert not pause.wait(1.1)  # longer than a line may take: it is the reader's own time
         assert set(b"".join(stream)) == set(b":\n")
 
 
 def test_after_a_server_that_dripped_the_next_request_is_sent_on_a_new_connection() -> None:
     with dripping(HEAD, b"X") as server:
-        transport = make(server)
+        transport = make(server, ANSWER_COMES)
         with pytest.raises(EnvironmentFailure, match="does not come"):
             transport.send("GET", server.url, headers={})
         server.at_once = HEAD + b"Content-Length: 2\r\n\r\nok"
@@ -196,7 +199,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
 )
 def test_tls_changes_nothing(tls: ssl.SSLContext, at_once: bytes, drops: bytes, said: str) -> None:
     with dripping(at_once, drops, tls) as server:
-        transport = make(server)
+        transport = make(server, ANSWER_COMES)
         with pytest.raises(EnvironmentFailure, match=said):
             transport.read(transport.send("GET", server.url, headers={}))
         server.at_once = HEAD + b"Content-Length: 2\r\n\r\nok"

@@ -7,7 +7,6 @@ passes the same queues, so what came before it has been dealt with.
 import json
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -24,7 +23,8 @@ from protocol.strictjson import encode_json
 from server.brokerctl import BrokerControl
 from tests.support.broker import AgentKey
 from tests.support.documents import HEARTBEAT as SAID
-from tests.support.platform import ROOT, Platform, wait_until
+from tests.support.forked import run_program
+from tests.support.platform import LONGEST_S, Platform, wait_until
 from tests.support.relay import publish, receive_command
 
 # The agents that the investigator's organisation owns; what the opponent enrols has no such name.
@@ -77,10 +77,8 @@ class Captured:
 
     def operate(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of mig-server, whatever comes of it."""
-        command = [sys.executable, "-B", "-m", "server.main", *words, "--config", str(self.platform.config)]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=ROOT, env=self.platform.environment()
-        )
+        config = ("--config", str(self.platform.config))
+        return run_program("server.main", *words, *config, env=self.platform.environment(), timeout=LONGEST_S)
 
     def copy_server(self, directory: Path) -> "Captured":
         """Start the server anew over a copy of its database, at another address and away from the broker."""

@@ -1,6 +1,5 @@
 """The databases that the store is held on."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +7,20 @@ import pytest
 
 from server.database import Database
 from server.store import Store
-from tests.support.database import migrated_database
+from tests.support.database import empty_tables, migrated_database
 from tests.support.installation import Installation
 from tests.support.postgres import make_database, private_postgres
 
 __all__ = ["private_postgres"]
 
-_numbers = itertools.count()
+
+@pytest.fixture(scope="session")
+def migrated_postgres(private_postgres: str) -> str:
+    """The URL of a database with all tables, for one test after the other: a hundred would be a gigabyte."""
+    make_database(private_postgres, "store")
+    url = private_postgres.replace("/mig?", "/store?")
+    migrated_database(url).close()
+    return url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
@@ -23,10 +29,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'mig.sqlite'}"
     else:
-        server = request.getfixturevalue("private_postgres")
-        name = f"store{next(_numbers)}"
-        make_database(server, name)
-        url = server.replace("/mig?", f"/{name}?")
+        url = request.getfixturevalue("migrated_postgres")
+        empty_tables(url)
     opened = migrated_database(url)
     yield opened
     opened.close()

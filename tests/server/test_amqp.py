@@ -6,7 +6,7 @@ import pytest
 from protocol.errors import EnvironmentFailure
 from server.amqp import ChannelRefused, Link
 from server.broker import PrivateBroker
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.system
 

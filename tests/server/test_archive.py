@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,9 @@ from tests.support.installation import Installation
 DAY = timedelta(days=1)
 
 
-def record(store: Store, *days_ago: float) -> None:
+def record(store: Store, *days_ago: float, now: datetime = NOW) -> None:
     for days in days_ago:
-        store.record(AuditEvent(kind="read", who=(ADA,), what={"days": days}), NOW - days * DAY)
+        store.record(AuditEvent(kind="read", who=(ADA,), what={"days": days}), now - days * DAY)
 
 
 def check(lines: list[bytes]) -> tuple[int, Head]:
@@ -166,7 +166,7 @@ def test_what_is_written_while_the_archive_is_made_stays(store: Store, tmp_path:
 
 def test_the_operator_archives_and_cuts_by_two_commands(prepared: Installation, tmp_path: Path) -> None:
     store = prepared.store
-    record(store, 400, 300, 0)
+    record(store, 400, 300, 0, now=datetime.now(UTC))  # the command's clock is the real one
     exported = prepared("audit", "export", "-o", str(tmp_path / "all"))
     assert exported.out.splitlines()[0].startswith("entries 1 to 3, head ")
     done = prepared("audit", "cut", "-o", str(tmp_path / "old"), "--keep", "52w")

@@ -13,7 +13,8 @@ import pytest
 from protocol.errors import EnvironmentFailure
 from server.broker import PrivateBroker, State
 from server.daemon import Daemon
-from tests.support.broker import free_port, server_connection
+from tests.support.broker import server_connection
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 END_S = 60

@@ -26,8 +26,9 @@ from server.certificates import TlsFiles, describe_certificate
 from server.main import main
 from server.parts import utc_now
 from server.setup import replace_password
-from tests.support.broker import AgentKey, free_port
+from tests.support.broker import AgentKey
 from tests.support.plainbroker import Authority, PlainBroker
+from tests.support.ports import free_port
 from tests.support.relay import make_config, running_server
 
 AUTHORITY = Authority.make()

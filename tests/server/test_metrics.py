@@ -20,7 +20,7 @@ from server.store import Store
 from server.webhooks import HookStanding
 from tests.support.broker import AgentKey
 from tests.support.fleet import FleetAgent, create, make_action
-from tests.support.platform import free_port
+from tests.support.ports import free_port
 from tests.support.relay import (
     make_result,
     receive_command,

@@ -17,7 +17,7 @@ from server.events import Events
 from server.neighbours import Neighbours, News
 from server.rows import Change
 from tests.support.broker import AgentKey
-from tests.support.platform import free_port
+from tests.support.ports import free_port
 from tests.support.postgres import make_database
 from tests.support.relay import (
     PATIENCE_S,

@@ -1,5 +1,6 @@
 """Commands and answers in the store, on each database."""
 
+import tempfile
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -232,7 +233,9 @@ class CommandMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.database = migrated_database(f"sqlite:///{self.directory / f'{id(self)}.sqlite'}")
+        # Of its own: the id of a machine that is gone may be this one's, and what it left is there.
+        place = Path(tempfile.mkdtemp(dir=self.directory))
+        self.database = migrated_database(f"sqlite:///{place / 'mig.sqlite'}")
         self.store = Store(self.database)
         self.agents = [FleetAgent(self.store, f"web{number}") for number in range(2)]
         self.action = make_action()

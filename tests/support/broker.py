@@ -1,7 +1,6 @@
 """A private RabbitMQ node for the tests, started once per session, and an agent's view of it."""
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,14 +18,9 @@ from protocol.enrolment import EnrolmentToken
 from protocol.envelope import encode_envelope
 from protocol.identity import agent_id, make_broker_password, sign_envelope
 from server.broker import VHOST, PrivateBroker
+from tests.support.ports import free_port
 
 SHARED_QUEUES = (names.RESULTS_QUEUE, names.HEARTBEATS_QUEUE, names.DEAD_QUEUE)
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,8 @@ from server.broker import PrivateBroker
 from server.brokerctl import BrokerControl
 from server.daemon import Daemon
 from tests.support.gpg import Investigator
-from tests.support.platform import Platform, free_port, wait_until
+from tests.support.platform import Platform, wait_until
+from tests.support.ports import free_port
 
 _PATIENCE_S = 30.0
 # As docs/operating.md advises for three nodes: of two parts that do not see each other the larger goes on.

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from server import schema
 from server.database import Database
 from server.migrations import migrate
 
@@ -23,6 +24,20 @@ def migrated_database(url: str) -> Database:
     database = Database(url)
     migrate(database)
     return database
+
+
+def empty_tables(url: str) -> None:
+    """Bring a PostgreSQL database back to what it was after its migration."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        # What an earlier test has left connected may hold locks.
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        connection.execute(
+            sa.text(f"{others} WHERE datname = current_database() AND pid != pg_backend_pid()")
+        )
+        names = ", ".join(schema.metadata.tables)
+        connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY"))
+    engine.dispose()
 
 
 def query_once(url: str, query: "sa.Select[Any]") -> list[Any]:

@@ -10,7 +10,7 @@ from server.database import Database
 from server.main import main
 from server.migrations import migrate
 from server.store import Store
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 
 class Done(NamedTuple):

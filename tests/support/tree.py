@@ -20,7 +20,8 @@ class AgentTree:
         self.directory = directory
         self.state = directory / "state"
         for package in ("agent", "protocol"):
-            shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+            # With its byte code, if there is some: an isolated interpreter looks for it nowhere else.
+            shutil.copytree(ROOT / package, directory / package)
         resources = directory / "agent" / "baked"
         (resources / "keys").mkdir(parents=True)
         config = {name: value for name, value in baked.config._asdict().items() if value is not None}

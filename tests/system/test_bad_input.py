@@ -7,7 +7,6 @@ it leaves nothing behind: no journal entry on an endpoint, no action on the serv
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,8 +20,10 @@ from server.database import Database
 from server.store import Store
 from tests.support.endpoint import make_action, make_baked, sign_action, utc_now
 from tests.support.fleet import FleetAgent
+from tests.support.forked import run_program
 from tests.support.gpg import Investigator
-from tests.support.platform import ROOT, Platform, free_port
+from tests.support.platform import Platform
+from tests.support.ports import free_port
 from tests.support.tree import AgentTree
 
 pytestmark = pytest.mark.system
@@ -336,15 +337,7 @@ def test_a_configuration_that_cannot_be_used_is_said_in_one_line(
 def run_mig(platform: Platform, config: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run `mig` with another configuration, and without the session that is kept."""
     environment = {**platform.environment(), "MIG_CONFIG": str(config), "HOME": str(config.parent)}
-    return subprocess.run(
-        [sys.executable, "-B", "-m", "client.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=environment,
-        timeout=60,
-    )
+    return run_program("client.main", *words, env=environment, timeout=60)
 
 
 def test_a_missing_configuration_says_how_to_make_one(platform: Platform, tmp_path: Path) -> None:
@@ -365,15 +358,7 @@ def test_a_server_that_is_away_is_out_of_reach(platform: Platform, tmp_path: Pat
 
 
 def run_server(platform: Platform, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-B", "-m", "server.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=platform.environment(),
-        timeout=60,
-    )
+    return run_program("server.main", *words, env=platform.environment(), timeout=60)
 
 
 @pytest.mark.parametrize(

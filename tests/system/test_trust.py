@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import run_program
 from tests.support.gpg import Investigator, temporary_investigator
-from tests.support.platform import ROOT, Platform, running_platform, wait_until
+from tests.support.platform import Platform, running_platform, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -33,15 +33,8 @@ def mig_as(platform: Platform, person: Investigator, *words: str) -> "subprocess
         f'[client]\nserver = "{platform.url}"\nfingerprint = "{person.fingerprint}"\n'
         f'gpg_home = "{person.home}"\n'
     )
-    done = subprocess.run(
-        [sys.executable, "-B", "-m", "client.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**platform.environment(), "MIG_CONFIG": str(config)},
-        timeout=60,
-    )
+    environment = {**platform.environment(), "MIG_CONFIG": str(config)}
+    done = run_program("client.main", *words, env=environment, timeout=60)
     assert done.returncode == 0, (done.stdout, done.stderr)
     return done
 

@@ -30,7 +30,8 @@ def test_every_digest_of_large_files_is_openssls(tmp_path: Path, mkcorpus: dict[
     assert compare_with_openssl([tmp_path / "large"], KINDS) == (3, ())
 
 
-@pytest.mark.parametrize("root", ["/usr/bin", "/usr/lib", "/etc"])
+# All of /usr/lib is gigabytes on some machines, and where Python writes byte code it changes meanwhile.
+@pytest.mark.parametrize("root", ["/usr/bin", "/usr/lib/erlang", "/etc"])
 def test_every_digest_of_this_machines_files_is_openssls(root: str) -> None:
     compared = compare_with_openssl([Path(root)])
     assert compared.files > 100
