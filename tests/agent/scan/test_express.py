@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.scan import batching, express, settling
+from agent.scan import batching, express, patterns, settling
 from agent.scan.express import Express
 from agent.scan.patterns import TextPattern
 from tests.agent.scan.runs import find, grow, run
@@ -154,10 +154,12 @@ def test_what_takes_a_files_place_is_not_read_in_bulk(tmp_path: Path, in_bulk: l
 
 
 NAMES = st.lists(
-    st.sampled_from([b"a", b"ab", b"b\nab", b"\xff", b"\xc3\xa9", b"a\xff", b"A.b", b" ", b"\r"]), unique=True
+    st.sampled_from([b"a", b"ab", b"b\nab", b"\xff", b"\xc3\xa9", b"a\xff", b"A.b", b" ", b"\r", b""]),
+    unique=True,
 )
 
 
+@pytest.mark.parametrize("make_finder", [patterns._finder, patterns._plain_finder])
 @given(
     names=NAMES,
     expression=st.sampled_from(
@@ -167,6 +169,10 @@ NAMES = st.lists(
         ]
     ),
 )
-def test_names_searched_together_match_as_they_do_alone(names: list[bytes], expression: str) -> None:
-    pattern = TextPattern(expression)
+def test_names_searched_together_match_as_they_do_alone(
+    make_finder: Any, names: list[bytes], expression: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patterns, "_finder", make_finder)
+        pattern = TextPattern(expression)
     assert pattern.among(names, b"\n".join(names)) == {name for name in names if pattern.is_in(name)}
