@@ -160,7 +160,7 @@ class Run:
 
     def _take(self, number: int, batch: Batch) -> Iterator[Match]:
         closed = self._settlement.closed
-        searches = tuple(root.search for root in batch.active if root.search not in closed)
+        searches = tuple([root.search for root in batch.active if root.search not in closed])
         is_by_name = all(self._by_name[search] for search in searches)
         if batch.unlisted and not self._has_workers_for(batch, is_by_name=is_by_name):
             names, kinds = list_leaf(batch.directory, batch.path, self._walked)
@@ -265,11 +265,14 @@ class Run:
         """
         pool = self._pool
         while self._waits and not self._settlement.is_over():
+            if pool is not None and not (pool.has_news() or self._is_pressed(number)):
+                # Most directories are less than a task, and to ask each time costs as much as to walk one.
+                return
             self._pulse()
             yield from self._settle_ready()
             if pool is None or not self._waits:
                 continue
-            if number is None or self._waits[0].number <= number or self._waiting_names > _MAX_WAITING_NAMES:
+            if self._is_pressed(number):
                 pool.flush()
                 pool.listen(_LISTEN_MS)
             else:
@@ -277,6 +280,11 @@ class Run:
                 yield from self._settle_ready()
                 if pool.is_hungry():
                     return
+
+    def _is_pressed(self, number: Optional[int]) -> bool:
+        """Tell whether what waits first must be settled now, or too much waits."""
+        is_due = number is None or self._waits[0].number <= number
+        return is_due or self._waiting_names > _MAX_WAITING_NAMES
 
     def _settle_ready(self) -> Iterator[Match]:
         while self._waits and not self._waits[0].turn.waiting and not self._settlement.is_over():
