@@ -177,11 +177,14 @@ class Run:
                 self._hand_over(number, batch, self._part(batch, searches, start, total))
                 return
             end = total if is_by_name or self._pool is not None else min(start + _STEP_NAMES, total)
-            yield from self._judge_here(number, batch, self._part(batch, searches, start, end))
+            part = self._part(batch, searches, start, end, may_defer=not is_by_name)
+            yield from self._judge_here(number, batch, part)
             self._files_here += end - start
             start = end
 
-    def _part(self, batch: Batch, searches: Tuple[int, ...], start: int, end: int) -> Part:
+    def _part(
+        self, batch: Batch, searches: Tuple[int, ...], start: int, end: int, *, may_defer: bool = True
+    ) -> Part:
         names = batch.names[start:end]
         kinds = {name: batch.kinds[name] for name in names if name in batch.kinds} if batch.kinds else {}
         # Before there are workers a file need not be large to be worth one.
@@ -192,7 +195,7 @@ class Run:
             kinds,
             searches,
             first=start,
-            defer_bytes=limit if self._workers else 0,
+            defer_bytes=limit if self._workers and may_defer else 0,
             borders=self._settlement.borders(),
             is_sifted=batch.is_sifted,
             is_leaf=bool(batch.unlisted),
@@ -232,7 +235,8 @@ class Run:
         items = self._inspector.inspect(part, batch.directory)
         rest: List[Item] = []
         if not self._waits:
-            yield from self._settlement.settle(number, batch, _until_deferred(items, rest))
+            now = _until_deferred(items, rest) if part.defer_bytes else items
+            yield from self._settlement.settle(number, batch, now)
         rest.extend(items)
         if not rest:
             return
