@@ -207,11 +207,22 @@ class Express:
 
     def _tell_all(self, part: Part, directory: int, told: Candidate) -> Iterator[Survivor]:
         """Tell of the files of a part, all of which one search wants for their names; leave what is none."""
-        for index, name in enumerate(part.names, part.first):
-            if not index % CHECK_EVERY:
-                self._check()
-            if not self._tell(index, name, directory, told):
-                yield index, name, None
+        for at in range(0, len(part.names), CHECK_EVERY):
+            self._check()
+            names, first = part.names[at : at + CHECK_EVERY], part.first + at
+            statuses = _statuses_of_files(names, directory)
+            if statuses is None:
+                for index, name in enumerate(names, first):
+                    if not self._tell(index, name, directory, told):
+                        yield index, name, None
+                continue
+            self._recorder.tell_all(
+                first,
+                [
+                    Found(told.number, FILE, keep_status(status), _NO_DIGESTS, told.said)
+                    for status in statuses
+                ],
+            )
 
     def _tell(self, index: int, name: bytes, directory: int, told: Candidate) -> bool:
         """Tell of a regular file; False for whatever somebody else must look into."""
@@ -365,6 +376,15 @@ def _status_test(base: Sequence[Candidate]) -> Tuple[StatTest, bool]:
         return False
 
     return is_wanted, True
+
+
+def _statuses_of_files(names: Sequence[bytes], directory: int) -> Optional[Sequence[os.stat_result]]:
+    """Return the statuses of regular files; None where one of them is not there, or is something else."""
+    try:
+        statuses = [os.stat(name, dir_fd=directory, follow_symlinks=False) for name in names]
+    except OSError:
+        return None
+    return statuses if all(status.st_mode & FORMAT == REGULAR for status in statuses) else None
 
 
 def _is_file_link(name: bytes, part: Part, directory: int) -> bool:

@@ -16,7 +16,7 @@ Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and 
 """
 
 import contextlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Callable, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, Union
 
 from agent.scan.literals import common_texts, probe_of, required_literals
@@ -64,8 +64,8 @@ class Pattern(Protocol):
         """Return the first match, or None; what stands before `pos` and behind `endpos` is still seen."""
 
 
-# Both ends of what is found in these bytes from one place to another; negative where there is nothing.
-Finder = Callable[[bytes, int, int], Tuple[int, int]]
+# Both ends, first of all, of what is found in these bytes from one place to another; negative if nothing is.
+Finder = Callable[[bytes, int, int], Sequence[Tuple[int, int]]]
 
 
 def _finder(pattern: Any) -> Finder:
@@ -78,13 +78,13 @@ def _finder(pattern: Any) -> Finder:
         find, anywhere = pattern._regexp.Match, _require_engine()._re2.RE2.Anchor.UNANCHORED  # noqa: SLF001
     except AttributeError:
         return _plain_finder(pattern)
-    return lambda text, start, end: find(anywhere, text, start, end)[0]
+    return partial(find, anywhere)
 
 
 def _plain_finder(pattern: Pattern) -> Finder:
-    def find(text: bytes, start: int, end: int) -> Tuple[int, int]:
+    def find(text: bytes, start: int, end: int) -> Sequence[Tuple[int, int]]:
         found = pattern.search(text, start, end)
-        return (-1, -1) if found is None else found.span()
+        return ((-1, -1),) if found is None else (found.span(),)
 
     return find
 
@@ -210,7 +210,7 @@ class TextPattern:
         found = set()
         find, at, size = self._lines, 0, len(block)
         while at <= size:
-            start, end = find(block, at, size)
+            start, end = find(block, at, size)[0]
             if start < 0:
                 break
             found.add(block[start:end])

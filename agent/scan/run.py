@@ -145,7 +145,8 @@ class Run:
         with closing(walker.batches()) as batches:
             for number, batch in enumerate(batches):
                 yield from self._take(number, batch)
-                yield from self._settle_until(settlement.due(number + 1))
+                if self._waits:
+                    yield from self._settle_until(settlement.due(number + 1))
                 if settlement.is_over():
                     return
                 settlement.close(number + 1)
