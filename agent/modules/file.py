@@ -227,7 +227,7 @@ def _record(plan: Plan, match: Match) -> Record:
         uid=status.st_uid,
         gid=status.st_gid,
         mtime=time_text(status.st_mtime_ns),
-        hashes=dict(match.digests) or None,
+        hashes=dict(match.digests) if match.digests else None,
         cached=match.is_cached,
         checks=match.checks or None,
     )

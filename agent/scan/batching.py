@@ -1,7 +1,7 @@
 """Makes batches of the names of a directory: which searches are active for which of them."""
 
 import itertools
-from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Collection, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from agent.scan.batch import Batch
 from agent.scan.bounds import Bounds
@@ -49,13 +49,20 @@ class Batcher:
                 names = sieve.keep(entries.files)
                 self._coverage.files_seen += len(entries.files) - len(names)
             if names or entries.kinds:
-                batch = Batch(descriptor, path, (), entries.kinds, base, sieve is not None)
-                yield from self._cut(batch, sorted((*names, *entries.kinds)))
+                batch = Batch(
+                    descriptor,
+                    path,
+                    tuple(sorted((*names, *entries.kinds))),
+                    entries.kinds,
+                    base,
+                    sieve is not None,
+                )
+                yield from self._cut(batch)
             return
         active = self._chooser(path, entries, scope, finals)
         for roots, group in itertools.groupby(sorted((*entries.files, *entries.kinds)), key=active):
             if roots:
-                yield from self._cut(Batch(descriptor, path, (), entries.kinds, roots), list(group))
+                yield from self._cut(Batch(descriptor, path, tuple(group), entries.kinds, roots))
 
     def unlisted(self, descriptor: int, path: bytes, names: int, scope: Scope) -> Optional[Batch]:
         """Return a batch for about so many names of a directory; None where names must be judged first."""
@@ -64,10 +71,16 @@ class Batcher:
             return None
         return Batch(descriptor, path, (), {}, shape.base, unlisted=names)
 
-    def _cut(self, batch: Batch, names: List[bytes]) -> Iterator[Batch]:
+    def _cut(self, batch: Batch) -> Iterator[Batch]:
+        """Yield a batch in such as are not too large, which most are not."""
+        names = batch.names
+        if len(names) <= BATCH_NAMES:
+            self._check()
+            yield batch
+            return
         for at in range(0, len(names), BATCH_NAMES):
             self._check()
-            yield batch._replace(names=tuple(names[at : at + BATCH_NAMES]))
+            yield batch._replace(names=names[at : at + BATCH_NAMES])
 
     def _shape_of(self, scope: Scope) -> _Shape:
         """Return what is the same for all directories that share a scope."""

@@ -31,6 +31,8 @@ _DIGEST_BYTES = {"md5": 16, "sha1": 20, "sha256": 32, "sha3_224": 28, "sha3_256"
 _KEY = struct.Struct("<QQQqqQ")
 _NOTHING = bytes(16)
 _BODY_BYTES = RECORD_BYTES - 8
+# A body and its check sum.
+_RECORD = struct.Struct(f"<{_BODY_BYTES}s8s")
 _WINDOW_BYTES = PROBES * RECORD_BYTES
 SETTLED_NS = 60 * 1_000_000_000
 # By the names that the kernel has for them in the table of mounts.
@@ -100,18 +102,19 @@ class DigestCache:
         table, seed, slots = self._table, self._seed, self._slots
         find, pack = self._table.find, _KEY.pack
         place, check_sum = xxhash.xxh3_64_intdigest, xxhash.xxh3_64_digest
-        end = _KEY.size + _DIGEST_BYTES[kind]
+        unpack, begin, end = _RECORD.unpack_from, _KEY.size, _KEY.size + _DIGEST_BYTES[kind]
 
         def look(status: os.stat_result) -> Optional[bytes]:
             key = pack(device, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, number)
             start = HEADER_BYTES + place(key, seed) % slots * RECORD_BYTES
-            at = find(key, start, start + _WINDOW_BYTES)
-            if at < 0 or (at - start) % RECORD_BYTES:
-                return None
-            record = table[at : at + RECORD_BYTES]
-            if check_sum(record[:_BODY_BYTES], seed) != record[_BODY_BYTES:]:
-                return None
-            return record[_KEY.size : end]
+            # Most records are at the first place where they may be; to look there is quicker than to search.
+            body, known_sum = unpack(table, start)
+            if not body.startswith(key):
+                at = find(key, start, start + _WINDOW_BYTES)
+                if at < 0 or (at - start) % RECORD_BYTES:
+                    return None
+                body, known_sum = unpack(table, at)
+            return body[begin:end] if check_sum(body, seed) == known_sum else None
 
         return look
 

@@ -95,6 +95,14 @@ class Recorder(Witness):
         self.files_seen += 1
         self._add(None, found)
 
+    def tell_all(self, index: int, found: Sequence[Found]) -> None:
+        """Keep matches of entries that follow each other, from this one on, as `tell` does."""
+        self.tell(index, found[0])
+        rest = enumerate(found[1:], index + 1)
+        names, first = self._names, self._first
+        self._items += [Item(at, 1, found=one, name=names[at - first]) for at, one in rest]
+        self.at(index + len(found) - 1)
+
     def defer(self, kind: str) -> None:
         """Say that the entry, of this kind, is to be judged on its own."""
         self._add(None, None, kind)

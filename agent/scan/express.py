@@ -31,10 +31,10 @@ from typing import (
     Tuple,
 )
 
+from agent.scan.asking import Digests, Maker, reads_every_file, status_test, told_at_once, wanted_digests
 from agent.scan.batch import FILE, LINK
-from agent.scan.checks import StatTest
 from agent.scan.coverage import Recorder
-from agent.scan.digests import Digest, digest_maker
+from agent.scan.digests import digest_maker
 from agent.scan.intake import Demands, Intake
 from agent.scan.items import Found, Part, keep_status
 from agent.scan.judging import Candidate, Facts, by_status, decide, is_undecided
@@ -60,9 +60,6 @@ _KNOWN = (
 _FOUND = ("contents", "reads", "byte_strings", "report_kinds")
 _NONE: FrozenSet[bytes] = frozenset()
 _NO_DIGESTS: Dict[str, str] = {}
-Maker = Callable[[bytes], Digest]
-# Digests that are looked for, by what makes one of their kind.
-Digests = Tuple[Tuple[Maker, FrozenSet[str]], ...]
 # Index in the batch, name, and status where that is known.
 Survivor = Tuple[int, bytes, Optional[os.stat_result]]
 
@@ -140,7 +137,7 @@ class Express:
                 not looks
                 and not (self._keeps_digests and all(one.search.is_by_digest() for one in base))
                 and all(one.search.asks_only(*_KNOWN) for one in base)
-                and any(_reads_every_file(one) for one in base)
+                and any(reads_every_file(one) for one in base)
             )
             if not looks and not reads:
                 return None
@@ -153,12 +150,12 @@ class Express:
             base,
             looks,
             reads,
-            _wanted_digests(base) if reads else None,
+            wanted_digests(base) if reads else None,
             self._idle_test(base) if reads else None,
             has_stats=any(one.search.stats for one in base),
             has_contents=any(one.search.contents for one in base),
             has_reads=any(one.search.reads for one in base),
-            told=_told_at_once(chosen),
+            told=told_at_once(chosen),
         )
 
     def _idle_test(self, base: Sequence[Candidate]) -> Optional[Callable[[bytes], bool]]:
@@ -207,11 +204,22 @@ class Express:
 
     def _tell_all(self, part: Part, directory: int, told: Candidate) -> Iterator[Survivor]:
         """Tell of the files of a part, all of which one search wants for their names; leave what is none."""
-        for index, name in enumerate(part.names, part.first):
-            if not index % CHECK_EVERY:
-                self._check()
-            if not self._tell(index, name, directory, told):
-                yield index, name, None
+        for at in range(0, len(part.names), CHECK_EVERY):
+            self._check()
+            names, first = part.names[at : at + CHECK_EVERY], part.first + at
+            statuses = _statuses_of_files(names, directory)
+            if statuses is None:
+                for index, name in enumerate(names, first):
+                    if not self._tell(index, name, directory, told):
+                        yield index, name, None
+                continue
+            self._recorder.tell_all(
+                first,
+                [
+                    Found(told.number, FILE, keep_status(status), _NO_DIGESTS, told.said)
+                    for status in statuses
+                ],
+            )
 
     def _tell(self, index: int, name: bytes, directory: int, told: Candidate) -> bool:
         """Tell of a regular file; False for whatever somebody else must look into."""
@@ -229,7 +237,7 @@ class Express:
     ) -> Iterator[Survivor]:
         """Leave what has a status that some search may want."""
         recorder, stat, told = self._recorder, os.stat, shape.told
-        is_wanted, wanted = _status_test(shape.base)
+        is_wanted, wanted = status_test(shape.base)
         special = kept | part.kinds.keys()
         for at in range(0, len(part.names), CHECK_EVERY):
             self._check()
@@ -332,39 +340,17 @@ class Express:
         return Facts(answers, digests)
 
 
-def _told_at_once(chosen: Sequence[Candidate]) -> Optional[Candidate]:
-    """Return the only search, with what it says, where all its checks are on names, or all on the status."""
-    if len(chosen) != 1:
-        return None
-    one = chosen[0]
-    is_told = one.search.matchall and (one.search.is_by_name() or one.search.asks_only("stats"))
-    return one._replace(said=one.search.only) if is_told else None
-
-
 def _sift(names: Iterable[bytes], shape: _Shape) -> AbstractSet[bytes]:
     return shape.sieve.keep(list(names)) if shape.sieve is not None else _NONE
 
 
-def _status_test(base: Sequence[Candidate]) -> Tuple[StatTest, bool]:
-    """Return what tells of a status whether some search may want it, and what it says if so.
-
-    Most often that is one check of one search, which is asked without a detour.
-    """
-    searches = [one.search.stats for one in base]
-    if len(searches) == 1 and len(searches[0]) == 1:
-        return searches[0][0].test, searches[0][0].wanted
-    tests = [[(check.test, check.wanted) for check in checks] for checks in searches]
-
-    def is_wanted(status: os.stat_result) -> bool:
-        for checks in tests:
-            for test, wanted in checks:
-                if test(status) is not wanted:
-                    break
-            else:
-                return True
-        return False
-
-    return is_wanted, True
+def _statuses_of_files(names: Sequence[bytes], directory: int) -> Optional[Sequence[os.stat_result]]:
+    """Return the statuses of regular files; None where one of them is not there, or is something else."""
+    try:
+        statuses = [os.stat(name, dir_fd=directory, follow_symlinks=False) for name in names]
+    except OSError:
+        return None
+    return statuses if all(status.st_mode & FORMAT == REGULAR for status in statuses) else None
 
 
 def _is_file_link(name: bytes, part: Part, directory: int) -> bool:
@@ -385,24 +371,3 @@ def _has_one(wanted: Digests, data: bytes, more: bytes) -> bool:
         if digest.hexdigest() in digests:
             return True
     return False
-
-
-def _reads_every_file(one: Candidate) -> bool:
-    """Tell whether a search cannot judge any file without reading it."""
-    search = one.search
-    if search.matchall and search.stats:
-        return False
-    return bool(search.contents or search.reads or search.hashes or (search.matchall and search.report_kinds))
-
-
-def _wanted_digests(base: Sequence[Candidate]) -> Optional[Digests]:
-    """Return the digests for which alone a file is wanted; None where it may be for something else."""
-    wanted: Dict[str, FrozenSet[str]] = {}
-    for one in base:
-        if not one.search.asks_only("hashes", "report_kinds") or not one.search.hashes:
-            return None
-        for check in one.search.hashes:
-            if not check.wanted:
-                return None
-            wanted[check.kind] = wanted.get(check.kind, frozenset()) | check.digests
-    return tuple((digest_maker(kind), digests) for kind, digests in sorted(wanted.items()))

@@ -16,8 +16,8 @@ Source: RE2's re2.h (`never_nl`: "never match \n, even if it is in regexp") and 
 """
 
 import contextlib
-from functools import lru_cache
-from typing import Any, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, Union
+from functools import lru_cache, partial
+from typing import Any, Callable, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, Union
 
 from agent.scan.literals import common_texts, probe_of, required_literals
 from protocol.errors import InvalidInput
@@ -63,8 +63,30 @@ class Pattern(Protocol):
     ) -> Optional[Found]:
         """Return the first match, or None; what stands before `pos` and behind `endpos` is still seen."""
 
-    def finditer(self, text: bytes) -> Iterator[Found]:
-        """Yield all matches, each behind the one before it."""
+
+# Both ends, first of all, of what is found in these bytes from one place to another; negative if nothing is.
+Finder = Callable[[bytes, int, int], Sequence[Tuple[int, int]]]
+
+
+def _finder(pattern: Any) -> Finder:
+    """Return what finds matches by the RE2 within google-re2's object.
+
+    The layer of Python around it makes a generator and an object for each match, and so takes twice as long;
+    it is used where a version has another inside.
+    """
+    try:
+        find, anywhere = pattern._regexp.Match, _require_engine()._re2.RE2.Anchor.UNANCHORED  # noqa: SLF001
+    except AttributeError:
+        return _plain_finder(pattern)
+    return partial(find, anywhere)
+
+
+def _plain_finder(pattern: Pattern) -> Finder:
+    def find(text: bytes, start: int, end: int) -> Sequence[Tuple[int, int]]:
+        found = pattern.search(text, start, end)
+        return ((-1, -1),) if found is None else (found.span(),)
+
+    return find
 
 
 def split_inverse(value: str) -> Tuple[str, bool]:
@@ -158,12 +180,12 @@ class TextPattern:
     def __init__(self, expression: str) -> None:
         self._text: Pattern = _compile(expression, as_bytes=False)
         self._bytes: Pattern = _compile(expression, as_bytes=True)
-        self._lines: Optional[Pattern] = None
+        self._lines: Optional[Finder] = None
         if _is_block_safe(expression) and "\\Q" not in expression:
             # With all of its line each match is the only one in it, and all come in one go.
             whole = f"(?m)^.*(?:{expression}).*$"
             with contextlib.suppress(_require_engine().error):  # where that makes it too large
-                self._lines = _compile(whole, as_bytes=False, never_newline=True)
+                self._lines = _finder(_compile(whole, as_bytes=False, never_newline=True))
         self._literals = required_literals(expression) if self._lines is not None else ()
 
     def is_in(self, name: bytes) -> bool:
@@ -186,9 +208,13 @@ class TextPattern:
         if self._lines is None or block.count(b"\n") >= len(names) or not _is_text(block):
             return {name for name in names if self.is_in(name)}
         found = set()
-        for match in self._lines.finditer(block):
-            start, end = match.span()
+        find, at, size = self._lines, 0, len(block)
+        while at <= size:
+            start, end = find(block, at, size)[0]
+            if start < 0:
+                break
             found.add(block[start:end])
+            at = end if end > start else end + 1
         return found
 
 

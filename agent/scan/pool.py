@@ -91,6 +91,7 @@ class Pool:
         self._forming_names = 0
         self._forming_bytes = 0
         self._number = 0
+        self._has_news = False
         self._deaths = 0
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_parts = min(MAX_PARTS, max(1, (files - _SPARE_DESCRIPTORS) // (count * (_DEPTH + 1))))
@@ -142,12 +143,17 @@ class Pool:
             self._forming_names = self._forming_bytes = 0
             self._hand_out()
 
+    def has_news(self) -> bool:
+        """Tell whether there is new work since the workers were listened to: else that can wait for some."""
+        return self._has_news
+
     def is_hungry(self) -> bool:
         """Tell whether more can be taken before the workers must be waited for."""
         return len(self._waiting) < len(self._workers)
 
     def _make_job(self, pieces: Tuple[Tuple[Turn, Part], ...], *, is_large: bool = False) -> _Job:
         self._number += 1
+        self._has_news = True
         return _Job(self._number, pieces, is_large)
 
     def _hand_out(self) -> None:
@@ -172,6 +178,7 @@ class Pool:
             PoolFailure: when too many of them have died.
 
         """
+        self._has_news = False
         # What came since, such as large files, must not wait for the first word of workers that have nothing.
         self._hand_out()
         for descriptor, _ in self._poll.poll(timeout_ms):

@@ -145,7 +145,8 @@ class Run:
         with closing(walker.batches()) as batches:
             for number, batch in enumerate(batches):
                 yield from self._take(number, batch)
-                yield from self._settle_until(settlement.due(number + 1))
+                if self._waits:
+                    yield from self._settle_until(settlement.due(number + 1))
                 if settlement.is_over():
                     return
                 settlement.close(number + 1)
@@ -160,7 +161,7 @@ class Run:
 
     def _take(self, number: int, batch: Batch) -> Iterator[Match]:
         closed = self._settlement.closed
-        searches = tuple(root.search for root in batch.active if root.search not in closed)
+        searches = tuple([root.search for root in batch.active if root.search not in closed])
         is_by_name = all(self._by_name[search] for search in searches)
         if batch.unlisted and not self._has_workers_for(batch, is_by_name=is_by_name):
             names, kinds = list_leaf(batch.directory, batch.path, self._walked)
@@ -177,11 +178,14 @@ class Run:
                 self._hand_over(number, batch, self._part(batch, searches, start, total))
                 return
             end = total if is_by_name or self._pool is not None else min(start + _STEP_NAMES, total)
-            yield from self._judge_here(number, batch, self._part(batch, searches, start, end))
+            part = self._part(batch, searches, start, end, may_defer=not is_by_name)
+            yield from self._judge_here(number, batch, part)
             self._files_here += end - start
             start = end
 
-    def _part(self, batch: Batch, searches: Tuple[int, ...], start: int, end: int) -> Part:
+    def _part(
+        self, batch: Batch, searches: Tuple[int, ...], start: int, end: int, *, may_defer: bool = True
+    ) -> Part:
         names = batch.names[start:end]
         kinds = {name: batch.kinds[name] for name in names if name in batch.kinds} if batch.kinds else {}
         # Before there are workers a file need not be large to be worth one.
@@ -192,7 +196,7 @@ class Run:
             kinds,
             searches,
             first=start,
-            defer_bytes=limit if self._workers else 0,
+            defer_bytes=limit if self._workers and may_defer else 0,
             borders=self._settlement.borders(),
             is_sifted=batch.is_sifted,
             is_leaf=bool(batch.unlisted),
@@ -232,7 +236,8 @@ class Run:
         items = self._inspector.inspect(part, batch.directory)
         rest: List[Item] = []
         if not self._waits:
-            yield from self._settlement.settle(number, batch, _until_deferred(items, rest))
+            now = _until_deferred(items, rest) if part.defer_bytes else items
+            yield from self._settlement.settle(number, batch, now)
         rest.extend(items)
         if not rest:
             return
@@ -265,11 +270,14 @@ class Run:
         """
         pool = self._pool
         while self._waits and not self._settlement.is_over():
+            if pool is not None and not (pool.has_news() or self._is_pressed(number)):
+                # Most directories are less than a task, and to ask each time costs as much as to walk one.
+                return
             self._pulse()
             yield from self._settle_ready()
             if pool is None or not self._waits:
                 continue
-            if number is None or self._waits[0].number <= number or self._waiting_names > _MAX_WAITING_NAMES:
+            if self._is_pressed(number):
                 pool.flush()
                 pool.listen(_LISTEN_MS)
             else:
@@ -277,6 +285,11 @@ class Run:
                 yield from self._settle_ready()
                 if pool.is_hungry():
                     return
+
+    def _is_pressed(self, number: Optional[int]) -> bool:
+        """Tell whether what waits first must be settled now, or too much waits."""
+        is_due = number is None or self._waits[0].number <= number
+        return is_due or self._waiting_names > _MAX_WAITING_NAMES
 
     def _settle_ready(self) -> Iterator[Match]:
         while self._waits and not self._waits[0].turn.waiting and not self._settlement.is_over():

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.scan import batching, express, settling
+from agent.scan import batching, express, patterns, settling
 from agent.scan.express import Express
 from agent.scan.patterns import TextPattern
 from tests.agent.scan.runs import find, grow, run
 from tests.agent.scan.test_independence import placed, searches, tree
-from tests.agent.scan.test_pool import Asked
+from tests.agent.scan.test_pool import Asked, name_of
 
 __all__ = ["tree"]
 
@@ -153,11 +153,34 @@ def test_what_takes_a_files_place_is_not_read_in_bulk(tmp_path: Path, in_bulk: l
     assert in_bulk == [3]
 
 
+def test_what_vanishes_or_takes_a_files_place_is_not_told_by_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number:03}" for number in range(100)]
+    grow(tmp_path, dict.fromkeys(names, b"x"))
+    asked = os.stat
+
+    def swap(path: Any, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        if path == b"000" and (tmp_path / "040").is_file():
+            (tmp_path / "040").unlink()
+            os.mkfifo(tmp_path / "040")
+            (tmp_path / "070").unlink()
+        return asked(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "stat", swap)
+    matches, statistics, _ = Asked({"s1": {"paths": [str(tmp_path)], "names": ["."]}}, workers=0).all()
+    assert [name_of(match) for match in matches] == [name for name in names if name not in ("040", "070")]
+    assert statistics["skipped"] == {"special-file": 1, "vanished": 1}
+    assert statistics["files_seen"] == 100
+
+
 NAMES = st.lists(
-    st.sampled_from([b"a", b"ab", b"b\nab", b"\xff", b"\xc3\xa9", b"a\xff", b"A.b", b" ", b"\r"]), unique=True
+    st.sampled_from([b"a", b"ab", b"b\nab", b"\xff", b"\xc3\xa9", b"a\xff", b"A.b", b" ", b"\r", b""]),
+    unique=True,
 )
 
 
+@pytest.mark.parametrize("make_finder", [patterns._finder, patterns._plain_finder])
 @given(
     names=NAMES,
     expression=st.sampled_from(
@@ -167,6 +190,10 @@ NAMES = st.lists(
         ]
     ),
 )
-def test_names_searched_together_match_as_they_do_alone(names: list[bytes], expression: str) -> None:
-    pattern = TextPattern(expression)
+def test_names_searched_together_match_as_they_do_alone(
+    make_finder: Any, names: list[bytes], expression: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patterns, "_finder", make_finder)
+        pattern = TextPattern(expression)
     assert pattern.among(names, b"\n".join(names)) == {name for name in names if pattern.is_in(name)}
