@@ -220,7 +220,8 @@ class Scheduler:
         try:
             yield
         finally:
-            await self._database.read(release)
+            # Cancelled while it waits for a thread, it would not be run at all.
+            await asyncio.shield(asyncio.ensure_future(self._database.read(release)))
 
     async def _send_cancels(self) -> bool:
         """Send each cancel to the agents that are left; tell whether some still are."""

@@ -1,6 +1,7 @@
 """Tests of the module audit: its rules, and a real watcher where the kernel here tells of programs."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_a_program_that_a_rule_names_is_told_without_its_arguments(
 ) -> None:
     program = tmp_path / "evil\x1b[31m"
     shutil.copy("/bin/sleep", program)
-    rule = AuditRule(name="tmp", executable=r"/tmp/.*", severity="high")
+    rule = AuditRule(name="tmp", executable=f"{re.escape(str(tmp_path))}/.*", severity="high")
     watched = make_watched(config(rule, AuditRule(name="none", executable="/nothing"), kernel_audit=False))
     watched.watchers.start()
     if not kernel_tells():
@@ -48,8 +49,10 @@ def test_a_program_that_a_rule_names_is_told_without_its_arguments(
     watched.run_until(lambda: is_up(watched))
     assert watched.state("audit")["told"]["sources"] == {"process_starts": "listening", "kernel_audit": "off"}
     with subprocess.Popen([program, "12345678"]) as started:
-        watched.run_until(lambda: bool(watched.told("exec")))
-        started.kill()
+        try:
+            watched.run_until(lambda: bool(watched.told("exec")))
+        finally:
+            started.kill()
     [alert] = watched.told("exec")
     ours = {"pid": started.pid, "ppid": os.getpid(), "uid": os.getuid()}
     assert alert.record["process"].startswith("evil")
