@@ -87,7 +87,8 @@ def nothing_is_left() -> Iterator[None]:
     processes = children()
     yield
     assert children() == processes
-    assert descriptors() == before
+    left = {name: Path(f"/proc/self/fd/{name}").readlink() for name in descriptors() - before}
+    assert descriptors() == before, left
 
 
 @settings(max_examples=15, deadline=None)
