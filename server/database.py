@@ -136,7 +136,7 @@ class Database:
         return await loop.run_in_executor(self._readers, lambda: function(*args, **kwargs))
 
     def acquire(self, key: int) -> Callable[[], None]:
-        """Wait for a lock that all servers on this database share; return what releases it.
+        """Wait for a lock that all servers on this database share; return what frees it, and may raise alike.
 
         It is freed by the database when its holder dies. SQLite has one server, and nothing to wait for.
 
@@ -150,7 +150,13 @@ class Database:
             connection = stack.enter_context(self._engine.connect())
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LONGEST_LOCK_S}s'")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
-            return stack.pop_all().close
+            held = stack.pop_all()
+
+        def release() -> None:
+            with _translated():  # the database may die meanwhile, and has let go of it then
+                held.close()
+
+        return release
 
     def require_writable(self) -> None:
         """Require that a transaction that may write can begin, and that the last one had room.

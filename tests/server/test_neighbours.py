@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from protocol.command import CommandState
+from protocol.errors import EnvironmentFailure
 from protocol.names import agent_queue
 from server.amqp import Delivery
 from server.broker import PrivateBroker
@@ -177,6 +179,21 @@ def test_the_lock_on_the_outbox_is_one_servers_at_a_time_and_goes_with_it(shared
     finally:
         one.close()
         two.close()
+
+
+@pytest.mark.system
+def test_a_database_that_dies_has_let_go_of_the_lock_on_the_outbox_and_that_is_said(shared: str) -> None:
+    one = Database(shared)
+    try:
+        release = one.acquire(1)
+        with sa.create_engine(shared, poolclass=sa.NullPool).begin() as other:
+            holder = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            assert other.execute(sa.text(holder)).scalar_one()
+        with pytest.raises(EnvironmentFailure, match="database-away"):
+            release()
+        one.acquire(1)()
+    finally:
+        one.close()
 
 
 def test_that_alerts_were_stored_reaches_the_other_server_alone() -> None:
