@@ -99,7 +99,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def agents_settings(auth_listen: str) -> dict[str, str]:
     """Return the broker's settings by which our listener answers for agents (`server.brokerauth`).
 
-    Logins are asked about each time; of what was allowed to whom is kept for `PERMISSIONS_S`.
+    It asks about each login, and keeps for `PERMISSIONS_S` seconds what was allowed to whom.
     """
     paths = {"user": TWICE, "vhost": "vhost", "resource": "resource", "topic": "topic"}
     return {

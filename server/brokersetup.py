@@ -41,7 +41,14 @@ _OLDEST = (3, 10)
 _DEPRECATES = (4, 0)
 _SETTING = re.compile(r"\s*([a-z][A-Za-z0-9_.$-]*)\s*=\s*(.*?)\s*(?:#.*)?\Z")
 _LISTS = {"auth_backends", "auth_cache", "auth_mechanisms", "auth_http", "ssl_options"}
-_ADVANCED = ("auth_backends", "auth_mechanisms", "ssl_options", "tcp_listeners", "ssl_listeners")
+_ADVANCED = (
+    "auth_backends",
+    "auth_backend_cache",
+    "auth_mechanisms",
+    "ssl_options",
+    "tcp_listeners",
+    "ssl_listeners",
+)
 
 
 class Request(NamedTuple):

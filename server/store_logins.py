@@ -12,13 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from server import schema
+from server.broker import HANDSHAKE_MS
 from server.store_base import StorePart, chunks
 
 # A wrong clock must be seen, not shut out; a login further off than this is refused (design 11).
 LOGIN_TOLERANCE = timedelta(hours=24)
-# So long a broker takes for one login at the most (`server.broker.HANDSHAKE_MS`): a second question that
-# comes later belongs to another one.
-LOGIN_TAKES = timedelta(seconds=30)
+# So long a broker takes for one login at the most: a second question that comes later belongs to another one.
+LOGIN_TAKES = timedelta(milliseconds=HANDSHAKE_MS)
 _logins = schema.logins
 # Made once, as a fleet that returns runs them all the time.
 _NOTE_SKEW = (

@@ -141,20 +141,28 @@ class Administrator:
         return True
 
     async def _declare_heartbeats(self, arguments: Mapping[str, str | int]) -> None:
-        """Declare the queue of heartbeats; a quorum queue, which earlier versions made, stays."""
+        """Declare the queue of heartbeats; a quorum queue, which earlier versions made, stays.
+
+        RabbitMQ deletes no quorum queue on the condition that nobody uses it.
+        """
         queue = names.HEARTBEATS_QUEUE
-        for durable, kind in ((False, {}), (True, _QUORUM)):
-            try:
-                await (await self._open()).declare_queue(queue, {**arguments, **kind}, durable=durable)
-            except ChannelRefused as error:
-                if error.reply_code != PRECONDITION_FAILED:
-                    raise
-            else:
-                if durable:
-                    text = "heartbeats are kept on several disks: delete their queue while no server runs"
-                    _log.warning(text, extra={"queue": queue})
+        try:
+            await (await self._open()).declare_queue(queue, arguments, durable=False)
+        except ChannelRefused as error:
+            if error.reply_code != PRECONDITION_FAILED:
+                raise
+        else:
+            return
+        try:
+            await (await self._open()).declare_queue(queue, {**arguments, **_QUORUM})
+        except ChannelRefused as error:
+            if error.reply_code != PRECONDITION_FAILED:
+                raise
+            if _TYPE in str(error):
+                await self._declare_volatile(queue, arguments)
                 return
-        await self._declare_volatile(queue, arguments)
+        text = "heartbeats have an earlier version's queue: delete it while no server runs"
+        _log.warning(text, extra={"queue": queue})
 
     async def _delete_classic(self, queue: str) -> bool:
         """Delete an empty queue that a cluster should not have; false for dead letters."""

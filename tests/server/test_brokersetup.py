@@ -187,6 +187,11 @@ async def exchange(host: Host, tmp_path: Path) -> None:
             "90-mig.conf is there and was not written by this command",
         ),
         ("advanced.config", "[{rabbit, [{tcp_listeners, []}]}].", "advanced.config sets tcp_listeners"),
+        (
+            "advanced.config",
+            "[{rabbitmq_auth_backend_cache, [{cache_ttl, 1}]}].",
+            "advanced.config sets auth_backend_cache",
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused_and_nothing_is_changed(

@@ -128,7 +128,10 @@ def _run(program: str) -> None:
         sys.modules[program].main()
         code = 0
     except SystemExit as ended:
-        code = int(ended.code or 0)
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
+        else:
+            code = int(ended.code or 0)
     except BaseException:  # noqa: BLE001  (the interpreter's own last resort)
         traceback.print_exc()
     finally:
