@@ -110,7 +110,7 @@ def _terminable() -> Iterator[None]:
 def broker_setup(config_path: Path, *, dry_run: bool, **options: Any) -> None:
     """Make a RabbitMQ that is already there ready: on its host, as root.
 
-    Virtual host, the server's account and permissions, the plugin that asks the server about agents, and one
+    Virtual host, the server's account and permissions, the plugins that ask the server about agents, and one
     file in conf.d, with a TLS listener where a certificate is given. It may be run again at any time.
     """
     config = load_config(config_path)
