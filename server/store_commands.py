@@ -146,11 +146,12 @@ class CommandStore(StorePart):
             ending = _find_ending(connection, received)
             if not ending:
                 return []
-            # Only a refusal leaves an answer behind that another may follow.
-            if again := [one.command_id for one in ending if one.was is CommandState.REFUSED]:
-                connection.execute(
-                    sa.delete(_results).where(is_one_of(connection, _results.c.command_id, again))
-                )
+            # A refusal may have been left behind, whatever became of its command since: a second signature
+            # makes that pending again.
+            answered = [one.command_id for one in ending]
+            connection.execute(
+                sa.delete(_results).where(is_one_of(connection, _results.c.command_id, answered))
+            )
             first = take_numbers(connection, _results.c.seq, len(ending))
             insert_rows(
                 connection, _results, [one.columns(first + number, now) for number, one in enumerate(ending)]
@@ -231,11 +232,10 @@ def _is_unacknowledged(now: datetime, sent_before: datetime) -> Sequence[sa.Colu
 
 
 class _Ending(NamedTuple):
-    """An answer that ends a command: which, whose, and the state that it ends."""
+    """An answer that ends a command: which, and whose."""
 
     command_id: str
     agent_name: str
-    was: CommandState
     answer: ReceivedResult
 
     def columns(self, seq: int, now: datetime) -> tuple[object, ...]:
@@ -287,7 +287,7 @@ def _find_ending(connection: sa.Connection, received: Sequence[ReceivedResult]) 
         after = CommandState(item.facts.status)
         if is_transition(states[ident], after):
             states[ident] = after
-            ending[ident] = _Ending(ident, known[ident].name, CommandState(known[ident].state), item)
+            ending[ident] = _Ending(ident, known[ident].name, item)
     return list(ending.values())
 
 

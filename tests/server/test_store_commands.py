@@ -177,6 +177,20 @@ def test_an_answer_replaces_an_earlier_refusal_under_a_new_number(store: Store) 
     assert line.problem is None
 
 
+def test_an_answer_replaces_a_refusal_after_which_the_action_was_signed_once_more(store: Store) -> None:
+    agents = [FleetAgent(store, f"web{number}") for number in range(3)]
+    action = make_action()
+    create(store, action, *agents)
+    store.save_results([agent.answer(action, status="refused", results=[]) for agent in agents], NOW)
+    create(store, action, signers=("B" * 40,))
+    assert set(states(store, action).values()) == {"pending"}
+    store.mark_sent([agent.command(action) for agent in agents[1:]], NOW)
+    store.save_heartbeat(agents[2].heartbeat(commands=(agents[2].command(action),)), NOW)
+    assert list(states(store, action).values()) == ["pending", "sent", "acknowledged"]
+    assert len(store.save_results([agent.answer(action) for agent in agents], LATER)) == 3
+    assert [row.state.value for row in store.list_results(action.id, 0, 10)] == ["done"] * 3
+
+
 def test_many_answers_in_one_batch_are_numbered_in_their_order(store: Store) -> None:
     agents = [FleetAgent(store, f"host{number:04}") for number in range(300)]
     action = make_action()
