@@ -12,8 +12,8 @@ from agent.scan.digests import Digest, digest_maker
 from agent.scan.judging import Candidate
 
 Maker = Callable[[bytes], Digest]
-# Digests that are looked for, by what makes one of their kind.
-Digests = Tuple[Tuple[Maker, FrozenSet[str]], ...]
+# Digests that are looked for, as bytes, by what makes one of their kind.
+Digests = Tuple[Tuple[Maker, FrozenSet[bytes]], ...]
 
 
 def told_at_once(chosen: Sequence[Candidate]) -> Optional[Candidate]:
@@ -57,12 +57,14 @@ def reads_every_file(one: Candidate) -> bool:
 
 def wanted_digests(base: Sequence[Candidate]) -> Optional[Digests]:
     """Return the digests for which alone a file is wanted; None where it may be for something else."""
-    wanted: Dict[str, FrozenSet[str]] = {}
+    wanted: Dict[str, FrozenSet[bytes]] = {}
     for one in base:
         if not one.search.asks_only("hashes", "report_kinds") or not one.search.hashes:
             return None
         for check in one.search.hashes:
             if not check.wanted:
                 return None
-            wanted[check.kind] = wanted.get(check.kind, frozenset()) | check.digests
+            wanted[check.kind] = wanted.get(check.kind, frozenset()) | frozenset(
+                map(bytes.fromhex, check.digests)
+            )
     return tuple((digest_maker(kind), digests) for kind, digests in sorted(wanted.items()))

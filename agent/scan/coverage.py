@@ -103,6 +103,12 @@ class Recorder(Witness):
         self._items += [Item(at, 1, found=one, name=names[at - first]) for at, one in rest]
         self.at(index + len(found) - 1)
 
+    def count_read(self, files: int, total: int) -> None:
+        """Count files that were read, and judged, and their bytes."""
+        self.files_seen += files
+        self.files_read += files
+        self.bytes_read += total
+
     def defer(self, kind: str) -> None:
         """Say that the entry, of this kind, is to be judged on its own."""
         self._add(None, None, kind)

@@ -15,6 +15,9 @@ class Digest(Protocol):
     def update(self, data: Union[bytes, memoryview], /) -> object:
         """Take more of the content."""
 
+    def digest(self) -> bytes:
+        """Return the same as bytes."""
+
     def hexdigest(self) -> str:
         """Return the digest of all that was taken; of XXH3 the canonical one, as xxhsum(1) writes it."""
 

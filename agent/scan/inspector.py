@@ -16,13 +16,14 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence
 from agent.scan.attributes import AttributeReader
 from agent.scan.batch import FILE, LINK
 from agent.scan.coverage import Recorder
-from agent.scan.express import Express, Survivor
+from agent.scan.express import Express
 from agent.scan.fence import Fence
 from agent.scan.items import Found, Item, Part, keep_status
 from agent.scan.judging import UNREAD, Candidate, Facts, by_attributes, by_name, by_status, decide
 from agent.scan.limits import may_rank
 from agent.scan.mounts import Mounts
 from agent.scan.plan import Plan
+from agent.scan.quick_reading import Survivor
 from agent.scan.reading import Name, Opened, Reader, is_other
 from agent.scan.recalling import QuickDigests, Recaller
 from agent.scan.roots import join
@@ -85,6 +86,13 @@ class Inspector:
             if recorder.has_items():
                 yield from recorder.kept()
         yield from recorder.rest()
+
+    def glance(self, part: Part, directory: int) -> Optional[List[Item]]:
+        """Return what is to be said of all that is in a directory; None where it must be listed for that."""
+        for judge in (self._recaller, self._express):
+            if judge is not None and judge.glance(part, directory):
+                return self._recorder.rest()
+        return None
 
     def _entries(self, part: Part, directory: int) -> Iterable[Survivor]:
         """Return what is to be judged here; of the rest the recorder knows already."""

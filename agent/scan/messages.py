@@ -17,7 +17,7 @@ from agent.scan.items import Item, Part
 MAX_TASK_BYTES = 96 << 10
 _PIECE_BYTES = 64 << 10
 _LAST, _MORE = b"L", b"M"
-MAX_PARTS = 8
+MAX_PARTS = 16
 
 
 class Task(msgspec.Struct, array_like=True, frozen=True):
@@ -57,24 +57,32 @@ def send_task(connection: socket.socket, message: bytes, directories: Sequence[i
     connection.sendmsg([message], rights, socket.MSG_DONTWAIT)
 
 
-def receive_task(connection: socket.socket) -> Optional[Tuple[Task, List[int]]]:
-    """Return the next task and its directories; None when there will be none.
+class TaskReader:
+    """Reads a worker's tasks, each into the same memory."""
 
-    Raises:
-        OSError: where a descriptor was lost on the way.
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._room = memoryview(bytearray(2 * MAX_TASK_BYTES))
 
-    """
-    size = array.array("i").itemsize
-    message, ancillary, flags, _ = connection.recvmsg(MAX_TASK_BYTES * 2, socket.CMSG_SPACE(size * MAX_PARTS))
-    directories = array.array("i")
-    for _, _, data in ancillary:
-        directories.frombytes(data[: len(data) - len(data) % size])
-    if not message:
-        return None
-    task = _TASKS.decode(message)
-    if flags & socket.MSG_CTRUNC or len(directories) != len(task.parts):
-        raise OSError("a directory was lost on the way to the worker")
-    return task, list(directories)
+    def read(self) -> Optional[Tuple[Task, List[int]]]:
+        """Return the next task and its directories; None when there will be none.
+
+        Raises:
+            OSError: where a descriptor was lost on the way.
+
+        """
+        size = array.array("i").itemsize
+        space = socket.CMSG_SPACE(size * MAX_PARTS)
+        length, ancillary, flags, _ = self._connection.recvmsg_into([self._room], space)
+        directories = array.array("i")
+        for _, _, data in ancillary:
+            directories.frombytes(data[: len(data) - len(data) % size])
+        if not length:
+            return None
+        task = _TASKS.decode(self._room[:length])
+        if flags & socket.MSG_CTRUNC or len(directories) != len(task.parts):
+            raise OSError("a directory was lost on the way to the worker")
+        return task, list(directories)
 
 
 def send_reply(connection: socket.socket, reply: Reply) -> None:

@@ -44,7 +44,9 @@ from agent.scan.worker import (
 )
 
 MAX_DEATHS = 24
-TASK_NAMES = 384
+# A task costs as much as some fifty files to look at: it is for many, and fewer where a worker has nothing.
+TASK_NAMES = 1024
+FIRST_NAMES = 128
 _DEPTH = 3
 _SPARE_DESCRIPTORS = 100
 _WORD_BYTES = 8
@@ -132,7 +134,9 @@ class Pool:
         self._forming.append((turn, turn.part))
         self._forming_names += turn.names
         self._forming_bytes += size
-        if self._forming_names >= TASK_NAMES or len(self._forming) >= self._max_parts:
+        is_idle = any(not worker.jobs for worker in self._workers.values())
+        enough = FIRST_NAMES if is_idle else TASK_NAMES
+        if self._forming_names >= enough or len(self._forming) >= self._max_parts:
             self.flush()
 
     def flush(self) -> None:

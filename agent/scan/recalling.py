@@ -15,12 +15,12 @@ from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Option
 from agent.scan.batch import FILE
 from agent.scan.coverage import Recorder
 from agent.scan.digests import Digest, digest_maker
-from agent.scan.express import CHECK_EVERY, FORMAT, MAX_BYTES, NO_LINES, REGULAR, SETTLED_NS, Survivor
 from agent.scan.items import Found, Part, keep_status
 from agent.scan.judging import Candidate, Facts, decide
 from agent.scan.mounts import Mounts
 from agent.scan.opening import QUICK_FLAGS
 from agent.scan.plan import Plan
+from agent.scan.quick_reading import CHECK_EVERY, FORMAT, MAX_BYTES, NO_LINES, REGULAR, SETTLED_NS, Survivor
 from agent.scan.reading import KeptDigests
 
 Find = Callable[[os.stat_result], Optional[bytes]]
@@ -39,6 +39,14 @@ class _Asked(NamedTuple):
     candidates: Tuple[Candidate, ...]
     digests: Dict[str, FrozenSet[bytes]]
     makers: Dict[str, Callable[[bytes], Digest]]
+
+
+class _Ready(NamedTuple):
+    """What is asked of a part's entries, their device, and for each kind what finds kept digests there."""
+
+    asked: _Asked
+    device: int
+    finders: List[Tuple[Find, FrozenSet[bytes]]]
 
 
 class Recaller:
@@ -62,6 +70,36 @@ class Recaller:
 
     def survivors(self, part: Part, directory: int) -> Optional[Iterator[Survivor]]:
         """Yield what is left to be judged, with its status where that is known; None for all of it."""
+        ready = self._ready_for(part, directory)
+        return None if ready is None else self._go(part, directory, ready)
+
+    def glance(self, part: Part, directory: int) -> bool:
+        """Judge all that is in a directory by what is kept; False where some is not known, or is wanted."""
+        ready = self._ready_for(part, directory)
+        if ready is None:
+            return False
+        self._check()
+        files = 0
+        try:
+            with os.scandir(directory) as listing:
+                for entry in listing:
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_mode & FORMAT != REGULAR or status.st_dev != ready.device:
+                        return False
+                    for find, looked_for in ready.finders:
+                        digest = find(status)
+                        if digest is None or digest in looked_for:
+                            return False
+                    files += 1
+        except OSError:
+            return False
+        self._check()
+        self._recorder.files_seen += files
+        self._recorder.files_cached += files
+        return True
+
+    def _ready_for(self, part: Part, directory: int) -> Optional[_Ready]:
+        """Return with what a part can be judged; None where each of its entries must be judged alone."""
         if part.searches not in self._asked:
             self._asked[part.searches] = self._ask(part.searches)
         asked = self._asked[part.searches]
@@ -74,7 +112,7 @@ class Recaller:
             if find is None:
                 return None
             finders.append((find, looked_for))
-        return self._go(part, directory, device, asked, finders)
+        return _Ready(asked, device, finders)
 
     def _ask(self, searches: Tuple[int, ...]) -> Optional[_Asked]:
         chosen = tuple(Candidate(number, self._plan.searches[number], ()) for number in searches)
@@ -91,15 +129,9 @@ class Recaller:
                 digests[check.kind] |= frozenset(map(bytes.fromhex, check.digests))
         return _Asked(chosen, digests, {kind: digest_maker(kind) for kind in digests})
 
-    def _go(
-        self,
-        part: Part,
-        directory: int,
-        device: int,
-        asked: _Asked,
-        finders: List[Tuple[Find, FrozenSet[bytes]]],
-    ) -> Iterator[Survivor]:
+    def _go(self, part: Part, directory: int, ready: _Ready) -> Iterator[Survivor]:
         recorder, kinds, stat = self._recorder, part.kinds, os.stat
+        asked, device, finders = ready
         border_ns = time.time_ns() - SETTLED_NS
         for index, name in enumerate(part.names, part.first):
             if not index % CHECK_EVERY:

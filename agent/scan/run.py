@@ -21,7 +21,6 @@ from agent.scan.plan import Plan
 from agent.scan.recalling import QuickDigests
 from agent.scan.roots import RootFinder
 from agent.scan.settling import Settlement, in_order
-from agent.scan.source import MAP_BYTES
 from agent.scan.texts import path_text
 from agent.scan.throttle import Throttle
 from agent.scan.turns import Turn, alone
@@ -49,7 +48,7 @@ class Effort(NamedTuple):
 
     here_files: int = 256
     here_bytes: int = 4 << 20
-    defer_bytes: int = MAP_BYTES
+    defer_bytes: int = 16 << 20
 
 
 class _Wait(NamedTuple):

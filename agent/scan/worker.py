@@ -17,7 +17,7 @@ from agent.scan.coverage import Recorder
 from agent.scan.inspector import Inspector
 from agent.scan.items import Item, Part
 from agent.scan.leaf import list_leaf
-from agent.scan.messages import Reply, Task, receive_task, send_reply
+from agent.scan.messages import Reply, Task, TaskReader, send_reply
 from agent.scan.throttle import Throttle
 
 # Words shared by a worker and the scan: which task, which of its parts, which entry (from 1; 0 is none),
@@ -105,7 +105,8 @@ def be_worker(
             throttle.keep(lambda: _end_without(parent))
 
         inspector = make_inspector(recorder, check, lambda is_mapped: words.set(MAPPED, is_mapped))
-        while _serve_one(connection, inspector, recorder, words):
+        tasks = TaskReader(connection)
+        while _serve_one(connection, tasks, inspector, recorder, words):
             pass
         status = 0
     finally:
@@ -118,8 +119,10 @@ def _end_without(parent: int) -> None:
         os._exit(0)
 
 
-def _serve_one(connection: socket.socket, inspector: Inspector, recorder: Recorder, words: Words) -> bool:
-    received = receive_task(connection)
+def _serve_one(
+    connection: socket.socket, tasks: TaskReader, inspector: Inspector, recorder: Recorder, words: Words
+) -> bool:
+    received = tasks.read()
     if received is None:
         return False
     task, directories = received
@@ -158,6 +161,10 @@ def _judge_leaf(
     part: Part, directory: int, inspector: Inspector, recorder: Recorder, words: Words
 ) -> Iterator[Item]:
     """List a directory and judge what is in it, leaving word of the names."""
+    glanced = inspector.glance(part, directory)
+    if glanced is not None:
+        yield from glanced
+        return
     names, kinds = list_leaf(directory, part.path, recorder)
     for at in range(0, len(names), LISTED_NAMES):
         some = tuple(names[at : at + LISTED_NAMES])
