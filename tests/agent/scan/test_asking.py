@@ -88,8 +88,8 @@ def test_digests_that_alone_are_wanted_come_by_kind() -> None:
     wanted = wanted_digests(candidates({"sha256": [ZEROS]}, {"sha256": [ONES], "md5": ["2" * 32]}))
     assert wanted is not None
     assert {maker(b"").hexdigest()[:4]: digests for maker, digests in wanted} == {
-        "d41d": {"2" * 32},
-        "e3b0": {ZEROS, ONES},
+        "d41d": {bytes.fromhex("2" * 32)},
+        "e3b0": {bytes.fromhex(ZEROS), bytes.fromhex(ONES)},
     }
 
 

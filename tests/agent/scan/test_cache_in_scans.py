@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.module import Context
-from agent.scan import cache, recalling
+from agent.scan import cache, leaf, recalling, worker
 from agent.scan.mounts import Mounts
 from protocol.result import OperationResult
 from tests.agent.scan.runs import grow, paths, run
@@ -76,6 +77,32 @@ def test_indicators_that_are_asked_for_again_are_found_without_reading(
     assert first.statistics.get("cached", 0) == files + 2 - read
     assert (second.statistics["files_read"], second.statistics["cached"]) == (0, files + 2)
     assert second.statistics["skipped"] == plain.statistics["skipped"]
+
+
+def test_a_directory_of_which_all_is_kept_is_not_even_listed_by_name(
+    shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {"sha256": [hashlib.sha256(b"7").hexdigest()], "options": {"matchall": True}}
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # where links tell that no directory is in one
+        root = Path(name)
+        grow(root, {f"d{n // 100}/{n:03}": b"%d" % n for n in range(900)})
+        first = scan(shared, root, search)
+        (root / "d5/new").write_bytes(b"7")
+        listed = root / "listed"
+
+        def list_leaf(_directory: int, path: bytes, *about: Any) -> Any:
+            listed.mkdir(exist_ok=True)
+            (listed / Path(os.fsdecode(path)).name).touch()
+            return leaf.list_leaf(_directory, path, *about)
+
+        monkeypatch.setattr(worker, "list_leaf", list_leaf)
+        second = scan(shared, root, search)
+        seen = sorted(path.name for path in listed.iterdir())
+    assert paths(first, root) == ["d0/007"]
+    assert paths(second, root) == ["d0/007", "d5/new"]
+    assert (second.statistics["files_read"], second.statistics["cached"]) == (1, 900)
+    # The first files are judged before there are workers; of the others one directory has what is new.
+    assert seen == ["d5"]
 
 
 def test_a_search_that_wants_it_fresh_reads_every_file(tmp_path: Path, shared: int) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.scan import batching, express, patterns, settling
+from agent.scan import batching, patterns, quick_reading, settling
 from agent.scan.express import Express
 from agent.scan.patterns import TextPattern
+from agent.scan.quick_reading import Survivor
 from tests.agent.scan.runs import find, grow, run
 from tests.agent.scan.test_independence import placed, searches, tree
 from tests.agent.scan.test_pool import Asked, name_of
@@ -23,11 +24,11 @@ __all__ = ["tree"]
 @pytest.fixture
 def in_bulk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let files that a test has just made count as settled; return how many entries were left over."""
-    monkeypatch.setattr(express, "SETTLED_NS", -(10**15))
+    monkeypatch.setattr(quick_reading, "SETTLED_NS", -(10**15))
     left: list[int] = []
     survivors = Express.survivors
 
-    def counting(self: Express, *place: Any) -> Iterator[express.Survivor] | None:
+    def counting(self: Express, *place: Any) -> Iterator[Survivor] | None:
         found = survivors(self, *place)
         if found is None:
             left.append(-1)
@@ -49,8 +50,8 @@ def one_by_one(patch: pytest.MonkeyPatch) -> None:
 def test_judging_in_bulk_gives_what_judging_one_by_one_gives(tree: Path, found: list[dict[str, Any]]) -> None:
     named = {f"s{number}": placed(search, tree) for number, search in enumerate(found)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(express, "SETTLED_NS", -(10**15))
-        patch.setattr(express, "_FIRST_BYTES", 8)
+        patch.setattr(quick_reading, "SETTLED_NS", -(10**15))
+        patch.setattr(quick_reading, "_FIRST_BYTES", 8)
         in_bulk = Asked(named, workers=0).all()
     with pytest.MonkeyPatch.context() as patch:
         one_by_one(patch)
@@ -115,7 +116,7 @@ def test_a_file_that_changed_lately_is_judged_by_itself(tmp_path: Path) -> None:
     grow(tmp_path, {"a": b"x"})
     left: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Express, "_conclude", lambda *_about: left.append(True))
+        patch.setattr(quick_reading.QuickReader, "_conclude", lambda *_about: left.append(True))
         assert find(tmp_path, contents=["x"]) == ["a"]
     assert left == []
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.scan import walk
+from agent.scan import walk, worker
 from agent.scan.coverage import Coverage
 from agent.scan.leaf import COUNTING_TYPES, is_leaf, list_leaf, most_names
 from agent.scan.mounts import Mounts
@@ -136,3 +136,52 @@ def test_large_files_of_a_directory_that_a_worker_listed_come_back_under_their_n
     assert matches[-1].kind == "link"
     assert matches[-1].digests == matches[1].digests
     assert (statistics["files_seen"], notes) == (21, [])
+
+
+BY_STATUS: dict[str, dict[str, Any]] = {
+    "none": {"sizes": [">9"]},
+    "some": {"sizes": ["3"], "modes": ["rw"], "options": {"matchall": True}},
+    "all": {"sizes": ["<9"]},
+    "any": {"sizes": ["3"], "modes": ["x"], "options": {"matchall": False}},
+    "others": {"sizes": ["3"], "options": {"matchall": True, "mismatch": ["size"]}},
+    "enough": {"sizes": [">2"], "options": {"matchall": True, "matchlimit": 150}},
+}
+
+
+@pytest.mark.parametrize("search", [BY_STATUS[name] for name in BY_STATUS if name != "any"])
+def test_a_directory_of_files_of_which_the_status_is_asked_is_judged_by_one_look_at_each(
+    root: Path, monkeypatch: pytest.MonkeyPatch, search: dict[str, Any]
+) -> None:
+    grow(root, {f"d{n % 7}/{n:03}": b"x" * (n % 8) for n in range(700)})
+    asked = {"s1": {"paths": [str(root)], **search}}
+    expected = Asked(asked, workers=0).all()
+    # Had somebody to list one, it would be named as not judged.
+    monkeypatch.setattr(worker, "list_leaf", lambda *_about: 1 // 0)
+    assert Asked(asked, effort=Effort(0, 0)).all() == expected
+
+
+def make_link(at: Path) -> None:
+    (at / "400").unlink()
+    (at / "400").symlink_to("401")
+
+
+def make_fifo(at: Path) -> None:
+    (at / "400").unlink()
+    os.mkfifo(at / "400")
+
+
+def make_odd_name(at: Path) -> None:
+    (at / "400").rename(os.fsdecode(os.fsencode(at) + b"/4\xff\n"))
+
+
+@pytest.mark.parametrize("change", [make_link, make_fifo, make_odd_name])
+@pytest.mark.parametrize("search", BY_STATUS.values(), ids=BY_STATUS)
+def test_whatever_else_is_in_such_a_directory_is_told_as_ever(
+    root: Path, monkeypatch: pytest.MonkeyPatch, search: dict[str, Any], change: Any
+) -> None:
+    grow(root, {f"d{n % 7}/{n:03}": b"x" * (n % 8) for n in range(700)})
+    change(root / "d1")
+    asked = {"s1": {"paths": [str(root)], **search}}
+    told = Asked(asked, effort=Effort(0, 0)).all()
+    monkeypatch.setattr(walk, "COUNTING_TYPES", frozenset())
+    assert told == Asked(asked, workers=0).all()

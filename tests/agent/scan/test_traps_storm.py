@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.module import Context
-from agent.scan import express
+from agent.scan import quick_reading
 from tests.agent.scan.runs import grow, run, step
 
 STEADY, VICTIMS = 600, 60
@@ -72,12 +72,12 @@ def replace(victim: Path, rng: random.Random) -> None:
         new.replace(victim)
 
 
-@pytest.mark.parametrize("settled_ns", [express.SETTLED_NS, 0], ids=["one by one", "in bulk"])
+@pytest.mark.parametrize("settled_ns", [quick_reading.SETTLED_NS, 0], ids=["one by one", "in bulk"])
 def test_what_nobody_touches_is_found_whole_while_all_around_changes(
     tree: Path, monkeypatch: pytest.MonkeyPatch, settled_ns: int
 ) -> None:
     # What was made a moment ago is judged by itself; here it may also count as old.
-    monkeypatch.setattr(express, "SETTLED_NS", settled_ns)
+    monkeypatch.setattr(quick_reading, "SETTLED_NS", settled_ns)
 
     def act(rng: random.Random) -> None:
         number = rng.randrange(VICTIMS)
