@@ -20,7 +20,7 @@ MAGIC = b"MIG digests\n"
 # device, inode, size, mtime, ctime, kind of digest; the digest; a check sum over both.
 RECORD_BYTES = 48 + 32 + 8
 # A record stands in one of as many places from the one that its key gives.
-PROBES = 8
+PROBES = 16
 SLOTS = 1 << 19
 HEADER_BYTES = 4096
 TABLE_BYTES = (SLOTS + PROBES) * RECORD_BYTES

@@ -5,6 +5,7 @@ machine. So everything runs once uncounted right before it is counted, and what 
 """
 
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -83,13 +84,16 @@ def _keep_pulsing(pulse: Callable[[int], None], pid: int, stop: threading.Event)
 
 
 def compare(commands: Mapping[str, Argv], runs: int) -> dict[str, Sample]:
-    """Return the median sample of each command: one turn uncounted, then `runs` that count."""
+    """Return the median sample of each command: one turn uncounted, then `runs` that count.
+
+    Each turn has an order of its own, the same in every run of a bench: what ran before leaves its mark.
+    """
     for argv in commands.values():
         run_once(argv)
     samples: dict[str, list[Sample]] = {name: [] for name in commands}
-    for _ in range(runs):
-        for name, argv in commands.items():
-            samples[name].append(run_once(argv))
+    for turn in range(runs):
+        for name in random.Random(turn).sample(list(commands), len(commands)):  # noqa: S311  (no secret)
+            samples[name].append(run_once(commands[name]))
     return {name: median(found) for name, found in samples.items()}
 
 
