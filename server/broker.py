@@ -54,6 +54,8 @@ _INSTALLED = Path("/usr/lib/rabbitmq/lib")
 _HELLO = b"AMQP\x00\x00\x09\x01"  # protocol header, AMQP 0-9-1 section 4.2.2
 _START_FRAME = b"\x01\x00\x00"  # a method frame on channel 0: connection.start
 
+# A scheduler has much to do before it wakes another: for the odd heartbeat that costs as much as the work.
+_ERLANG = "+swt very_high -kernel inet_dist_use_interface {127,0,0,1}"
 _CONFIG = """\
 # Written at each start of the node; changes here are lost.
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -70,6 +72,9 @@ auth_backends.1 = internal
 # The broker's own values, but for a backlog that a fleet fits into; one alone would take the others away.
 tcp_listen_options.backlog = 4096
 tcp_listen_options.nodelay = true
+# The broker reads into as much as the larger buffer of a socket; on loopback the kernel's is 4 MiB by itself,
+# which it would take from the system, and give back, for every message.
+tcp_listen_options.sndbuf = 131072
 tcp_listen_options.linger.on = true
 tcp_listen_options.linger.timeout = 0
 tcp_listen_options.exit_on_close = false
@@ -303,7 +308,7 @@ class PrivateBroker:
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(state.amqp),
             "RABBITMQ_DIST_PORT": str(state.distribution),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
             "RABBITMQ_MNESIA_BASE": f"{inside}/data",
             "RABBITMQ_LOG_BASE": f"{inside}/log",
             "RABBITMQ_PID_FILE": f"{inside}/data/node.pid",
