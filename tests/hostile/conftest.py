@@ -28,7 +28,10 @@ def captured(tmp_path_factory: pytest.TempPathFactory, ada: Investigator) -> Ite
     directory = tmp_path_factory.mktemp("platform")
     table = {"heartbeat_s": 2}
     with running_platform(directory, ada, "one", "two", agent_table=table) as platform:
-        yield Captured(platform)
+        captured = Captured(platform)
+        # An agent is told anew of the log after minutes only, and a story may kill it before it has signed.
+        captured.wait_witnessed()
+        yield captured
 
 
 MakeEndpoint = Callable[..., Endpoint]
