@@ -72,6 +72,43 @@ def test_what_every_file_is_asked_is_asked_in_bulk(tmp_path: Path, in_bulk: list
     assert in_bulk == [0, 0, 0, 0, 0]
 
 
+def test_of_searches_of_every_sort_together_only_what_some_search_wants_is_judged_by_each(
+    tmp_path: Path, in_bulk: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(
+        tmp_path,
+        {"dull": b"hay", "long": b"x" * 30, "line": b"a needle", "known": b"known", "bytes": b"\x01\x02"},
+    )
+    digests = {"sha256": [hashlib.sha256(b"known").hexdigest()], "md5": ["0" * 32]}
+    asked: dict[str, dict[str, Any]] = {
+        "size": {"sizes": [">20"]},
+        "content": {"contents": ["^a needle$"]},
+        "digest": {**digests, "options": {"matchall": False}},
+        "bytes": {"bytes": ["0102"]},
+    }
+    judged: list[int] = []
+    conclude = quick_reading.QuickReader._conclude
+
+    def counting(self: quick_reading.QuickReader, status: os.stat_result, *about: Any) -> None:
+        judged.append(status.st_size)
+        conclude(self, status, *about)
+
+    monkeypatch.setattr(quick_reading.QuickReader, "_conclude", counting)
+    searches = {
+        name: {"paths": [str(tmp_path)], "options": {"matchall": True}, **search}
+        for name, search in asked.items()
+    }
+    found = run(None, **searches)
+    assert {record["search"]: Path(record["path"]).name for record in found.records} == {
+        "size": "long",
+        "content": "line",
+        "digest": "known",
+        "bytes": "bytes",
+    }
+    assert sorted(judged) == [2, 5, 8, 30]
+    assert in_bulk == [0]
+
+
 @pytest.mark.parametrize(
     ("check", "said"),
     [
