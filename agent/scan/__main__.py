@@ -5,8 +5,8 @@
 The first FILE, or standard input, holds the parameters of the file module as JSON, the ancestor's spellings
 included. On standard output come the records, a line of JSON each, as they are found, then a line with the
 statistics, the notes, and how it ended. Ctrl-C ends it with what was found so far. Exit code: 0, 1 where
-nothing was found, 2 for parameters that are refused. In the second FILE digests are kept from one run to the
-next.
+nothing was found, 2 for parameters or a command line that are refused. In the second FILE digests are kept
+from one run to the next.
 
 It runs from the project's directory as it lies there, on any Python that has the packages of
 requirements/agent.txt: without `site` (-S), which costs more than most scans, their place is told by where
@@ -37,9 +37,13 @@ def _find_packages() -> None:
 
 def _parse(words: List[str]) -> Dict[str, str]:
     """Return the files that the command line names, by flag."""
+    if words in (["--help"], ["-h"]):
+        sys.stdout.write(__doc__ or "")
+        sys.exit(0)
     named = dict(zip(words[::2], words[1::2]))
     if len(words) % 2 or not named.keys() <= {"--params", "--digest-cache"}:
-        sys.exit("usage: python -I -S agent/scan [--params FILE] [--digest-cache FILE]")
+        sys.stderr.write("usage: python -I -S agent/scan [--params FILE] [--digest-cache FILE]\n")
+        sys.exit(2)
     return named
 
 

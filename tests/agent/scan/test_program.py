@@ -8,12 +8,12 @@ from typing import Any
 
 from tests.agent.scan.runs import grow
 
-ROOT = Path(__file__).parents[3]
+PROGRAM = (sys.executable, "-I", "-S", Path(__file__).parents[3] / "agent/scan")
 
 
 def ask(parameters: Any, *words: str) -> tuple[int, list[dict[str, Any]], str]:
     done = subprocess.run(
-        [sys.executable, "-I", "-S", ROOT / "agent/scan", *words],
+        [*PROGRAM, *words],
         input=parameters if isinstance(parameters, str) else json.dumps(parameters),
         capture_output=True,
         text=True,
@@ -56,4 +56,12 @@ def test_it_keeps_digests_in_a_file_that_it_makes(tmp_path: Path) -> None:
 
 def test_a_command_line_that_it_does_not_know_ends_it() -> None:
     for words in (["--params"], ["--what", "x"], ["x"]):
-        assert "usage: " in ask("", *words)[2]
+        code, _, said = ask("", *words)
+        assert (code, said.count("\n")) == (2, 1)
+        assert said.startswith("usage: ")
+
+
+def test_help_says_what_it_takes_and_how_it_ends() -> None:
+    done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=True)
+    assert "--digest-cache FILE" in done.stdout
+    assert "Exit code: " in done.stdout
