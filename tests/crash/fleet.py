@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from server import schema
+from tests.support.disk import SmallDisk
 from tests.support.endpoint import sign_action
 from tests.support.gpg import Investigator
 from tests.support.platform import Platform, wait_until
@@ -130,11 +131,24 @@ class Fleet:
         """Return the states of one question's commands."""
         return [one.state for one in self.outcomes() if one.token == token]
 
-    def empty_write_ahead_log(self) -> None:
-        """Have SQLite bring its log into the file, unless it is read: the next write then needs room."""
+    def fill_server_disk(self, disk: SmallDisk) -> None:
+        """Take what is free of the disk that the database is on, and what is free in SQLite's log.
+
+        The log can be emptied only while nobody reads or writes, and it may be written before the disk is
+        full: it is tried again until it is empty on a full disk, where the next write finds no room.
+        """
         database = self.platform.database.removeprefix("sqlite:///")
-        with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+        def is_full() -> bool:
+            disk.free()
+            with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+                (is_busy, *_pages) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if is_busy:
+                    return False
+                disk.fill()
+                return Path(f"{database}-wal").stat().st_size == 0
+
+        wait_until(is_full, "a full disk with an empty log", seconds=60)
 
     def outcomes(self) -> list[Outcome]:
         """Return what became of every command."""
