@@ -53,7 +53,10 @@ def test_processor_time_is_read_past_whatever_a_process_calls_itself() -> None:
 
 def test_memory_and_processor_time_of_this_process_are_what_the_kernel_says() -> None:
     procfs = load("procfs")
-    assert procfs["peak_rss_mib"](os.getpid()) >= procfs["rss_mib"](os.getpid()) > 10
+    now = procfs["rss_mib"](os.getpid())
+    assert now > 10
+    # Read in this order, the process may have grown meanwhile; the kernel's counters are off by some pages.
+    assert procfs["peak_rss_mib"](os.getpid()) > now - 4
     assert procfs["cpu_s"](os.getpid()) > 0
     assert procfs["exact_cpu_s"](os.getpid()) > 0
 
