@@ -32,7 +32,7 @@ from measure import family
 from procfs import cpu_s, peak_rss_mib
 
 from protocol.names import AGENTS_EXCHANGE, command_id, result_key
-from server.broker import ACCOUNT
+from server.brokerfiles import ACCOUNT
 from server.database import Database
 from server.schema import results
 from server.store import Store

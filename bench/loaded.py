@@ -39,7 +39,7 @@ from procfs import peak_rss_mib, percentile, rss_mib
 
 from protocol.names import AGENTS_EXCHANGE, command_id, result_key
 from server import schema
-from server.broker import ACCOUNT
+from server.brokerfiles import ACCOUNT
 from server.database import Database
 from server.store import Store
 from tests.support.broker import AgentKey

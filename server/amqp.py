@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import pika
@@ -180,6 +181,10 @@ class Link:
         await asyncio.wait([self.closed], timeout=_CLOSE_S)
 
 
+def _nothing_to_consume(**_arguments: object) -> None:
+    raise RuntimeError("nothing is consumed")
+
+
 class Channel:
     """One channel; every method but `send`, `ack` and `reject` waits for the broker's word.
 
@@ -190,6 +195,8 @@ class Channel:
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._consuming: Callable[..., Any] = _nothing_to_consume
+        self._tag = ""
         self.closed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         channel.add_on_close_callback(self._on_close)
 
@@ -278,7 +285,10 @@ class Channel:
         on_delivery: Callable[[Delivery], None],
         on_cancel: Callable[[], None],
     ) -> None:
-        """Consume with at most `prefetch` deliveries unacknowledged; `on_cancel`: the broker ended it."""
+        """Consume one queue with at most `prefetch` deliveries unacknowledged.
+
+        `on_cancel`: the broker ended it. A channel has one queue.
+        """
 
         def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             user_id = properties.user_id or ""
@@ -288,7 +298,17 @@ class Channel:
 
         await self._call(self._channel.basic_qos, prefetch_count=prefetch)
         self._channel.add_on_cancel_callback(lambda _frame: on_cancel())
-        await self._call(self._channel.basic_consume, queue=queue, on_message_callback=on_message)
+        self._consuming = partial(self._channel.basic_consume, queue=queue, on_message_callback=on_message)
+        await self.resume()
+
+    async def pause(self) -> None:
+        """Consume nothing for now; what comes until the broker has heard of it goes back to the queue."""
+        await self._call(self._channel.basic_cancel, consumer_tag=self._tag)
+
+    async def resume(self) -> None:
+        """Consume again."""
+        frame = await self._call(self._consuming)
+        self._tag = frame.method.consumer_tag
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge a delivery, or all up to it."""

@@ -10,9 +10,9 @@ Rules:
    connection of somebody else takes one meanwhile.
 5. Nothing is left running when a start fails, and nothing outlives the starter unless that was asked for.
 
-Layout: `state.json` (ports, password; 0600), `rabbitmq.conf` (0600), `enabled_plugins`, `log/`, `data/`,
-`rabbitmqctl` and `rabbitmq-plugins` (0700), the package's tools for this node, and `url` (0600), the server's
-own URL, which is there for as long as the node is up.
+Layout: `state.json` (ports, password), `rabbitmq.conf`, `advanced.config`, `enabled_plugins` (all 0600),
+`log/`, `data/`, `rabbitmqctl` and `rabbitmq-plugins` (0700), the package's tools for this node, and `url`
+(0600), the server's own URL, which is there for as long as the node is up.
 Environment: https://www.rabbitmq.com/docs/configure#supported-environment-variables, and epmd(1).
 """
 
@@ -32,19 +32,9 @@ from urllib.parse import quote
 import msgspec
 
 from protocol.errors import EnvironmentFailure
+from server.brokerfiles import ACCOUNT, ERLANG_FLAGS, VHOST, private_node_files
 from server.daemon import Daemon
 
-ACCOUNT = "mig-server"
-VHOST = "mig"
-MAX_CHANNELS = 32
-AUTH_PLUGIN = "rabbitmq_auth_backend_http"
-CACHE_PLUGIN = "rabbitmq_auth_backend_cache"
-# So long the broker keeps what an agent may do, and never who is let in: it would ask twice about each
-# message of a channel that was idle (docs/adr/0013-permissions-kept.md).
-PERMISSIONS_S = 1800
-TWICE = "user-twice"  # the last part of the path where such a broker asks about logins
-HANDSHAKE_MS = 30_000  # as long as an agent waits; the broker's ten seconds are too few when a fleet returns
-MAX_MESSAGE_BYTES = 4 << 20  # a sealed answer of 1 MiB is 2.5 MiB: three times in base64
 _START_S = 120.0
 _STOP_S = 30.0
 _PROBE_S = 0.05
@@ -54,43 +44,6 @@ _INSTALLED = Path("/usr/lib/rabbitmq/lib")
 _HELLO = b"AMQP\x00\x00\x09\x01"  # protocol header, AMQP 0-9-1 section 4.2.2
 _START_FRAME = b"\x01\x00\x00"  # a method frame on channel 0: connection.start
 
-# A scheduler has much to do before it wakes another: for the odd heartbeat that costs as much as the work.
-_ERLANG = "+swt very_high -kernel inet_dist_use_interface {127,0,0,1}"
-_CONFIG = """\
-# Written at each start of the node; changes here are lost.
-listeners.tcp.1 = 127.0.0.1:{amqp}
-default_user = {account}
-default_pass = {password}
-default_vhost = {vhost}
-default_user_tags.administrator = true
-default_permissions.configure = .*
-default_permissions.read = .*
-default_permissions.write = .*
-auth_mechanisms.1 = PLAIN
-auth_backends.1 = internal
-{agents}\
-# The broker's own values, but for a backlog that a fleet fits into; one alone would take the others away.
-tcp_listen_options.backlog = 4096
-tcp_listen_options.nodelay = true
-# The broker reads into as much as the larger buffer of a socket; on loopback the kernel's is 4 MiB by itself,
-# which it would take from the system, and give back, for every message.
-tcp_listen_options.sndbuf = 131072
-tcp_listen_options.linger.on = true
-tcp_listen_options.linger.timeout = 0
-tcp_listen_options.exit_on_close = false
-channel_max = {max_channels}
-handshake_timeout = {handshake_ms}
-max_message_size = {max_message_bytes}
-# A laptop's share: publishers are held back above a quarter of the memory, or below this much free disk.
-vm_memory_high_watermark.relative = 0.25
-disk_free_limit.absolute = 64MB
-log.console = false
-log.file = node.log
-log.file.level = info
-log.file.rotation.size = 10485760
-log.file.rotation.count = 3
-"""
-
 
 class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node keeps between its starts: three loopback ports and the server's password."""
@@ -99,22 +52,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     distribution: int
     epmd: int
     password: str
-
-
-def agents_settings(auth_listen: str) -> dict[str, str]:
-    """Return the broker's settings by which our listener answers for agents (`server.brokerauth`).
-
-    It asks about each login, and keeps for `PERMISSIONS_S` seconds what was allowed to whom.
-    """
-    paths = {"user": TWICE, "vhost": "vhost", "resource": "resource", "topic": "topic"}
-    return {
-        "auth_backends.2.authn": "http",
-        "auth_backends.2.authz": "cache",
-        "auth_cache.cached_backend": "http",
-        "auth_cache.cache_ttl": str(1000 * PERMISSIONS_S),
-        "auth_http.http_method": "post",
-        **{f"auth_http.{what}_path": f"http://{auth_listen}/auth/{path}" for what, path in paths.items()},
-    }
 
 
 def _ignore(_text: str) -> None:
@@ -244,22 +181,9 @@ class PrivateBroker:
         for name in ("log", "data", "home", "none"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         self._log_seen = self._log.stat().st_size if self._log.exists() else 0
-        (self.directory / "enabled_plugins").write_text(
-            f"[{AUTH_PLUGIN},{CACHE_PLUGIN}].\n", encoding="ascii"
-        )
-        text = _CONFIG.format(
-            amqp=state.amqp,
-            account=ACCOUNT,
-            password=state.password,
-            vhost=VHOST,
-            agents="".join(
-                f"{name} = {value}\n" for name, value in agents_settings(self.auth_listen).items()
-            ),
-            max_channels=MAX_CHANNELS,
-            handshake_ms=HANDSHAKE_MS,
-            max_message_bytes=MAX_MESSAGE_BYTES,
-        )
-        _write_private(self.directory / "rabbitmq.conf", text)
+        files = private_node_files(port=state.amqp, password=state.password, auth_listen=self.auth_listen)
+        for name, text in files.items():
+            _write_private(self.directory / name, text)
 
     @property
     def rabbitmqctl(self) -> Path:
@@ -308,7 +232,7 @@ class PrivateBroker:
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(state.amqp),
             "RABBITMQ_DIST_PORT": str(state.distribution),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_FLAGS,
             "RABBITMQ_MNESIA_BASE": f"{inside}/data",
             "RABBITMQ_LOG_BASE": f"{inside}/log",
             "RABBITMQ_PID_FILE": f"{inside}/data/node.pid",
@@ -316,7 +240,7 @@ class PrivateBroker:
             "RABBITMQ_CONFIG_FILE": f"{inside}/rabbitmq.conf",
             # The machine's own configuration in /etc/rabbitmq is none of ours.
             "RABBITMQ_CONFIG_FILES": f"{inside}/none",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{inside}/none/advanced.config",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{inside}/advanced.config",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         }
 

@@ -11,18 +11,18 @@ Rules:
    queue, and write `mig.agents` under its own three routing keys. An agent that could declare a queue could
    forward through a dead-letter exchange.
 5. A revoked agent is denied every login; so is one that has removed itself, until it is enrolled anew. What
-   it may on a connection that is still open the broker keeps (`server.broker.PERMISSIONS_S`), so revoking
-   closes connections (`server.shutout`).
+   it may on a connection that is still open the broker keeps (`server.brokerfiles.PERMISSIONS_S`), so
+   revoking closes connections (`server.shutout`).
 6. One that was cut off for a flood (`server.floods`) is denied for a while.
 7. An agent may log in `MAX_LOGINS` times in `LOGIN_PERIOD`: a login costs a row and a queue's declaration.
 8. `MOST_AT_ONCE` logins are under way, and `MOST_WAITING` at most wait for their turn, in order. What comes
    beyond is denied at once, and what has waited for `LONGEST_WAIT_S` at its turn is denied unread: the
-   broker gives a login only so long (`handshake_timeout`: ten seconds, where `server.broker.HANDSHAKE_MS` is
-   not set), after which work would be in vain, and a fleet that returns together would never get in. Who was
-   denied comes again after the agent's own pause. To deny costs the broker half of what it costs to let in
+   broker gives a login only so long (`handshake_timeout`: ten seconds, where `HANDSHAKE_MS` is not set),
+   after which work would be in vain, and a fleet that returns together would never get in. Who was denied
+   comes again after the agent's own pause. To deny costs the broker half of what it costs to let in
    (`docs/performance.md`), so waiting in line is better than coming again.
 9. A broker that keeps permissions but no logins asks about each login twice: to let the agent in, and to
-   learn what it may in general. It says so by the path that it asks (`server.broker.TWICE`).
+   learn what it may in general. It says so by the path that it asks (`server.brokerfiles.TWICE`).
 
 Source: https://github.com/rabbitmq/rabbitmq-server/tree/v3.10.8/deps/rabbitmq_auth_backend_http
 """
@@ -40,7 +40,7 @@ from urllib.parse import parse_qsl
 from protocol.errors import EnvironmentFailure, InvalidInput
 from protocol.identity import BrokerLogin, decode_broker_password
 from protocol.names import AGENTS_EXCHANGE, agent_queue, alert_key, heartbeat_key, is_agent_id, result_key
-from server.broker import TWICE, VHOST
+from server.brokerfiles import TWICE, VHOST
 from server.config import ServerConfig
 from server.database import Database
 from server.floods import PAUSE, RATE_LIMITED

@@ -19,7 +19,7 @@ from protocol import names
 from protocol.errors import EnvironmentFailure
 from protocol.identity import agent_id, make_broker_password
 from server.amqp import NOT_FOUND, ChannelRefused, Link, parse_url
-from server.broker import VHOST
+from server.brokerfiles import VHOST
 from server.config import ServerConfig
 
 _TIMEOUT_S = 10.0

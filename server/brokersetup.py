@@ -19,7 +19,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from protocol.errors import EnvironmentFailure, InvalidInput
-from server.broker import (
+from server.brokerctl import BrokerControl
+from server.brokerfiles import (
     AUTH_PLUGIN,
     CACHE_PLUGIN,
     HANDSHAKE_MS,
@@ -28,7 +29,6 @@ from server.broker import (
     VHOST,
     agents_settings,
 )
-from server.brokerctl import BrokerControl
 from server.certificates import TlsFiles, describe_certificate
 from server.config import ServerConfig
 

@@ -5,8 +5,10 @@ Rules:
    settled in the order in which they came.
 2. While a batch is under way only a whole one is begun beside it: a commit costs the same for one delivery as
    for many. What has come by the time that nothing is under way is a batch, however small.
-3. How much stands in memory is bounded by the prefetch: the broker delivers more as batches are settled.
-4. A batch that cannot be dealt with now is given again until it can; what makes it fail for good is found out
+3. Where batches may wait and many messages come, nothing is consumed meanwhile: what has gathered in the
+   queue then comes at once, and wakes this process and the broker's own once, not for each message.
+4. How much stands in memory is bounded by the prefetch: the broker delivers more as batches are settled.
+5. A batch that cannot be dealt with now is given again until it can; what makes it fail for good is found out
    and refused alone.
 """
 
@@ -26,6 +28,8 @@ _LONGEST_PAUSE_S = 30.0
 # Answers of the largest size stand in memory so often: two batches under way.
 PREFETCH = 400
 BATCH = 200
+_MANY = 20  # so many in a batch are many
+_SCOOP_S = 0.02  # so long what has gathered in the queue may take to come
 
 # Gets a batch; returns, for each delivery, None to acknowledge or the code under which it is refused.
 # Raises EnvironmentFailure where the batch cannot be dealt with now: it is given again.
@@ -53,6 +57,8 @@ class Inflow:
         self._pause_s = pause_s
         self._handler = handler
         self._dead = dead
+        self._soonest = 0.0  # when the next batch is begun that is not whole
+        self._last_size = 0
         self._channel: Channel | None = None
         self._arrived: deque[Delivery] = deque()
         self._stirred = asyncio.Event()  # something has arrived, or a batch has ended
@@ -85,14 +91,13 @@ class Inflow:
     async def work(self) -> None:
         """Handle batch after batch, until cancelled or until the channel is gone."""
         under_way = self._under_way
-        soonest = 0.0
         try:
             while True:
                 while under_way and under_way[0][1].done():
                     batch, handling = under_way.popleft()
                     self._settle(batch, handling.result())
                 if self._may_begin(len(under_way)):
-                    soonest = await self._wait_until(soonest)
+                    await self._let_gather()
                     under_way.append(self._begin())
                     continue
                 if not under_way:
@@ -110,15 +115,24 @@ class Inflow:
             return bool(self._arrived)
         return under_way < self._depth and len(self._arrived) >= BATCH
 
-    async def _wait_until(self, soonest: float) -> float:
-        """Wait for the next batch's time, unless it is whole already; return that of the one after it."""
-        now = asyncio.get_running_loop().time()
-        if len(self._arrived) < BATCH and now < soonest:
-            await asyncio.sleep(soonest - now)
-        return asyncio.get_running_loop().time() + self._pause_s
+    async def _let_gather(self) -> None:
+        """Wait for the next batch's time, unless it is whole already."""
+        loop = asyncio.get_running_loop()
+        left_s = self._soonest - loop.time()
+        if left_s > 0 and len(self._arrived) < BATCH:
+            if self._last_size < _MANY:
+                await asyncio.sleep(left_s)
+            else:
+                channel = self._require_channel()
+                await channel.pause()
+                await asyncio.sleep(left_s)
+                await channel.resume()
+                await asyncio.sleep(_SCOOP_S)
+        self._soonest = loop.time() + self._pause_s
 
     def _begin(self) -> _UnderWay:
         batch = [self._arrived.popleft() for _ in range(min(BATCH, len(self._arrived)))]
+        self._last_size = len(batch)
         handling = asyncio.ensure_future(self._handle(batch))
         handling.add_done_callback(lambda _: self._stirred.set())
         return batch, handling

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from server import schema
-from server.broker import HANDSHAKE_MS
+from server.brokerfiles import HANDSHAKE_MS
 from server.store_base import StorePart, chunks
 
 # A wrong clock must be seen, not shut out; a login further off than this is refused (design 11).

@@ -16,12 +16,14 @@ Rules:
    is 4 s at the least: the server may have more of them than it can answer, and each attempt costs it some.
 6. Of several nodes each agent begins at one drawn at random, and each attempt after a failure, a refused
    login too, goes to the next: the node, or the server that it asks, may be the one that is away.
-7. A network that swallows packets tells nobody: AMQP's own heartbeats find it out, every minute, or as often
-   as the broker's `heartbeat` asks for; they cannot be switched off from there.
+7. A network that swallows packets tells nobody: the kernel finds it out within two minutes, by probes that
+   wake no process (tcp(7)). AMQP's own heartbeats do, too, as often as the broker's `heartbeat` asks for; it
+   cannot switch them off.
 """
 
 import logging
 import secrets
+import socket
 import ssl
 import time
 from datetime import datetime
@@ -40,7 +42,12 @@ _DENIED_DELAY_S = 4.0
 _LONGEST_DELAY_S = 60.0
 _PREFETCH = 16  # what waits its turn must leave room for the cancel that comes behind it
 _SOCKET_TIMEOUT_S = 15
-_AMQP_HEARTBEAT_S = 60
+# After so long a silence the kernel asks whether the other side is there, then again and again; what it sent
+# and nobody took for so many milliseconds ends the connection too. Not every platform has all of them.
+_PROBES = {"TCP_KEEPIDLE": 45, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+_TCP_OPTIONS = {name: value for name, value in _PROBES.items() if hasattr(socket, name)}
+_AMQP_HEARTBEAT_S = 60  # where the broker asks for none
+_LONGEST_AMQP_HEARTBEAT_S = 300 if "TCP_KEEPIDLE" in _TCP_OPTIONS else 60
 _TRANSIENT, _PERSISTENT = 1, 2
 _UNCONFIRMED = False
 _REFUSED_S = 60.0
@@ -192,6 +199,7 @@ class Link:
             virtual_host=vhost,
             credentials=pika.PlainCredentials(self._identity.agent_id, password),
             heartbeat=_agree_on_heartbeat,
+            tcp_options=_TCP_OPTIONS,
             socket_timeout=_SOCKET_TIMEOUT_S,
             stack_timeout=2 * _SOCKET_TIMEOUT_S,
             blocked_connection_timeout=300,
@@ -304,7 +312,7 @@ class Link:
 
 def _agree_on_heartbeat(_connection: object, proposed: float) -> int:
     """Return after how many seconds of silence (and five more, pika's allowance) the other side is dead."""
-    return min(int(proposed), _AMQP_HEARTBEAT_S) or _AMQP_HEARTBEAT_S
+    return min(int(proposed) or _AMQP_HEARTBEAT_S, _LONGEST_AMQP_HEARTBEAT_S)
 
 
 def tls_context(ca: str) -> ssl.SSLContext:

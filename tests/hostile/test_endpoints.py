@@ -19,7 +19,8 @@ from pika.spec import BasicProperties
 from protocol.enrolment import EnrolmentToken, decode_token, encode_token
 from protocol.envelope import HEARTBEAT, NOTICE, RESULT
 from protocol.names import AGENTS_EXCHANGE, COMMANDS_EXCHANGE, agent_queue, heartbeat_key, result_key
-from server.broker import MAX_MESSAGE_BYTES, PrivateBroker
+from server.broker import PrivateBroker
+from server.brokerfiles import MAX_MESSAGE_BYTES
 from tests.hostile.captured import NAMES, Captured, OwnEndpoint
 from tests.server.test_brokerauth import new_token, with_proof_of
 from tests.support.broker import AgentKey

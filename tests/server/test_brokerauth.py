@@ -24,9 +24,10 @@ from protocol.names import (
     heartbeat_key,
     result_key,
 )
-from server.broker import MAX_CHANNELS, MAX_MESSAGE_BYTES, TWICE, PrivateBroker
+from server.broker import PrivateBroker
 from server.brokerauth import LONGEST_WAIT_S, MAX_LOGINS, MOST_AT_ONCE, BrokerAuth
 from server.brokerctl import BrokerControl
+from server.brokerfiles import MAX_CHANNELS, MAX_MESSAGE_BYTES, TWICE
 from server.config import ServerConfig
 from server.database import Database
 from server.parts import utc_now

@@ -29,7 +29,15 @@ def fill(broker: PrivateBroker, count: int) -> None:
             channel.basic_publish(AGENTS_EXCHANGE, result_key("any"), b"%d" % number, mandatory=True)
 
 
-def run(broker: PrivateBroker, count: int, handler: Handler, check: Check, *, depth: int = 2) -> Counter[str]:
+def run(
+    broker: PrivateBroker,
+    count: int,
+    handler: Handler,
+    check: Check,
+    *,
+    depth: int = 2,
+    pause_s: float = 0.0,
+) -> Counter[str]:
     """Let an inflow handle so many messages until the check is done; return what it counted as dead."""
     dead: Counter[str] = Counter()
 
@@ -37,7 +45,7 @@ def run(broker: PrivateBroker, count: int, handler: Handler, check: Check, *, de
         link = await Link.open(broker.url, name="test")
         await Administrator(link, is_cluster=False).declare_topology()
         await asyncio.to_thread(fill, broker, count)
-        inflow = Inflow(RESULTS_QUEUE, handler, dead, depth=depth, pause_s=0.0)
+        inflow = Inflow(RESULTS_QUEUE, handler, dead, depth=depth, pause_s=pause_s)
         await inflow.start(await link.channel())
         async with asyncio.timeout(PATIENCE_S):
             working = asyncio.ensure_future(inflow.work())
@@ -139,6 +147,35 @@ def test_what_comes_while_a_batch_is_under_way_waits_to_be_a_batch_together(
     assert len(gathered.batches[0]) == 1
     assert sum(map(len, gathered.batches)) == 10
     assert len(gathered.batches) <= 3
+
+
+def test_where_many_come_they_gather_in_the_queue_and_each_is_handled_once(
+    clean_broker: PrivateBroker,
+) -> None:
+    many, pause_s = 100, 5.0
+    sent = 0
+    gathered = Gathered(lambda _number: asyncio.sleep(0))
+
+    async def send(count: int) -> None:
+        nonlocal sent
+        await asyncio.to_thread(fill, clean_broker, count)
+        sent += count
+
+    async def check(inflow: Inflow, link: Link) -> None:
+        channel = await link.channel()
+        await send(many)
+        await until_idle(inflow, link)
+        while not await channel.queue_depth(RESULTS_QUEUE):
+            await send(1)  # until nothing is consumed any longer
+        await send(many)
+        assert await channel.queue_depth(RESULTS_QUEUE) > many
+        await until_idle(inflow, link)
+        await send(1)  # few again: a lone one is consumed at once
+        await until_idle(inflow, link)
+
+    run(clean_broker, 0, gathered.handle, check, depth=1, pause_s=pause_s)
+    assert sum(map(len, gathered.batches)) == sent
+    assert max(map(len, gathered.batches)) > many
 
 
 def test_refused_deliveries_are_dead_letters_dropped_ones_are_gone_and_the_others_settled(

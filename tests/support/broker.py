@@ -17,7 +17,8 @@ from protocol import names
 from protocol.enrolment import EnrolmentToken
 from protocol.envelope import encode_envelope
 from protocol.identity import agent_id, make_broker_password, sign_envelope
-from server.broker import VHOST, PrivateBroker
+from server.broker import PrivateBroker
+from server.brokerfiles import VHOST
 from tests.support.ports import free_port
 
 SHARED_QUEUES = (names.RESULTS_QUEUE, names.HEARTBEATS_QUEUE, names.DEAD_QUEUE)

@@ -15,7 +15,7 @@ import pytest
 from protocol.envelope import SEALED_RESULT
 from protocol.names import AGENTS_EXCHANGE, RESULTS_QUEUE
 from protocol.sealing import MAX_SEALED_ENVELOPE_BYTES
-from server.broker import MAX_MESSAGE_BYTES
+from server.brokerfiles import MAX_MESSAGE_BYTES
 from tests.support.gpg import Investigator, temporary_investigator
 from tests.support.platform import Platform, running_platform, wait_until
 

@@ -1,13 +1,16 @@
 """The agent's link: which nodes of a cluster it tries, in which order, and when it comes again."""
 
 import asyncio
+import re
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -248,6 +251,60 @@ def test_a_connection_on_which_the_broker_keeps_refusing_is_given_up_and_another
     assert publisher.troubles == ["the broker refuses what this connection sends"]
     assert len(publisher.confirmed) > 2
     assert not any(publisher.confirmed)
+
+
+@pytest.mark.parametrize(("asked", "agreed"), [(0, 60), (4, 4), (60, 60), (300, 300), (580, 300)])
+def test_amqps_own_heartbeats_come_as_often_as_the_broker_asks_and_never_not_at_all(
+    asked: int, agreed: int
+) -> None:
+    with closing(IOLoop()) as ioloop:
+        link = make_link(ioloop, ("amqp://127.0.0.1/mig",), on_trouble=lambda: None)
+        assert link._parameters().heartbeat(None, asked) == agreed
+
+
+def timers_of_connections(port: int) -> dict[str, list[str]]:
+    """Return the timers that the kernel runs for connections to a port: of their near ends, and far ones."""
+    ends = {"near": f"dport = :{port}", "far": f"sport = :{port}"}
+    return {
+        end: re.findall(r"timer:\((\w+)", subprocess.check_output(["ss", "-tnoH", which], text=True))
+        for end, which in ends.items()
+    }
+
+
+@pytest.mark.system
+def test_the_kernel_asks_at_both_ends_whether_the_other_one_is_there(
+    clean_broker: PrivateBroker, tmp_path: Path
+) -> None:
+    agent = AgentKey()
+    url = clean_broker.agent_url
+    listed = [str(clean_broker.rabbitmqctl), "-q", "list_connections", "user", "timeout"]
+    seen: list[str] = []
+
+    def be_connected() -> None:
+        ioloop = IOLoop()
+
+        def look() -> None:
+            timers = timers_of_connections(urlsplit(url).port or 0)
+            if all(set(of_end) == {"keepalive"} for of_end in timers.values()):
+                seen.append(subprocess.check_output(listed, text=True))
+                link.close()
+                ioloop.call_later(0.2, ioloop.stop)
+            else:
+                ioloop.call_later(0.1, look)  # what was just sent is waited for by another timer
+
+        link = make_link(ioloop, (url,), on_trouble=lambda: None, on_ready=look, key=agent.private)
+        link.connect()
+        ioloop.call_later(60, ioloop.stop)
+        ioloop.start()
+        ioloop.close()
+
+    async def whole() -> None:
+        async with running_server(clean_broker, tmp_path) as server:
+            await server.enrol(agent)
+            await asyncio.to_thread(be_connected)
+
+    asyncio.run(whole())
+    assert f"{agent.id}\t300\n" in seen[0]  # seconds: AMQP's own heartbeats are the rarer ones
 
 
 def send_both(broker: PrivateBroker, agent: AgentKey) -> list[bool]:
