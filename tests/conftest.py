@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings
 from tests.support.broker import broker, clean_broker  # noqa: F401  (fixtures)
 from tests.support.gpg import Investigator, temporary_investigator
 
-# Machines are noisy: no test may fail by the clock. The seed is random; a failure prints how to repeat it.
+# Machines are noisy: no test may fail by the clock. Outside of ./test the seed is random; a failure prints
+# how to repeat it.
 settings.register_profile("mig", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 # ./test --fast tries fewer examples of each property, ./test all of them.
 settings.register_profile("quick", settings.get_profile("mig"), max_examples=20)

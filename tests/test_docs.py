@@ -12,6 +12,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
+@pytest.mark.slow
 def test_the_pages_of_the_modules_are_what_the_modules_declare() -> None:
     done = subprocess.run(
         [sys.executable, "docs/make_modules.py", "--check"],

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ RESULTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(RESULTS, st.integers(LEAST_BYTES, 20_000))
 def test_any_result_becomes_strict_json_that_fits(result: OperationResult, room_bytes: int) -> None:
     encoded = encode_result(result, room_bytes)

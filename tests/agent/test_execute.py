@@ -116,6 +116,7 @@ def test_every_module_declares_help_and_describes_every_field(name: str) -> None
             assert "description" in described
 
 
+@pytest.mark.slow
 def test_the_processor_time_of_workers_counts_too() -> None:
     def run(_params: Any, _context: Context) -> Iterator[Number]:
         worker = os.fork()

@@ -53,6 +53,7 @@ def test_a_module_that_dies_is_an_answer() -> None:
     assert "ended with -9" in result["notes"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_a_module_that_hangs_is_killed_with_its_workers(tmp_path: Path) -> None:
     result = run_trouble("fork", tmp_path / "pids", wall_s=0.2)
@@ -62,6 +63,7 @@ def test_a_module_that_hangs_is_killed_with_its_workers(tmp_path: Path) -> None:
     poll_until(lambda: not is_alive(worker))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_a_module_that_ends_itself_in_time_is_answered_with_what_it_has() -> None:
     result = run_trouble("dawdle", wall_s=0.2)
@@ -69,6 +71,7 @@ def test_a_module_that_ends_itself_in_time_is_answered_with_what_it_has() -> Non
     assert result["records"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_a_module_that_counts_is_heard_on_the_way_and_answers_as_ever() -> None:
     told: list[Any] = []
@@ -78,6 +81,7 @@ def test_a_module_that_counts_is_heard_on_the_way_and_answers_as_ever() -> None:
     assert all(one["files_seen"] > 0 for one in told)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_how_far_a_module_was_that_died_is_no_answer() -> None:
     told: list[Any] = []
@@ -87,6 +91,7 @@ def test_how_far_a_module_was_that_died_is_no_answer() -> None:
     assert "ended with -9" in result["notes"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trouble")
 def test_ctrl_c_ends_the_module_and_what_it_found_stands() -> None:
     runner = os.fork()  # a process with one thread, as a client is

@@ -47,6 +47,7 @@ def test_a_few_reports_pass_as_they_are() -> None:
     assert paced.pacer.due_s is None
 
 
+@pytest.mark.slow
 def test_a_million_reports_are_a_few_alerts_that_say_a_million() -> None:
     paced = Paced(20)
     paced.offer(1_000_000)

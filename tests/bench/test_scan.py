@@ -24,6 +24,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_case_runs_and_gives_a_row_with_its_goal(corpora: Path) -> None:
     words = ["--corpus", str(corpora), "--runs", "1", "--agent", "none", "--cases", "size", "content-many"]
     done = run_bench("scan.py", *words)

@@ -109,6 +109,7 @@ def test_a_template_that_cannot_be_meant_is_refused(change: dict[str, Any], mess
         complete_action({**TEMPLATE, **change}, COMPLETION)
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

@@ -68,6 +68,7 @@ def without_the_third(lines: list[bytes]) -> list[bytes]:
     return [*lines[:2], *lines[3:]]
 
 
+@pytest.mark.slow
 def test_a_log_that_goes_on_is_found_good(endpoint: Endpoint, capsys: Printed) -> None:
     for _ in range(3):
         endpoint.live(7)
@@ -77,6 +78,7 @@ def test_a_log_that_goes_on_is_found_good(endpoint: Endpoint, capsys: Printed) -
     assert "heads that the agent signed stand in it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "of_the_file"),
     # Of a log that is gone, what was signed cannot be compared with it any more.
@@ -95,6 +97,7 @@ def test_a_log_that_was_written_anew_or_went_back_shows_by_the_agents_own_signat
     assert endpoint.verify_file() == of_the_file
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_nothing_does_not_help_against_what_this_client_remembers(
     endpoint: Endpoint,
     api: ApiServer,
@@ -115,6 +118,7 @@ def test_a_server_that_keeps_nothing_does_not_help_against_what_this_client_reme
     assert run_command_line(["audit", "forget", "f" * 32]) == 2
 
 
+@pytest.mark.slow
 def test_an_agent_that_the_server_shows_no_more_is_said(
     endpoint: Endpoint,
     api: ApiServer,
@@ -152,6 +156,7 @@ def test_a_log_that_ends_before_what_was_signed_cannot_be_compared(
     assert "which is not in this file: it ends at 9" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["--agent", "f" * 32], ["--agent", "x", "--file", "x"], ["--agent", "f" * 32, "--file", "/dev/null"]],
@@ -163,6 +168,7 @@ def test_an_agents_log_needs_its_file_and_an_agent_that_signed(
     assert run_command_line(["audit", "verify", *words]) == 2
 
 
+@pytest.mark.slow
 def test_a_memory_that_cannot_be_read_is_not_taken_for_an_empty_one(
     endpoint: Endpoint, tmp_path: Path, capsys: Printed
 ) -> None:

@@ -44,6 +44,7 @@ def rewrite(api: ApiServer, seq: int) -> None:
         api.store.record(event, api.now())
 
 
+@pytest.mark.slow
 def test_a_log_as_it_was_written_verifies_with_what_agents_saw(api: ApiServer, capsys: Printed) -> None:
     agent = FleetAgent(api.store)
     witness(api, agent, api.store.audit_head())
@@ -53,6 +54,7 @@ def test_a_log_as_it_was_written_verifies_with_what_agents_saw(api: ApiServer, c
     assert "2 of 2 heads" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_history_that_was_rewritten_is_contradicted_by_the_agents_that_saw_it(
     api: ApiServer, capsys: Printed
 ) -> None:
@@ -76,6 +78,7 @@ def test_a_history_whose_end_is_withheld_is_found_out(api: ApiServer, capsys: Pr
     assert "saw entry 100, but the log ends at" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_this_client_remembers_what_it_saw(api: ApiServer, capsys: Printed) -> None:
     assert run_command_line(["audit", "verify"]) == 0
     rewrite(api, 5)
@@ -138,6 +141,7 @@ def cut(api: ApiServer, path: Path, last: int) -> None:
     assert api.store.cut_audit(archive, keeps, api.now()) > 0
 
 
+@pytest.mark.slow
 def test_a_log_that_was_cut_verifies_and_older_heads_are_found_in_the_archives(
     api: ApiServer, tmp_path: Path, capsys: Printed
 ) -> None:
@@ -163,6 +167,7 @@ def test_a_log_that_was_cut_verifies_and_older_heads_are_found_in_the_archives(
     assert "5 of 5 heads seen by 1 agents and this client stand in it" in said
 
 
+@pytest.mark.slow
 def test_an_archive_that_was_written_anew_is_found_out(
     api: ApiServer, tmp_path: Path, capsys: Printed
 ) -> None:

@@ -106,6 +106,7 @@ def test_alerts_that_somebody_withholds_are_missed(api: ApiServer, capsys: Print
     assert f"2 alerts of agent {agent.id} are missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_following_shows_what_is_stored_and_then_what_comes(api: ApiServer, tmp_path: Path) -> None:
     agent = FleetAgent(api.store, now=api.now())
     api.store.save_alerts([agent.alert(1)], api.now())

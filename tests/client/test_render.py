@@ -66,6 +66,7 @@ def found(*records: dict[str, Any], **changes: Any) -> OperationResult:
     return OperationResult(**{"found": bool(records), "status": "ok", "records": records, **changes})
 
 
+@pytest.mark.slow
 @given(st.text(), st.dictionaries(st.text(), json_values), st.text(), st.dictionaries(st.text(), json_values))
 def test_whatever_an_agent_answers_nothing_hidden_is_printed(
     name: str, record: dict[str, Any], note: str, statistics: dict[str, Any]
@@ -77,11 +78,13 @@ def test_whatever_an_agent_answers_nothing_hidden_is_printed(
         assert {character for character in text if unicodedata.category(character) == "Cc"} <= {"\n"}
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), json_values))
 def test_a_record_is_one_line_whatever_it_holds(record: dict[str, Any]) -> None:
     assert record_line(record).isprintable()
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), json_values, min_size=1))
 def test_json_lines_give_back_what_the_agent_sent(record: dict[str, Any]) -> None:
     first = json.loads(rendered("jsonl", Answer(AGENT, "web1", result(found(record)))).splitlines()[0])

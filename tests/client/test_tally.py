@@ -121,6 +121,7 @@ def test_what_was_not_run_by_its_condition_is_neither_answered_nor_a_hole() -> N
     assert (coverage.answered, coverage.holes(), coverage.members()["skipped_on"]) == (1, (), 1)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.dictionaries(

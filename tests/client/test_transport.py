@@ -87,6 +87,7 @@ def make(server: Drip, times: Times = SHORT) -> Transport:
     return Transport(server.url, times=times, max_answer_bytes=1 << 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "drops"),
     [
@@ -105,6 +106,7 @@ def test_headers_that_never_end_are_not_waited_for(at_once: bytes, drops: bytes)
         make(server).send("GET", server.url, headers={})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "drops"),
     [
@@ -125,6 +127,7 @@ def test_a_body_that_never_ends_is_not_waited_for(at_once: bytes, drops: bytes) 
             transport.read(response)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "drops"),
     [(CHUNKED, b"0"), (CHUNKED, b"1\r\nx\r\n"), (CHUNKED + b"2\r\n:\n\r\n", b"1\r\nx\r\n")],
@@ -139,6 +142,7 @@ def test_a_stream_without_a_whole_line_is_dead(at_once: bytes, drops: bytes) -> 
         assert caught.value.retryable
 
 
+@pytest.mark.slow
 def test_a_stream_that_lives_is_read_until_its_longest_time_whatever_the_reader_takes_for_itself() -> None:
     with dripping(CHUNKED, [b"2\r\n:\n\r\n"]) as server:
         transport = make(server, HEAD_COMES._replace(stream_s=1))
@@ -150,6 +154,7 @@ def test_a_stream_that_lives_is_read_until_its_longest_time_whatever_the_reader_
         assert set(b"".join(stream)) == set(b":\n")
 
 
+@pytest.mark.slow
 def test_after_a_server_that_dripped_the_next_request_is_sent_on_a_new_connection() -> None:
     with dripping(HEAD, b"X") as server:
         transport = make(server, ANSWER_COMES)
@@ -193,6 +198,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "drops", "said"),
     [(HEAD, b"X", "does not come within"), (CHUNKED, b"1\r\nx\r\n", "does not end within")],
@@ -206,6 +212,7 @@ def test_tls_changes_nothing(tls: ssl.SSLContext, at_once: bytes, drops: bytes, 
         assert transport.read(transport.send("GET", server.url, headers={})) == b"ok"
 
 
+@pytest.mark.slow
 def test_a_tls_handshake_that_never_ends_is_not_waited_for() -> None:
     record = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"  # the beginning of a long record: RFC 8446, section 5.1
     with dripping(record, b"\x00") as server:

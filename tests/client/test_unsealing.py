@@ -182,6 +182,7 @@ def compressed(person: Investigator, text: bytes) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_a_compression_bomb_is_ended_early(asked: Action, carol: Investigator) -> None:
     bomb = compressed(carol, bytes(64 << 20))
     assert len(bomb) < 4096
@@ -197,6 +198,7 @@ def test_gpg_is_ended_when_it_writes_more_than_it_may(carol: Investigator) -> No
         gpg.run("--decrypt", data=sealed, max_output_bytes=1000)
 
 
+@pytest.mark.slow
 def test_gpg_is_ended_when_it_takes_too_long(tmp_path: Path) -> None:
     program = tmp_path / "gpg"
     program.write_text("#!/bin/sh\nexec sleep 600\n")

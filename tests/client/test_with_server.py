@@ -92,6 +92,7 @@ def answer_in_background(api: ApiServer, *agents: SimulatedAgent) -> threading.T
     return thread
 
 
+@pytest.mark.slow
 def test_a_question_goes_through_login_submission_and_stream(api: ApiServer, capsys: Printed) -> None:
     agents = [enrol(api, "web1"), enrol(api, "web2")]
     thread = answer_in_background(api, *agents)
@@ -130,6 +131,7 @@ def answer_paced(api: ApiServer, *agents: SimulatedAgent) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_a_failing_first_wave_is_said_and_nobody_else_is_asked(api: ApiServer, capsys: Printed) -> None:
     agents = [enrol(api, f"web{number}") for number in range(4)]
     thread = answer_paced(api, *agents)
@@ -158,6 +160,7 @@ def test_a_failing_first_wave_is_said_and_nobody_else_is_asked(api: ApiServer, c
     assert f"stopped: {why}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_waves_are_said_as_they_go_out(api: ApiServer, capsys: Printed) -> None:
     agents = [enrol(api, f"web{number}") for number in range(4)]
     thread = answer_paced(api, *agents)
@@ -182,6 +185,7 @@ def test_a_rate_that_the_expiry_does_not_leave_time_for_is_warned_of(
     assert "warning: the last ones will not be asked: 2 agents at 0.0005 a second take 4,000 s" in said
 
 
+@pytest.mark.slow
 def test_answers_that_were_deleted_are_named_as_such(api: ApiServer, capsys: Printed) -> None:
     agents = [enrol(api, "web1"), enrol(api, "web2")]
     thread = answer_in_background(api, *agents)
@@ -199,6 +203,7 @@ def test_answers_that_were_deleted_are_named_as_such(api: ApiServer, capsys: Pri
     assert "gone: 2 answers were deleted because of their age" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_only_agents_that_the_target_means_are_asked(api: ApiServer, capsys: Printed) -> None:
     agents = [enrol(api, "web1"), enrol(api, "db1")]
     thread = answer_in_background(api, *agents)

@@ -31,6 +31,7 @@ def test_the_seeds_are_documents_that_their_reader_accepts(name: str) -> None:
         SIGNED[name].run(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 @given(data=st.data())
 @settings(max_examples=60)

@@ -59,6 +59,7 @@ def _log_calls(path: Path) -> Iterator[ast.Call]:
                 yield node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["agent", "server"])
 def test_no_line_of_the_log_has_an_id_in_its_text_rather_than_as_a_field(package: str) -> None:
     calls = [(path, call) for path in sorted((ROOT / package).rglob("*.py")) for call in _log_calls(path)]

@@ -73,6 +73,7 @@ def test_ecdsa_signatures_verify_on_the_nist_curves(curve: str, hash_algorithm: 
         assert not is_signed_at_all(public, signature._replace(values=values), MESSAGE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [2048, 3072])
 def test_rsa_signatures_verify_also_with_leading_zeros_cut_off(bits: int) -> None:
     private = rsa.generate_private_key(65537, bits)

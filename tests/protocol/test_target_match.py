@@ -120,6 +120,7 @@ def test_a_condition_and_its_negation_never_both_match(target: Target, endpoint:
     assert not (target.matches(endpoint) and Target(Not(term=target.tree)).matches(endpoint))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [*NASTY, "\0", "\ud800", "a\udfff", "x" * 5000])
 @pytest.mark.parametrize("operator", ["=", "<", "LIKE", "ILIKE", "~", "!~*"])
 def test_whatever_an_endpoint_says_there_is_an_answer(operator: str, value: str) -> None:
@@ -127,6 +128,7 @@ def test_whatever_an_endpoint_says_there_is_an_answer(operator: str, value: str)
     assert parse_target(f"name {operator} 'web' OR tags->>'a' {operator} 'b%' OR TRUE").matches(endpoint)
 
 
+@pytest.mark.slow
 def test_re2_is_imported_by_the_first_target_that_needs_it_and_refused_where_it_is_missing() -> None:
     script = """
 import sys

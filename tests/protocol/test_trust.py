@@ -132,6 +132,7 @@ def test_an_acl_that_all_together_cannot_satisfy_is_refused(ada: Investigator, r
     assert refusal_of(sign_bundle(make_bundle(1, ada, acl=acl), rita), roots_of(rita)) == "bad-trust"
 
 
+@pytest.mark.slow
 def test_a_certificate_is_that_of_the_fingerprint_it_stands_under_and_stands_there_once(
     ada: Investigator, bob: Investigator, rita: Investigator
 ) -> None:

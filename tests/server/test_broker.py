@@ -189,6 +189,7 @@ def test_a_daemon_is_stopped_by_a_process_that_did_not_start_it(tmp_path: Path) 
     assert daemon.ended_within(5) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_daemon_that_has_not_said_yet_which_process_it_is_is_ended_all_the_same(tmp_path: Path) -> None:
     """Its starter may be stopped at any moment, and then ends what it has started."""
     for _ in range(5):

@@ -495,6 +495,7 @@ def test_no_other_virtual_host_is_allowed(desk: Desk, vhost: str) -> None:
     assert desk.ask("resource", permission="read", **own) == "deny"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

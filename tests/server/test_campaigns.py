@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from protocol.action import Action
 from protocol.command import CommandState
 from protocol.documents import Campaign, Pacing
@@ -42,6 +44,7 @@ async def standing(bench: Bench, action: Action) -> Campaign:
     return campaign
 
 
+@pytest.mark.slow
 def test_the_next_wave_goes_out_when_the_one_before_has_answered(tmp_path: Path) -> None:
     async def scenario(bench: Bench, _agent: AgentKey) -> None:
         agents = await fleet(bench, 6)
@@ -68,6 +71,7 @@ def test_a_wave_that_is_silent_is_passed_by_the_clock(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_a_failing_first_agent_stops_it_all_and_followers_hear_of_it(tmp_path: Path) -> None:
     async def scenario(bench: Bench, _agent: AgentKey) -> None:
         agents = await fleet(bench, 5)
@@ -100,6 +104,7 @@ def test_nothing_is_let_out_while_the_broker_is_away(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_a_campaign_goes_on_where_a_server_died(tmp_path: Path) -> None:
     agents = [AgentKey() for _ in range(4)]
 

@@ -143,6 +143,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_a_second_process_that_writes_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "mig.sqlite"
     database = Database(f"sqlite:///{path}")

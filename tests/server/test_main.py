@@ -78,6 +78,7 @@ def test_every_command_has_help(installation: Installation, words: tuple[str, ..
     assert done.out.startswith(f"Usage: mig-server {' '.join(words)}".rstrip())
 
 
+@pytest.mark.slow
 def test_init_writes_a_configuration_that_can_be_used_and_only_the_owner_can_read(
     installation: Installation,
 ) -> None:

@@ -93,6 +93,7 @@ def standing(**changed: Any) -> Standing:
     return Standing(**{**members, **changed})
 
 
+@pytest.mark.slow
 def test_everything_is_told_in_the_format_that_monitoring_systems_read() -> None:
     status, text = asyncio.run(scrape(MetricsApp(Meters(), standing())))
     figures = parse(text)
@@ -108,6 +109,7 @@ def test_everything_is_told_in_the_format_that_monitoring_systems_read() -> None
     assert (figures["mig_database_up", ()], figures["mig_broker_up", ()]) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "down", "missing"),
     [
@@ -129,11 +131,13 @@ def test_what_is_away_is_said_and_its_figures_are_missing(
     assert not [name for name, _ in figures if name == missing]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "method"), [("/", "GET"), ("/metrics", "POST"), ("/metrics/x", "GET")])
 def test_nothing_else_is_served(path: str, method: str) -> None:
     assert asyncio.run(scrape(MetricsApp(Meters(), standing()), path, method))[0] == 404
 
 
+@pytest.mark.slow
 def test_the_time_of_an_answer_counts_from_when_the_command_went_out() -> None:
     ticks = iter([10.0, 10.2])
     meters = Meters(monotonic=lambda: next(ticks))
@@ -145,6 +149,7 @@ def test_the_time_of_an_answer_counts_from_when_the_command_went_out() -> None:
     assert figures["mig_answers_total", (("state", "done"),)] == 1
 
 
+@pytest.mark.slow
 def test_a_client_cannot_make_labels_of_its_own() -> None:
     async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})

@@ -191,6 +191,7 @@ def test_nobody_works_on_an_answer_that_nobody_waits_for() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_what_is_sent_ahead_is_not_read_without_end() -> None:
     async def run() -> int:
         async with running_desk() as (desk, _):

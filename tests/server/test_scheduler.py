@@ -164,6 +164,7 @@ def test_a_new_action_is_published_and_its_command_sent(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_more_commands_than_one_batch_are_all_published(tmp_path: Path) -> None:
     async def scenario(bench: Bench, agent: AgentKey) -> None:
         agents = [agent, *(AgentKey() for _ in range(600))]
@@ -250,6 +251,7 @@ def test_a_login_does_not_repeat_what_the_agent_holds_or_has_answered(tmp_path: 
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_heartbeats_send_again_after_a_while_and_then_ever_more_rarely(tmp_path: Path) -> None:
     async def scenario(bench: Bench, agent: AgentKey) -> None:
         action = await bench.submit(agent, expires_s=86400)
@@ -270,6 +272,7 @@ def test_heartbeats_send_again_after_a_while_and_then_ever_more_rarely(tmp_path:
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_a_heartbeat_leaves_alone_what_still_stands_in_the_queue(tmp_path: Path) -> None:
     async def scenario(bench: Bench, agent: AgentKey) -> None:
         action = await bench.submit(agent, expires_s=86400)

@@ -5,6 +5,8 @@ import threading
 from collections import Counter
 from datetime import timedelta
 
+import pytest
+
 from protocol.action import Action
 from protocol.documents import Pacing
 from server.store import Store
@@ -156,6 +158,7 @@ def test_pacing_that_comes_with_the_same_action_again_changes_nothing(store: Sto
     assert waiting(store, action) == [agent.id]
 
 
+@pytest.mark.slow
 def test_servers_that_look_at_once_let_out_no_more_than_one_would(store: Store) -> None:
     fleet = make_fleet(store, 40)
     action = make_action()

@@ -191,6 +191,7 @@ def test_an_answer_replaces_a_refusal_after_which_the_action_was_signed_once_mor
     assert [row.state.value for row in store.list_results(action.id, 0, 10)] == ["done"] * 3
 
 
+@pytest.mark.slow
 def test_many_answers_in_one_batch_are_numbered_in_their_order(store: Store) -> None:
     agents = [FleetAgent(store, f"host{number:04}") for number in range(300)]
     action = make_action()

@@ -141,6 +141,7 @@ def database(request: pytest.FixtureRequest) -> sa.Connection:
     return connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_nasty_string_is_let_through_where_it_matches(database: sa.Connection, leaf: str) -> None:
     values = [*NASTY, None] if database.dialect.name == "postgresql" else [*NASTY, None, "a\0b", "\0"]

@@ -124,6 +124,7 @@ def judge_detail() -> str:
     return refused.detail
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_forked_them() -> None:
     code = (
         "import os, signal; from server.verifiers import Verifiers;"

@@ -116,6 +116,7 @@ def test_only_what_a_hook_wants_is_brought(make_desk: MakeDesk, receiver: Receiv
     assert [one.json["alert"]["seq"] for one in receiver.received] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", [500, 503, 429, "redirect"])
 def test_what_fails_is_tried_again_with_growing_pauses_and_comes_in_order(
     make_desk: MakeDesk, receiver: Receiver, trouble: int | str
@@ -136,6 +137,7 @@ def test_what_fails_is_tried_again_with_growing_pauses_and_comes_in_order(
     assert desk.webhooks.outcomes == {"delivered": 2, "failed": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["hang", "drip"])
 def test_a_receiver_that_keeps_us_waiting_is_one_that_fails(
     make_desk: MakeDesk, receiver: Receiver, way: str, monkeypatch: pytest.MonkeyPatch
@@ -151,6 +153,7 @@ def test_a_receiver_that_keeps_us_waiting_is_one_that_fails(
     assert desk.standing() == HookStanding(0, 0, "")
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_away_keeps_its_alerts_waiting_for_as_long_as_it_takes(
     make_desk: MakeDesk, receiver: Receiver
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_receiver_that_is_away_keeps_its_alerts_waiting_for_as_long_as_it_take
     assert len(receiver.received) == 1
 
 
+@pytest.mark.slow
 def test_an_alert_that_the_receiver_refuses_itself_is_passed_over_after_some_tries(
     make_desk: MakeDesk, receiver: Receiver
 ) -> None:
@@ -194,6 +198,7 @@ def test_a_hook_that_is_too_far_behind_passes_over_the_oldest_and_is_told(
     assert [one.json["skipped"] for one in receiver.received] == [3, 0]
 
 
+@pytest.mark.slow
 def test_two_servers_bring_each_alert_once(make_desk: MakeDesk, receiver: Receiver) -> None:
     one, other = make_desk(), make_desk(lease="b")
     agent = FleetAgent(one.store)
@@ -248,6 +253,7 @@ def test_new_alerts_are_brought_at_once_while_the_server_runs(
     assert receiver.received[0].json["alert"]["seq"] == 1
 
 
+@pytest.mark.slow
 def test_the_receiver_in_the_documentation_takes_what_is_brought_and_nothing_else(
     make_desk: MakeDesk,
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_program_that_a_rule_names_is_told_without_its_arguments(
     assert not any(b"12345678" in body for body in watched.published)
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_no_regular_expression_ends_the_watch_with_the_reason(
     make_watched: MakeWatched,
 ) -> None:

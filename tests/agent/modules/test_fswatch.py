@@ -46,6 +46,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_what_changes_is_told_with_both_digests_and_never_with_content(
     make_watched: MakeWatched, tree: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_what_changes_is_told_with_both_digests_and_never_with_content(
     assert not any(b"secret" in body for body in watched.published)
 
 
+@pytest.mark.slow
 def test_a_new_directory_is_watched_with_what_was_put_into_it_at_once(
     make_watched: MakeWatched, tree: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_new_directory_is_watched_with_what_was_put_into_it_at_once(
     watched.run_until(lambda: deep in watched.paths("changed"))
 
 
+@pytest.mark.slow
 def test_mode_link_and_removal_are_told_each_in_its_kind(make_watched: MakeWatched, tree: Path) -> None:
     watched = begin(make_watched, tree)
     (tree / "passwd").chmod(0o4755)
@@ -92,6 +95,7 @@ def test_mode_link_and_removal_are_told_each_in_its_kind(make_watched: MakeWatch
     assert watched.paths("removed") == [str(tree / "cron.d" / "job")]
 
 
+@pytest.mark.slow
 def test_what_changed_while_the_agent_was_down_is_told_at_its_next_start(
     make_watched: MakeWatched, tree: Path
 ) -> None:
@@ -107,6 +111,7 @@ def test_what_changed_while_the_agent_was_down_is_told_at_its_next_start(
     assert watched.paths("changed") == [str(tree / "passwd")]
 
 
+@pytest.mark.slow
 def test_a_change_that_nobody_was_told_of_is_told_after_a_crash(
     make_watched: MakeWatched, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +130,7 @@ def _dies(*_told: object) -> bool:
     raise KeyboardInterrupt("the resident dies")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_damaged_baseline_is_told_and_begun_anew(
     make_watched: MakeWatched, tree: Path, tmp_path: Path, damage: str
@@ -139,6 +145,7 @@ def test_a_damaged_baseline_is_told_and_begun_anew(
     assert [(alert.kind, alert.severity) for alert in watched.told()] == [("baseline-damaged", "critical")]
 
 
+@pytest.mark.slow
 def test_a_flood_of_changes_makes_few_alerts_that_count_them_all(
     make_watched: MakeWatched, tree: Path
 ) -> None:
@@ -151,6 +158,7 @@ def test_a_flood_of_changes_makes_few_alerts_that_count_them_all(
     assert len(watched.told("created")) <= 10
 
 
+@pytest.mark.slow
 def test_names_that_are_hostile_are_told_harmlessly(make_watched: MakeWatched, tree: Path) -> None:
     watched = begin(make_watched, tree)
     raw = os.fsencode(tree) + b"/\x1b[31m\xff\n"
@@ -162,6 +170,7 @@ def test_names_that_are_hostile_are_told_harmlessly(make_watched: MakeWatched, t
     assert alert.record["path_b64"]
 
 
+@pytest.mark.slow
 def test_what_is_excluded_or_beside_a_plain_place_is_left_alone(
     make_watched: MakeWatched, tree: Path
 ) -> None:

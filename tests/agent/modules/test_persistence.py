@@ -132,6 +132,7 @@ def test_hostile_names_do_no_harm(tmp_path: Path) -> None:
     assert record["path_b64"]
 
 
+@pytest.mark.slow
 def test_this_system_s_own_starts_are_told_and_most_belong_to_packages() -> None:
     result = run_operation("persistence", {"kinds": ["systemd"]}, Context())
     assert result.status == "ok"

@@ -116,6 +116,7 @@ def test_a_name_without_an_address_costs_the_others_nothing() -> None:
     assert (result.statistics["skipped"], result.statistics["errors"]) == ({"unresolved": 1}, 1)
 
 
+@pytest.mark.slow
 def test_waiting_ends_when_the_run_is_cancelled() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))

@@ -218,6 +218,7 @@ def test_the_declared_types_are_those_that_are_read() -> None:
     assert get_args(pkg.Type) == TYPES
 
 
+@pytest.mark.slow
 def test_this_system_s_own_packages_are_told() -> None:
     result = run_operation("pkg", {"names": ["^dpkg$"], "versions": [">=1.0"], "verify": True}, Context())
     assert (result.status, result.records) == ("ok", ())

@@ -44,6 +44,7 @@ def test_a_hostile_name_does_no_harm(tmp_path: Path) -> None:
         assert is_found(child.pid, names=['^\\x1b\\]0;x\\x07"\\n\\xff'])
 
 
+@pytest.mark.slow
 @as_root
 def test_who_is_not_root_says_what_is_not_known_of_others() -> None:
     with spawned("open('/proc/self/comm', 'w').write('of-root')") as child:

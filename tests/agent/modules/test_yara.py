@@ -102,6 +102,7 @@ def test_without_a_filter_every_file_below_the_paths_is_scanned(tree: Path) -> N
     assert result.statistics["not_scanned"] == {}
 
 
+@pytest.mark.slow
 def test_files_are_chosen_as_in_module_file(tree: Path) -> None:
     (tree / "link").symlink_to("a.txt")
     assert paths(scan(tree, names=["txt$"]), tree) == ["a.txt"]
@@ -120,6 +121,7 @@ def test_a_file_that_two_searches_choose_is_told_by_both_and_counted_once(tree: 
     assert result.statistics["files_scanned"] == 4
 
 
+@pytest.mark.slow
 def test_many_files_are_scanned_by_workers_with_the_same_answer(tmp_path: Path) -> None:
     grow(tmp_path, {f"d{n % 7}/f{n}": b"needle" if n % 10 == 0 else b"hay" for n in range(600)})
     result = scan(tmp_path)
@@ -128,6 +130,7 @@ def test_many_files_are_scanned_by_workers_with_the_same_answer(tmp_path: Path) 
     assert result.statistics["not_scanned"] == {}
 
 
+@pytest.mark.slow
 def test_within_a_budget_the_answer_is_the_same(tree: Path) -> None:
     chosen = {"s1": {"paths": [str(tree)]}}
     for name, value in (("workers", 1), ("cpu_percent", 400), ("read_bytes_per_s", 1 << 20)):
@@ -183,6 +186,7 @@ def work_on(path: Path, meanwhile: Callable[[], None] = lambda: None, *, rules: 
         return decode(answer.read())
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_while_it_is_read_counts_as_scanned_only_where_something_matched(
     tree: Path,
 ) -> None:
@@ -248,6 +252,7 @@ def test_the_engines_end_over_one_file_costs_only_that_file(tree: Path) -> None:
     assert [Path(path).name for path in found] == ["a.txt", "c.bin"]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.binary(min_size=1))
 def test_whatever_a_helper_answers_is_an_outcome(answer: bytes) -> None:

@@ -117,6 +117,7 @@ def test_containers_that_are_none_do_no_harm(tmp_path: Path, document: bytes) ->
     assert (start.name, start.enabled) == (b"x", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("content", HOSTILE)
 def test_hostile_files_do_no_harm_to_any_reader(tmp_path: Path, kind: str, content: bytes) -> None:

@@ -81,6 +81,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["process", "root", "mounts", "linux", "annotations"]), _JSON)
 def test_any_member_gives_facts_or_a_refusal(member: str, value: Any) -> None:
     try:

@@ -5,6 +5,7 @@ import select
 import struct
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,7 @@ def test_directories_that_are_no_longer_wanted_are_watched_no_more(tmp_path: Pat
     notifier.close()
 
 
+@pytest.mark.slow
 def test_a_queue_that_ran_over_is_told_as_a_change_somewhere(tmp_path: Path) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     notifier = Notifier()

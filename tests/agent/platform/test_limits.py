@@ -47,23 +47,27 @@ def crowd(tmp_path: Path) -> Path:
     return grow(tmp_path, {f"{number:04}": b"x" for number in range(600)})
 
 
+@pytest.mark.slow
 def test_a_large_scan_gives_way_to_other_sessions_too(crowd: Path) -> None:
     # A process that leads a session of its own is in a group of it, if anywhere.
     lowest = "19" if run_apart(session_priority, os.setsid) else ""
     assert run_apart(after_scan(crowd), become_child) == [19, lowest]
 
 
+@pytest.mark.slow
 def test_a_small_question_keeps_the_share_of_its_session(crowd: Path) -> None:
     before = run_apart(told, os.setsid)
     assert run_apart(after_scan(crowd / "0000"), become_child) == [19, before[1]]
 
 
+@pytest.mark.slow
 def test_who_was_started_from_a_shell_does_not_lower_the_shell(crowd: Path) -> None:
     before = told()
     assert run_apart(after_scan(crowd), yield_to_others) == [19, before[1]]
     assert told() == before
 
 
+@pytest.mark.slow
 def test_a_leader_of_a_session_that_did_not_yield_keeps_its_share(crowd: Path) -> None:
     before = run_apart(told, os.setsid)
     assert run_apart(after_scan(crowd), os.setsid) == before

@@ -70,6 +70,7 @@ def test_what_has_no_address_of_the_family_is_told_with_the_reason(name: str, fa
         resolve(name, family, never)
 
 
+@pytest.mark.slow
 def test_waits_end_when_they_are_told_to() -> None:
     with pytest.raises(Ended):
         pause(3600, check_that_ends(2))

@@ -75,6 +75,7 @@ def test_hostile_lists_of_files_do_no_harm(tmp_path: Path) -> None:
     assert owners.owner("/c\x07") == "\x1b[31mred"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/usr/bin/dpkg", "/etc/debian_version", "/usr/bin/env"])
 def test_this_system_s_own_files_have_the_owners_that_dpkg_names(path: str) -> None:
     said = subprocess.run(["/usr/bin/dpkg", "-S", path], capture_output=True, text=True, check=False).stdout

@@ -67,6 +67,7 @@ def test_flatpaks_of_the_system_and_of_people_are_told_with_their_release(tmp_pa
     assert (gnome.name, gnome.version, gnome.revision) == ("org.gnome.Platform", "46", "feed")
 
 
+@pytest.mark.slow
 def test_a_hostile_description_ends_soon(tmp_path: Path) -> None:
     place = "var/lib/flatpak/app/a/x/b"
     grow(tmp_path, {f"{place}/c/files/share/metainfo/a.metainfo.xml": b"<release " * 200_000})

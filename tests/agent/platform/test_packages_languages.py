@@ -109,6 +109,7 @@ def test_a_python_package_records_its_files(tmp_path: Path) -> None:
     assert (second.path, second.size_bytes) == (f'/{place}/odd "name",.py'.encode(), None)
 
 
+@pytest.mark.slow
 def test_the_packages_of_this_interpreter_are_those_that_pip_lists() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pip", "list", "--format=json", "--path", _own_place()],

@@ -106,6 +106,7 @@ def try_to_connect(ioloop: IOLoop, urls: tuple[str, ...], random: float) -> list
     return troubles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("random", "order"), [(0.0, [0, 1, 2, 0]), (0.5, [1, 2, 0, 1]), (0.99, [2, 0, 1, 2])]
 )
@@ -144,6 +145,7 @@ def be_stopped_in_the_middle_of_a_login() -> list[str]:
     return troubles
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_stopped_in_the_middle_of_a_login_ends_in_order() -> None:
     # What it leaves open goes with its process.
     assert run_apart(be_stopped_in_the_middle_of_a_login) == []

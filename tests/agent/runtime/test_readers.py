@@ -87,6 +87,7 @@ def test_a_reader_who_can_only_sign_refuses_the_action(ada: Investigator) -> Non
     require_refused(gate_of(make_baked([ada]), body), f"{ada.fingerprint}: .*not for encryption")
 
 
+@pytest.mark.slow
 def test_a_reader_whose_key_has_expired_refuses_the_action(carol: Investigator, dave: Investigator) -> None:
     window: dict[str, Any] = {"expireafter": (utc_now() + timedelta(days=4)).isoformat()}
     body = sign_action(carol, sealed_to=[dave.fingerprint], **window)

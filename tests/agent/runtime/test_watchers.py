@@ -35,6 +35,7 @@ def saying(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setitem(sys.modules, "mig_startup", startup)
 
 
+@pytest.mark.slow
 def test_a_watcher_that_is_killed_is_told_recorded_and_started_again(
     make_watched: MakeWatched, tmp_path: Path
 ) -> None:

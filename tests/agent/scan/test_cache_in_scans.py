@@ -43,6 +43,7 @@ def without_label(result: OperationResult) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name != "cached"} for record in result.records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [5, 700], ids=["judged in place", "judged by workers"])
 def test_a_second_scan_reads_nothing_and_says_so(tmp_path: Path, shared: int, files: int) -> None:
     grow(tmp_path, {f"d{n % 9}/{n}": b"%d" % n for n in range(files)})
@@ -56,6 +57,7 @@ def test_a_second_scan_reads_nothing_and_says_so(tmp_path: Path, shared: int, fi
     assert second.notes == (f"not read, since earlier scans kept their digests: {files} files",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [50, 700], ids=["judged in place", "judged by workers"])
 def test_indicators_that_are_asked_for_again_are_found_without_reading(
     tmp_path: Path, shared: int, files: int
@@ -161,6 +163,7 @@ def test_a_cache_that_is_none_is_done_without_and_that_is_said(tmp_path: Path) -
     assert result.notes == ("the digest cache is not used: the digest cache is not whole",)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(found=st.lists(searches(), min_size=1, max_size=3))
 def test_searches_find_the_same_with_digests_that_were_kept(

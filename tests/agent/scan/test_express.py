@@ -45,6 +45,7 @@ def one_by_one(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Express, "survivors", lambda *_place: None)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(found=st.lists(searches(), min_size=1, max_size=3))
 def test_judging_in_bulk_gives_what_judging_one_by_one_gives(tree: Path, found: list[dict[str, Any]]) -> None:

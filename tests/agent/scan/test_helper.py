@@ -81,6 +81,7 @@ def test_how_a_helper_ended_is_told_and_the_next_request_has_a_new_one(request_:
         assert not is_there(first)
 
 
+@pytest.mark.slow
 def test_a_helper_that_says_nothing_for_too_long_is_ended() -> None:
     with closing(Helper(serve, silence_s=0.1)) as helper:
         first = pid_of(helper.ask(b"one"))
@@ -95,6 +96,7 @@ def test_a_helper_that_says_that_it_works_is_waited_for() -> None:
         assert helper.ask(b"work 50").endswith(b"work 50")
 
 
+@pytest.mark.slow
 def test_whoever_waits_can_be_stopped_and_the_helper_ends_with_it() -> None:
     asked: list[int] = []
 

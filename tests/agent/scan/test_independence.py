@@ -109,6 +109,7 @@ def placed(search: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {**search, "paths": [f"{root}/{path}" for path in search["paths"]], "excludes": excludes}
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * USUAL_EXAMPLES)
 @given(found=st.lists(searches(), min_size=2, max_size=4))
 def test_searches_together_give_what_they_give_alone(tree: Path, found: list[dict[str, Any]]) -> None:

@@ -82,6 +82,7 @@ def test_files_and_links_are_listed_in_order_and_all_else_is_said(root: Path) ->
     assert coverage.statistics()["errors"] == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(found=st.lists(searches(), min_size=1, max_size=3), names=st.integers(1, 5))
 def test_the_answer_is_the_same_whoever_lists(counted: Path, found: list[dict[str, Any]], names: int) -> None:
@@ -174,6 +175,7 @@ def make_odd_name(at: Path) -> None:
     (at / "400").rename(os.fsdecode(os.fsencode(at) + b"/4\xff\n"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [make_link, make_fifo, make_odd_name])
 @pytest.mark.parametrize("search", BY_STATUS.values(), ids=BY_STATUS)
 def test_whatever_else_is_in_such_a_directory_is_told_as_ever(

@@ -34,6 +34,7 @@ def test_a_text_is_looked_at_also_where_it_is_packed(pack: type[bytes], tmp_path
     assert [tally_of(group).count for group in found.groups] == [50]
 
 
+@pytest.mark.slow
 def test_what_unpacks_only_in_part_is_counted_and_said(tmp_path: Path) -> None:
     path = tmp_path / "a.log.gz"
     path.write_bytes(gzip.compress(LINES * 1000)[:-900])

@@ -148,6 +148,7 @@ def test_all_that_is_in_what_can_be_read_is_found_once_and_nothing_else(
         laid.unmap(start - PAGE_BYTES, len(content) + 2 * PAGE_BYTES)
 
 
+@pytest.mark.slow
 def test_matches_at_the_borders_of_real_buffers_are_found_once(laid: Layout) -> None:
     sizes = Sizes()
     kinds = READABLE * (3 * sizes.buffer_bytes // PAGE_BYTES)

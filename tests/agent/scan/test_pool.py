@@ -91,6 +91,7 @@ def nothing_is_left() -> Iterator[None]:
     assert descriptors() == before, left
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(found=st.lists(searches(), min_size=1, max_size=3), lag=st.integers(1, 4))
 def test_the_answer_is_the_same_whoever_judged(tree: Path, found: list[dict[str, Any]], lag: int) -> None:
@@ -180,6 +181,7 @@ def kill_at(name: bytes, number: int = signal.SIGKILL) -> Callable[[int, os.stat
     return examine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS])
 def test_the_file_at_which_a_worker_dies_is_named_and_all_others_are_told_once(
     tmp_path: Path, number: signal.Signals
@@ -207,6 +209,7 @@ def test_an_error_of_ours_at_a_file_costs_that_file_and_is_named(tmp_path: Path)
     assert notes == [f"{tmp_path}/4: not judged: MemoryError: too large"]
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_from_outside_are_replaced_and_nothing_is_lost_silently(
     tmp_path: Path,
 ) -> None:
@@ -223,6 +226,7 @@ def test_workers_that_are_killed_from_outside_are_replaced_and_nothing_is_lost_s
     assert asked.coverage.statistics()["errors"] == len(lost) <= 2
 
 
+@pytest.mark.slow
 def test_a_scan_whose_workers_all_die_ends_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +249,7 @@ def test_a_large_answer_of_a_worker_comes_whole(tmp_path: Path) -> None:
     assert [match.examined[:3] for match in asked.matches] == [b"%03d" % index for index in range(200)]
 
 
+@pytest.mark.slow
 def test_a_cancelled_scan_tells_what_it_had_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +272,7 @@ def test_a_cancelled_scan_tells_what_it_had_and_leaves_nothing_behind(
     assert asked.coverage.statistics()["files_seen"] < 2000
 
 
+@pytest.mark.slow
 def test_a_scan_that_is_left_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     grow(tmp_path, {f"{index:04}": b"x" for index in range(2000)})
     asked = Asked(hashes(tmp_path))

@@ -98,6 +98,7 @@ def test_bytes_are_found_across_the_borders_of_readings(tmp_path: Path, at: int)
     assert find(tmp_path, bytes=["!deadbeef"]) == []
 
 
+@pytest.mark.slow
 def test_a_large_file_that_is_mapped_answers_as_one_that_is_read(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as large:
         large.write(ELF)
@@ -175,6 +176,7 @@ def test_searches_with_and_without_decompress_share_one_read(packed: Path) -> No
     assert (result.statistics["files_read"], result.statistics["bytes_read"]) == (1, len(PACKED["a.gz"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -208,6 +210,7 @@ def test_of_what_does_not_unpack_to_its_end_only_what_is_certain_is_said(
     assert any(note.startswith(f"{tmp_path}/a: {why}") for note in result.notes)
 
 
+@pytest.mark.slow
 def test_a_file_that_nobody_needs_unpacked_to_its_end_is_no_error(tmp_path: Path) -> None:
     grow(tmp_path, {"a": gzip.compress(b"needle\n" + bytes(80 * MIB), mtime=0)})
     result = run(
@@ -220,6 +223,7 @@ def test_a_file_that_nobody_needs_unpacked_to_its_end_is_no_error(tmp_path: Path
     assert (paths(result, tmp_path), result.statistics["errors"], result.notes) == (["a"], 0, ())
 
 
+@pytest.mark.slow
 def test_random_bytes_have_nearly_eight_bits_each(tmp_path: Path) -> None:
     grow(tmp_path, {"random": os.urandom(MIB), "text": b"text\n" * MIB})
     assert find(tmp_path, entropies=[">7.99"]) == ["random"]

@@ -113,6 +113,7 @@ def test_rules_that_are_slow_are_pointed_out() -> None:
     assert "slow pattern" in said
 
 
+@pytest.mark.slow
 def test_rules_that_take_too_long_to_compile_are_refused() -> None:
     many = "\n".join(
         f"rule r{n} {{ strings: $a = /word{n}[a-z]{{3,10}}/ condition: $a }}" for n in range(4000)
@@ -122,6 +123,7 @@ def test_rules_that_take_too_long_to_compile_are_refused() -> None:
     assert caught.value.code == "bad-parameters"
 
 
+@pytest.mark.slow
 def test_compiling_can_be_stopped() -> None:
     def stop() -> None:
         raise KeyboardInterrupt

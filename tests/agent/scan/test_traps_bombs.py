@@ -49,6 +49,7 @@ def test_a_bomb_is_what_it_is_said_to_be() -> None:
     assert gzip.decompress(bomb(3, b"needle")) == b"\0" * 3 * MIB + b"needle"
 
 
+@pytest.mark.slow
 def test_bombs_cost_only_themselves_and_are_named(tmp_path: Path, large: bytes) -> None:
     plain = {f"d{n % 9}/{n:03}.gz": gzip.compress(b"needle %d\n" % n) for n in range(400)}
     grow(tmp_path, {**plain, "d1/bomb.gz": large, "d5/bomb.gz": large, "bomb.gz": large})
@@ -59,6 +60,7 @@ def test_bombs_cost_only_themselves_and_are_named(tmp_path: Path, large: bytes) 
     assert len(named) == 3
 
 
+@pytest.mark.slow
 def test_a_bomb_does_not_fill_the_memory(tmp_path: Path, large: bytes) -> None:
     grow(tmp_path, {"bomb.gz": large})
 
@@ -70,6 +72,7 @@ def test_a_bomb_does_not_fill_the_memory(tmp_path: Path, large: bytes) -> None:
     assert run_apart(act) < 64 << 10
 
 
+@pytest.mark.slow
 def test_what_a_bomb_hides_matches_nothing_not_even_turned_round(tmp_path: Path, large: bytes) -> None:
     grow(tmp_path, {"bomb.gz": large, "fine.gz": gzip.compress(b"hay\n")})
     assert paths(unpacked(tmp_path, contents=["!needle"]), tmp_path) == ["fine.gz"]

@@ -51,6 +51,7 @@ def test_names_of_any_bytes_are_found_by_content_and_come_back_as_they_are(crowd
     assert (result.notes, result.statistics["errors"]) == ((), 0)
 
 
+@pytest.mark.slow
 def test_digests_are_those_of_the_very_file_whatever_its_name(crowd: Path) -> None:
     digests = {hashlib.sha256(b"strange " + name).hexdigest() for name in STRANGE}
     result = run(s1={"paths": [str(crowd)], "sha256": sorted(digests), "options": {"matchall": True}})
@@ -106,6 +107,7 @@ def test_ten_thousand_levels_are_read_to_the_last_file(tmp_path: Path) -> None:
         remove_deep(tmp_path)
 
 
+@pytest.mark.slow
 def test_links_that_lead_round_in_circles_end(tmp_path: Path) -> None:
     grow(tmp_path, {f"d{number}/f{number}": b"x" for number in range(400)})
     for number in range(400):

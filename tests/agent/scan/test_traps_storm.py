@@ -72,6 +72,7 @@ def replace(victim: Path, rng: random.Random) -> None:
         new.replace(victim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settled_ns", [quick_reading.SETTLED_NS, 0], ids=["one by one", "in bulk"])
 def test_what_nobody_touches_is_found_whole_while_all_around_changes(
     tree: Path, monkeypatch: pytest.MonkeyPatch, settled_ns: int
@@ -101,6 +102,7 @@ def test_what_nobody_touches_is_found_whole_while_all_around_changes(
             assert result.statistics["files_seen"] >= STEADY + 10
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_swapped_for_a_link_all_the_time_never_leads_outside(tree: Path) -> None:
     (tree / "aside").mkdir()
 
@@ -124,6 +126,7 @@ def test_a_directory_that_is_swapped_for_a_link_all_the_time_never_leads_outside
             assert {record["size_bytes"] for record in inside} <= {len(b"steady\n")}
 
 
+@pytest.mark.slow
 def test_what_is_moved_away_under_the_scan_is_found_whole_or_named(tmp_path: Path) -> None:
     grow(tmp_path, {f"d{n % 50:02}/e/file{n:04}": b"steady\n" for n in range(2000)})
     context = Context()

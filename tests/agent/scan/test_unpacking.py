@@ -81,6 +81,7 @@ def test_what_follows_and_is_not_packed_is_said(pack: Callable[[bytes], bytes]) 
     assert problem.startswith("is damaged (")
 
 
+@pytest.mark.slow
 @packed_by
 def test_a_bomb_ends_at_the_limit_and_is_said(pack: Callable[[bytes], bytes]) -> None:
     given, problem = unpack(pack(bytes(16 << 20)), free_bytes=1 << 20)
