@@ -61,8 +61,8 @@ _ADVANCED = """\
     {keepalive, true}, {raw, 6, 4, <<45:32/native>>}, {raw, 6, 5, <<15:32/native>>},
     {raw, 6, 6, <<3:32/native>>}, {raw, 6, 18, <<60000:32/native>>}
   ]},
-  % Both go through all connections: of 10,000 that rest the first takes a second, every two minutes by itself;
-  % the second is once a minute.
+  % Both go through all connections, by themselves every two minutes and every minute; the first takes a
+  % second for 10,000 that rest.
   {core_metrics_gc_interval, 1800000}, {channel_tick_interval, 600000}
 ]}].
 """
