@@ -186,7 +186,7 @@ def _nothing_to_consume(**_arguments: object) -> None:
 
 
 class Channel:
-    """One channel; every method but `send`, `ack` and `reject` waits for the broker's word.
+    """One channel; every method but `ack` and `reject` waits for the broker's word.
 
     All of them raise `ChannelRefused` or `EnvironmentFailure` (`broker-away`) where the channel is gone;
     `closed` resolves, once, to that reason.
